@@ -1,0 +1,45 @@
+"""Large HDF5 arrays of PyTables, lazily and safely in xarray and Dask.
+
+Reading: `xr.open_dataset(path, engine="pytables")`, also `open_datatree`, `open_groups`, `open_mfdataset`.
+Writing: `xr_pytables.to_pytables(obj, path)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .attributes import OpaqueBytes
+    from .backend import PyTablesBackendEntrypoint
+    from .files import FileChangedError
+    from .writer import to_pytables
+
+__all__ = [
+    "FileChangedError",
+    "OpaqueBytes",
+    "PyTablesBackendEntrypoint",
+    "__version__",
+    "to_pytables",
+]
+
+_HOMES = {
+    "FileChangedError": "files",
+    "OpaqueBytes": "attributes",
+    "PyTablesBackendEntrypoint": "backend",
+    "to_pytables": "writer",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: xarray imports this package to look at its engine, and `tables` takes half a second."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # only here, with the reason above
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

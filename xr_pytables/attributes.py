@@ -1,0 +1,310 @@
+"""Attribute values: from the raw form in the file to Python, and from Python to what HDF5 can hold.
+
+Knows PyTables' habits (system attributes, pickles) and this project's own (JSON text for what HDF5 lacks). Decodes
+pickles with `safe_pickle` only. Knows no dataset and no xarray.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from . import safe_pickle
+from .datatypes import Datatype
+from .safe_file import RawAttribute, Unreadable
+
+FORMAT_VERSION: Final = "PYTABLES_FORMAT_VERSION"
+JSON_MARKER: Final = "_xr_pytables_json"
+"""Names of the attributes of the same node whose text is JSON."""
+ESCAPE: Final = "_xr_pytables_attribute_"
+"""Prefix of a user's attribute whose own name means something to HDF5, netCDF-4 or PyTables."""
+TEXT_MARKER: Final = "_xr_pytables_text"
+"""On an array of fixed-length strings: they are text, encoded as the value says."""
+MAX_BYTES: Final = 65_000
+"""HDF5 keeps an attribute in an object header message, whose length is a 16-bit number (64 KB with its own header)."""
+
+# tables.attributeset.issysattrname
+_PYTABLES_NAMES: Final = frozenset(
+    "CLASS VERSION TITLE NROWS EXTDIM ENCODING FLAVOR FILTERS AUTO_INDEX DIRTY NODE_TYPE NODE_TYPE_VERSION "
+    "PSEUDOATOM".split()
+)
+_PYTABLES_CLASSES: Final = frozenset(
+    "GROUP ARRAY CARRAY EARRAY VLARRAY TABLE IMAGE UNIMPLEMENTED UNKNOWN INDEX INDEXARRAY CACHEARRAY LASTROWARRAY "
+    "DINDEX TINDEX CINDEX".split()
+)
+_FIELD_NAME = re.compile(r"FIELD_\d+_(NAME|FILL)\Z")
+_CONVENTION_NAMES: Final = frozenset(
+    {
+        "DIMENSION_LIST",
+        "REFERENCE_LIST",
+        "DIMENSION_LABELS",
+        "_Netcdf4Dimid",
+        "_Netcdf4Coordinates",
+        "_nc3_strict",
+        "_NCProperties",
+        "_ARRAY_DIMENSIONS",
+        JSON_MARKER,
+        TEXT_MARKER,
+        FORMAT_VERSION,
+    }
+)
+_RESERVED: Final = _CONVENTION_NAMES | (_PYTABLES_NAMES - {"TITLE"}) | {"NAME"}
+
+
+@dataclass(frozen=True)
+class OpaqueBytes:
+    """An attribute's pickle that was not decoded, because decoding it could run code."""
+
+    data: bytes
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"<{len(self.data)} bytes of an undecoded pickle: {self.reason}>"
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a node's attributes say to a user, and what was left out."""
+
+    values: dict[str, object]
+    problems: tuple[str, ...] = field(default=())
+    """One sentence for each attribute that is not shown, or shown undecoded."""
+
+
+def text(raw: RawAttribute | None) -> str | None:
+    """A scalar string attribute as text; None for anything else."""
+    if raw is None or not isinstance(raw.value, np.ndarray) or raw.datatype.kind not in ("string", "text"):
+        return None
+    if raw.value.size != 1:
+        return None
+    return _decoded(bytes(raw.value.reshape(-1)[0]), raw.datatype)
+
+
+def numbers(raw: RawAttribute | None) -> tuple[int, ...] | None:
+    """An attribute of integers, of any shape, flat; None for anything else."""
+    if raw is None or not isinstance(raw.value, np.ndarray) or raw.value.dtype.kind not in "iu":
+        return None
+    return tuple(int(number) for number in raw.value.reshape(-1))
+
+
+def texts(raw: RawAttribute | None) -> tuple[str, ...] | None:
+    """An attribute of strings, of any shape, flat; None for anything else."""
+    if raw is None or not isinstance(raw.value, np.ndarray) or raw.datatype.kind not in ("string", "text"):
+        return None
+    return tuple(_decoded(bytes(value), raw.datatype) for value in raw.value.reshape(-1))
+
+
+def format_version(root: Mapping[str, RawAttribute]) -> tuple[int, ...] | None:
+    """The version of the PyTables format that the root group names; None for files of other writers."""
+    version = text(root.get(FORMAT_VERSION))
+    if version is None or not re.fullmatch(r"\d+(\.\d+)*", version):
+        return None
+    return tuple(int(part) for part in version.split("."))
+
+
+def is_pytables_node(raw: Mapping[str, RawAttribute]) -> bool:
+    """Whether PyTables (not a netCDF library, not this one) wrote the node's system attributes."""
+    return text(raw.get("CLASS")) in _PYTABLES_CLASSES
+
+
+def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bool = False) -> Attributes:
+    """The user's attributes of a node.
+
+    System attributes of PyTables, of dimension scales and of this project are left out; a TITLE that the user set is
+    kept as `title`. `by_pytables` says that the file has PyTables' format version: only there an ASCII string that
+    ends in "." may be a pickle. Pickles are decoded without importing or calling what they name; what this refuses
+    is kept as OpaqueBytes, or unpickled for real with `allow_pickle`.
+    """
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    coded = set(texts(raw.get(JSON_MARKER)) or ())
+    system = is_pytables_node(raw)
+    scale = text(raw.get("CLASS")) == "DIMENSION_SCALE"
+    for name, attribute in raw.items():
+        if _is_hidden(name, system=system, scale=scale):
+            continue
+        shown = name.removeprefix(ESCAPE)
+        if name in coded:
+            values[shown] = _from_json(attribute, values_on_failure=problems, name=shown)
+            continue
+        value = _value(attribute, by_pytables=by_pytables, allow_pickle=allow_pickle)
+        if isinstance(value, Unreadable):
+            problems.append(f"attribute {name!r} is not shown: {value.reason}")
+            continue
+        if isinstance(value, OpaqueBytes):
+            problems.append(f"attribute {name!r} is shown undecoded: {value.reason}")
+        values[shown] = value
+    title = text(raw.get("TITLE"))
+    if system and title and "title" not in values:
+        values["title"] = title
+    return Attributes(values, tuple(problems))
+
+
+def _is_hidden(name: str, *, system: bool, scale: bool) -> bool:
+    if name in _CONVENTION_NAMES or (scale and name in ("CLASS", "NAME")):
+        return True
+    return system and (name in _PYTABLES_NAMES or bool(_FIELD_NAME.match(name)))
+
+
+def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) -> object:
+    value, datatype = attribute.value, attribute.datatype
+    if value is None:
+        return "" if datatype.kind in ("string", "text") else np.empty(0, datatype.dtype or float)
+    if isinstance(value, list):
+        return Unreadable("it holds object references")
+    if isinstance(value, Unreadable):
+        return value
+    if datatype.kind == "string" and value.shape == ():
+        return _string(value.tobytes(), datatype, by_pytables=by_pytables, allow_pickle=allow_pickle)
+    if datatype.kind == "text" or (datatype.kind == "string" and (datatype.utf8 or not by_pytables)):
+        decoded = [_decoded(bytes(item), datatype) for item in value.reshape(-1)]
+        if value.shape == () or (not by_pytables and value.shape == (1,)):
+            return decoded[0]
+        return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
+    if value.dtype.kind != "O":
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
+    # netCDF libraries write every scalar as an array of one element
+    return value.reshape(-1)[0] if value.shape == () or (not by_pytables and value.shape == (1,)) else value
+
+
+def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle: bool) -> object:
+    # PyTables stores pickles as ASCII; text it stores as UTF-8
+    if by_pytables and not datatype.utf8 and data.endswith(b".") and data not in (b"0.", b"."):
+        try:
+            return safe_pickle.loads(data)
+        except safe_pickle.NotAPickleError:
+            pass
+        except safe_pickle.UnsafePickleError as error:
+            if not allow_pickle:
+                return OpaqueBytes(data, f"{error}; allow_pickle=True would run it, if you trust the file")
+            return pickle.loads(data)
+    return _decoded(data, datatype) if datatype.utf8 or not by_pytables else np.bytes_(data)
+
+
+def _decoded(data: bytes, datatype: Datatype) -> str:
+    if datatype.kind == "string":
+        data = data.rstrip(b"\0")
+        if datatype.space_padded:
+            data = data.rstrip(b" ")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _from_json(attribute: RawAttribute, *, values_on_failure: list[str], name: str) -> object:
+    stored = text(attribute)
+    try:
+        return json.loads(stored or "")
+    except json.JSONDecodeError as error:
+        values_on_failure.append(f"attribute {name!r} is shown as text: it is marked as JSON, but {error}")
+        return stored
+
+
+@dataclass(frozen=True)
+class EncodedAttribute:
+    """An attribute as it will be stored."""
+
+    name: str
+    value: np.ndarray | None
+    """An array (0-d for a scalar) of numbers or `S` strings; None for the empty string (a null dataspace)."""
+    utf8: bool = False
+
+
+def encode(attributes: Mapping[str, object] | Iterable[tuple[str, object]], *, where: str) -> list[EncodedAttribute]:
+    """How HDF5 will hold `attributes`: natively where it can, else as JSON text that `read` restores.
+
+    Native: numbers, complex, strings, bytes, arrays of them, lists of numbers or of strings. JSON: None, bool, dict,
+    other lists and tuples. Raises TypeError for values with neither form and for names that are not strings,
+    ValueError for empty names and for more than 64 KB; messages begin with `where`.
+    """
+    encoded, coded = [], []
+    for name, value in dict(attributes).items():
+        if not isinstance(name, str):
+            raise TypeError(f"{where}: attribute name {name!r} is not a string")
+        if not name or "\0" in name:
+            raise ValueError(f"{where}: attribute name {name!r} is empty or holds a NUL")
+        stored_name = ESCAPE + name if name in _RESERVED or name.startswith(ESCAPE) or _FIELD_NAME.match(name) else name
+        native = _native(value)
+        if isinstance(native, _NoNativeForm):
+            native = _encoded_text(_to_json(value, where=where, name=name))
+            coded.append(stored_name)
+        elif name == "TITLE" and not isinstance(value, str):  # PyTables cannot open a file whose TITLE is no string
+            stored_name = ESCAPE + name
+        array, utf8 = native
+        if array is not None and array.nbytes > MAX_BYTES:
+            raise ValueError(
+                f"{where}: attribute {name!r} takes {array.nbytes} bytes; HDF5 holds at most 64 KB in an attribute. "
+                "Store it as a variable"
+            )
+        encoded.append(EncodedAttribute(stored_name, array, utf8))
+    if coded:
+        names = np.array([name.encode() for name in coded])
+        encoded.append(EncodedAttribute(JSON_MARKER, names, utf8=True))
+    return encoded
+
+
+class _NoNativeForm:
+    pass
+
+
+_Native = tuple[np.ndarray | None, bool]
+
+
+def _native(value: object) -> _Native | _NoNativeForm:
+    if isinstance(value, str):
+        return _encoded_text(value)
+    if isinstance(value, bytes):
+        return (np.array(value, f"S{max(len(value), 1)}"), False)
+    if value is None or isinstance(value, bool | np.bool_ | dict):
+        return _NoNativeForm()
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return _encoded_texts(np.array([item.encode() for item in value]))
+    if isinstance(value, list | tuple) and not _is_flat_numbers(value):
+        return _NoNativeForm()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):
+        return _NoNativeForm()
+    if array.dtype.kind == "U" or (array.dtype.kind in "OT" and all(isinstance(item, str) for item in array.flat)):
+        coded = [str(item).encode() for item in array.flat]
+        return _encoded_texts(np.array(coded or [b""]).reshape(array.shape)) if array.size else _NoNativeForm()
+    if array.dtype.kind not in "iufcS" or not array.size or (array.dtype.kind == "f" and array.dtype.itemsize == 2):
+        return _NoNativeForm()
+    return (array, False)
+
+
+def _is_flat_numbers(value: list[object] | tuple[object, ...]) -> bool:
+    numeric = (int, float, complex, np.number)
+    return bool(value) and all(isinstance(item, numeric) and not isinstance(item, bool) for item in value)
+
+
+def _encoded_text(value: str) -> _Native:
+    data = value.encode("utf-8", "surrogateescape")
+    return (np.array(data, f"S{len(data)}") if data else None, True)
+
+
+def _encoded_texts(values: np.ndarray) -> _Native | _NoNativeForm:
+    # a width of zero is no HDF5 type, and netCDF-C misreads trailing NULs
+    return (values.astype("S1") if values.dtype.itemsize == 0 else values, True)
+
+
+def _to_json(value: object, *, where: str, name: str) -> str:
+    def plain(item: object) -> object:
+        if isinstance(item, np.generic | np.ndarray) and item.dtype.kind in "biufU":
+            return item.tolist()
+        raise TypeError(f"no JSON form for {type(item).__name__}")
+
+    try:
+        return json.dumps(value, default=plain, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{where}: attribute {name!r} of type {type(value).__name__} has no form in HDF5 ({error}). "
+            "Give a number, a string, an array, or what JSON can hold"
+        ) from None

@@ -1,0 +1,174 @@
+"""The entry point that xarray finds: arguments and their documentation, no logic.
+
+xarray imports this module whenever it looks an engine up, so it must not import `tables` (half a second): the modules
+that do are imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from xarray import Dataset, DataTree
+from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
+
+if TYPE_CHECKING:
+    from .store import PyTablesDataStore
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SIGNATURE_PLACES = (0, 512, 1024, 2048)
+_MARK = b"PYTABLES_FORMAT_VERSION"
+_MARK_WITHIN = 65536
+"""PyTables writes the mark when it makes the root group, so it stands near the beginning."""
+
+
+class PyTablesBackendEntrypoint(BackendEntrypoint):
+    """Open PyTables files: `xr.open_dataset(path, engine="pytables")`.
+
+    Parameters of `open_dataset`, `open_datatree` and `open_groups` beside xarray's own decoders:
+
+    group
+        Path of a group, or of one array. Soft links on the way are followed.
+    dims
+        Names of dimensions by array (name or path), e.g. `{"sst": ("time", "y", "x")}`. Wins over what the file says.
+    phony_dims
+        How to name a dimension that neither `dims` nor the file names: `"size"` gives `dim_1000`, the same name for
+        the same size everywhere; `"leaf"` gives `array1_0`, `array1_1`, as concatenating files of different lengths
+        needs.
+    external_links
+        Which external links to follow: `"near"` those into the file's own folder or below, `"any"`, `"never"`.
+    allow_pickle
+        Unpickle for real the attributes that the restricted decoder refuses. That runs code from the file: only for
+        files that you trust. Without it they are shown as opaque bytes, with a warning.
+    drop_variables
+        Names of nodes to leave out; they are not even looked at.
+
+    Errors: FileNotFoundError, IsADirectoryError; OSError for a file that is not HDF5, is damaged, or has no such
+    group; BlockingIOError if another process has it open for writing; TypeError for what is not a local path;
+    ValueError for arguments that do not fit the file. Nodes that cannot be shown are named in one warning.
+    """
+
+    description = "Open PyTables (.h5) files in Xarray"
+    url = "https://www.pytables.org"
+    supports_groups = True
+    open_dataset_parameters: ClassVar[tuple[str, ...]] = (
+        "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
+        "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle",
+    )  # fmt: skip
+
+    def guess_can_open(self, filename_or_obj: object) -> bool:
+        """Whether a path names an HDF5 file that PyTables wrote, judged by its bytes without opening HDF5."""
+        if not isinstance(filename_or_obj, str | os.PathLike):
+            return False
+        path = os.path.expanduser(os.fspath(filename_or_obj))
+        if not os.path.isfile(path):
+            return False
+        try:
+            with open(path, "rb") as file:
+                head = file.read(_MARK_WITHIN)
+        except OSError:
+            return False
+        return any(head.startswith(_SIGNATURE, place) for place in _SIGNATURE_PLACES) and _MARK in head
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        mask_and_scale: bool | Mapping[str, bool] = True,
+        decode_times: Any = True,
+        concat_characters: bool | Mapping[str, bool] = True,
+        decode_coords: Any = True,
+        drop_variables: str | Iterable[str] | None = None,
+        use_cftime: bool | Mapping[str, bool] | None = None,
+        decode_timedelta: Any = None,
+        group: str | None = "/",
+        dims: Mapping[str, Sequence[str]] | None = None,
+        phony_dims: str = "size",
+        external_links: str = "near",
+        allow_pickle: bool = False,
+    ) -> Dataset:
+        """One group (or one array) as a lazy Dataset."""
+        from .store import PyTablesDataStore, read_options  # imports tables
+
+        options = read_options(
+            dims=dims,
+            phony_dims=phony_dims,
+            external_links=external_links,
+            allow_pickle=allow_pickle,
+            drop_variables=drop_variables,
+        )
+        store = PyTablesDataStore.open(filename_or_obj, group=group, options=options)
+        return _decoded(
+            store,
+            mask_and_scale=mask_and_scale,
+            decode_times=decode_times,
+            concat_characters=concat_characters,
+            decode_coords=decode_coords,
+            drop_variables=drop_variables,
+            use_cftime=use_cftime,
+            decode_timedelta=decode_timedelta,
+        )
+
+    def open_groups_as_dict(
+        self,
+        filename_or_obj: Any,
+        *,
+        mask_and_scale: bool | Mapping[str, bool] = True,
+        decode_times: Any = True,
+        concat_characters: bool | Mapping[str, bool] = True,
+        decode_coords: Any = True,
+        drop_variables: str | Iterable[str] | None = None,
+        use_cftime: bool | Mapping[str, bool] | None = None,
+        decode_timedelta: Any = None,
+        group: str | None = "/",
+        dims: Mapping[str, Sequence[str]] | None = None,
+        phony_dims: str = "size",
+        external_links: str = "near",
+        allow_pickle: bool = False,
+    ) -> dict[str, Dataset]:
+        """The group and all groups below it, by path relative to it, from one opening of the file."""
+        from .store import PyTablesDataStore, read_options  # imports tables
+
+        options = read_options(
+            dims=dims,
+            phony_dims=phony_dims,
+            external_links=external_links,
+            allow_pickle=allow_pickle,
+            drop_variables=drop_variables,
+        )
+        stores = PyTablesDataStore.open_tree(filename_or_obj, group=group, options=options)
+        return {
+            path: _decoded(
+                store,
+                mask_and_scale=mask_and_scale,
+                decode_times=decode_times,
+                concat_characters=concat_characters,
+                decode_coords=decode_coords,
+                drop_variables=drop_variables,
+                use_cftime=use_cftime,
+                decode_timedelta=decode_timedelta,
+            )
+            for path, store in stores.items()
+        }
+
+    def open_datatree(self, filename_or_obj: Any, *, drop_variables: Any = None, **kwargs: Any) -> DataTree:
+        """The group and all groups below it as a lazy DataTree; takes what `open_groups_as_dict` takes."""
+        groups = self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables, **kwargs)
+        try:
+            tree = DataTree.from_dict(groups)
+        except Exception:
+            for dataset in groups.values():
+                dataset.close()
+            raise
+        for path, dataset in groups.items():
+            tree[path].set_close(dataset._close)
+        return tree
+
+
+def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str, bool], **decoders: Any) -> Dataset:
+    """A store's Dataset, its variables decoded as asked."""
+    if concat_characters is True:  # arrays of single characters that PyTables wrote are not text
+        concat_characters = store.single_characters()
+    opened: Dataset = StoreBackendEntrypoint().open_dataset(store, concat_characters=concat_characters, **decoders)
+    return opened

@@ -1,0 +1,288 @@
+"""HDF5 datatypes and NumPy dtypes: what the stored bytes mean, and the type to create for an array.
+
+Knows HDF5 type identifiers (the caller holds the lock), no dataset and no attribute. A `Datatype` is a plain value.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from ctypes import c_size_t
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from . import libhdf5 as h5
+from .libhdf5 import Identifier, call, opened
+
+Kind = Literal[
+    "integer", "float", "complex", "bool", "string", "text", "enum", "time", "compound", "opaque", "reference",
+    "vlen", "unsupported",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Datatype:
+    """What one element of a dataset or attribute is."""
+
+    kind: Kind
+    dtype: np.dtype | None
+    """The element as NumPy sees it: of the stored bytes (byte order and padding kept) if `exact`, else of what HDF5
+    converts it to. None for variable-length and unsupported types. Never has a shape: see `shape`."""
+    shape: tuple[int, ...] = ()
+    """Shape of an HDF5 array type (PyTables: of a multi-dimensional atom); () for others."""
+    exact: bool = True
+    """False where the stored bytes cannot be viewed as `dtype`, so that only HDF5 can read them."""
+    utf8: bool = False
+    """The HDF5 character set of strings."""
+    space_padded: bool = False
+    members: tuple[tuple[str, int], ...] = ()
+    """Names and values of an enumeration, in the order of the file."""
+    base: Datatype | None = None
+    """Element type of a `vlen`."""
+    reason: str = ""
+    """Why the type is `unsupported`."""
+
+
+_ORDERS = {0: "<", 1: ">"}
+_NATIVE: Final = "<" if sys.byteorder == "little" else ">"
+# (size in bytes, sign bit, exponent position and size, mantissa position and size, exponent bias)
+_FLOAT_LAYOUTS: dict[tuple[int, ...], str] = {
+    (2, 15, 10, 5, 0, 10, 15): "f2",
+    (4, 31, 23, 8, 0, 23, 127): "f4",
+    (8, 63, 52, 11, 0, 52, 1023): "f8",
+}
+_X87_LAYOUT = (79, 64, 15, 0, 64, 16383)
+_TRUTH = {"FALSE": 0, "TRUE": 1}
+
+
+def describe(datatype: int) -> Datatype:
+    """The meaning of an HDF5 type; kinds that nothing here can read come as `unsupported` with the reason."""
+    describer = _DESCRIBERS.get(call("H5Tget_class", datatype))
+    return describer(datatype) if describer else Datatype("unsupported", None, reason="unknown datatype class")
+
+
+def _unsupported(reason: str) -> Datatype:
+    return Datatype("unsupported", None, reason=reason)
+
+
+def _order(datatype: int) -> str:
+    return _ORDERS.get(call("H5Tget_order", datatype), "|")
+
+
+def _packed_bits(datatype: int, size: int) -> bool:
+    return call("H5Tget_precision", datatype) == 8 * size and call("H5Tget_offset", datatype) == 0
+
+
+def _integer(datatype: int) -> Datatype:
+    size = call("H5Tget_size", datatype)
+    if size > 8:
+        return _unsupported(f"{8 * size}-bit integers")
+    letter = "i" if call("H5Tget_sign", datatype) else "u"
+    if size in (1, 2, 4, 8) and _packed_bits(datatype, size) and _order(datatype) in "<>":
+        return Datatype("integer", np.dtype(f"{_order(datatype)}{letter}{size}"))
+    whole = next(width for width in (1, 2, 4, 8) if width >= size)
+    return Datatype("integer", np.dtype(f"{letter}{whole}"), exact=False)
+
+
+def _float(datatype: int) -> Datatype:
+    size = call("H5Tget_size", datatype)
+    fields = [c_size_t() for _ in range(5)]
+    call("H5Tget_fields", datatype, *map(ctypes.byref, fields))
+    layout = (*(field.value for field in fields), call("H5Tget_ebias", datatype))
+    if _order(datatype) in "<>":
+        code = _FLOAT_LAYOUTS.get((size, *layout))
+        if code:
+            return Datatype("float", np.dtype(_order(datatype) + code))
+        if layout == _X87_LAYOUT and size == np.dtype("g").itemsize and np.finfo("g").nmant == 63:
+            return Datatype("float", np.dtype("g"), exact=_order(datatype) == _NATIVE)
+    mantissa, exponent = layout[4], layout[2]
+    for code in ("f4", "f8", "g"):
+        wide = np.finfo(code)
+        if mantissa <= wide.nmant and exponent <= wide.iexp:
+            return Datatype("float", np.dtype(code), exact=False)
+    return Datatype("float", np.dtype("g"), exact=False)
+
+
+def _time(datatype: int) -> Datatype:
+    """The raw bits: seconds (4 bytes), or PyTables' seconds << 32 | microseconds (8 bytes)."""
+    size = call("H5Tget_size", datatype)
+    if size not in (4, 8):
+        return _unsupported(f"{8 * size}-bit times")
+    order = _order(datatype)
+    return Datatype("time", np.dtype(f"{order if order in '<>' else _NATIVE}i{size}"))
+
+
+def _string(datatype: int) -> Datatype:
+    utf8 = call("H5Tget_cset", datatype) == h5.UTF8
+    if call("H5Tis_variable_str", datatype):
+        return Datatype("text", None, utf8=utf8)
+    padded = call("H5Tget_strpad", datatype) == h5.SPACE_PADDED
+    return Datatype("string", np.dtype(f"S{call('H5Tget_size', datatype)}"), utf8=utf8, space_padded=padded)
+
+
+def _bitfield(datatype: int) -> Datatype:
+    size = call("H5Tget_size", datatype)
+    if size == 1:
+        return Datatype("bool", np.dtype(bool))
+    if size not in (2, 4, 8):
+        return _unsupported(f"{8 * size}-bit bitfields")
+    return Datatype("integer", np.dtype(f"{_order(datatype)}u{size}"))
+
+
+def _opaque(datatype: int) -> Datatype:
+    return Datatype("opaque", np.dtype(f"V{call('H5Tget_size', datatype)}"))
+
+
+def _reference(datatype: int) -> Datatype:
+    return Datatype("reference", np.dtype(f"V{call('H5Tget_size', datatype)}"))
+
+
+def _member_name(datatype: int, number: int) -> str:
+    pointer = call("H5Tget_member_name", datatype, number)
+    try:
+        return h5.text_of(pointer)
+    finally:
+        call("H5free_memory", pointer)
+
+
+def _enum(datatype: int) -> Datatype:
+    with opened("H5Tget_super", datatype) as base:
+        stored = describe(base)
+    if stored.dtype is None or not stored.exact:
+        return _unsupported(f"an enumeration of {stored.reason or 'unusual integers'}")
+    members = []
+    for number in range(call("H5Tget_nmembers", datatype)):
+        value = np.empty((), stored.dtype)
+        call("H5Tget_member_value", datatype, number, value.ctypes.data)
+        members.append((_member_name(datatype, number), int(value)))
+    if dict(members) == _TRUTH and stored.dtype.itemsize == 1:  # as h5py writes bool
+        return Datatype("bool", np.dtype(bool))
+    return Datatype("enum", stored.dtype, members=tuple(members))
+
+
+def _array(datatype: int) -> Datatype:
+    with opened("H5Tget_super", datatype) as base:
+        element = describe(base)
+    dims = h5.sizes((0,) * call("H5Tget_array_ndims", datatype))
+    call("H5Tget_array_dims2", datatype, dims)
+    return replace(element, shape=(*dims, *element.shape)) if element.kind != "unsupported" else element
+
+
+def _compound(datatype: int) -> Datatype:
+    names, formats, offsets = [], [], []
+    for number in range(call("H5Tget_nmembers", datatype)):
+        with opened("H5Tget_member_type", datatype, number) as member_type:
+            member = describe(member_type)
+        names.append(_member_name(datatype, number))
+        if member.dtype is None or not member.exact:
+            return _unsupported(f"a compound whose member {names[-1]!r} is {member.reason or member.kind}")
+        formats.append(np.dtype((member.dtype, member.shape)) if member.shape else member.dtype)
+        offsets.append(call("H5Tget_member_offset", datatype, number))
+    size = call("H5Tget_size", datatype)
+    if names in (["r", "i"], ["real", "imag"]) and _are_halves(formats, offsets, size):
+        return Datatype("complex", np.dtype(f"{formats[0].str[0]}c{size}"))
+    try:
+        record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+    except (ValueError, TypeError) as error:  # duplicate or overlapping members
+        return _unsupported(f"a compound that NumPy refuses: {error}")
+    return Datatype("compound", record)
+
+
+def _are_halves(formats: list[np.dtype], offsets: list[int], size: int) -> bool:
+    """Whether two members are the parts of one NumPy complex number."""
+    real, imaginary = formats
+    width = real.itemsize
+    return real.kind == "f" and width > 2 and real == imaginary and offsets == [0, width] and size == 2 * width
+
+
+def _vlen(datatype: int) -> Datatype:
+    with opened("H5Tget_super", datatype) as base:
+        return Datatype("vlen", None, base=describe(base))
+
+
+_DESCRIBERS = {
+    h5.INTEGER: _integer,
+    h5.FLOAT: _float,
+    h5.TIME: _time,
+    h5.STRING: _string,
+    h5.BITFIELD: _bitfield,
+    h5.OPAQUE: _opaque,
+    h5.COMPOUND: _compound,
+    h5.REFERENCE: _reference,
+    h5.ENUM: _enum,
+    h5.VLEN: _vlen,
+    h5.ARRAY: _array,
+}
+
+_STANDARD = {
+    "i1": "H5T_STD_I8", "i2": "H5T_STD_I16", "i4": "H5T_STD_I32", "i8": "H5T_STD_I64",
+    "u1": "H5T_STD_U8", "u2": "H5T_STD_U16", "u4": "H5T_STD_U32", "u8": "H5T_STD_U64",
+    "f4": "H5T_IEEE_F32", "f8": "H5T_IEEE_F64",
+}  # fmt: skip
+
+
+def create(dtype: np.dtype, *, utf8: bool = False, members: tuple[tuple[str, int], ...] = ()) -> Identifier:
+    """A new HDF5 type for `dtype`, with the layout that PyTables gives it.
+
+    bool becomes an 8-bit bitfield, complex a compound of `r` and `i`, `S n` a NUL-terminated string of n bytes
+    (`utf8` sets its character set); `members` makes an enumeration of an integer dtype. Raises TypeError for
+    dtypes without an HDF5 form (objects, text, datetimes: encode them first).
+    """
+    if members:
+        return _create_enum(dtype, members)
+    if dtype.kind == "b":
+        return opened("H5Tcopy", h5.constant("H5T_STD_B8LE_g"))
+    if dtype.kind == "S":
+        text = opened("H5Tcopy", h5.constant("H5T_C_S1_g"))
+        call("H5Tset_size", text.id, max(dtype.itemsize, 1))
+        if utf8:
+            call("H5Tset_cset", text.id, h5.UTF8)
+        return text
+    if dtype.kind == "c":
+        return _create_complex(dtype)
+    if dtype.kind == "f" and dtype.itemsize == 2:
+        return _create_float16(dtype)
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        return opened("H5Tcopy", h5.constant("H5T_NATIVE_LDOUBLE_g"))
+    standard = _STANDARD.get(f"{dtype.kind}{dtype.itemsize}")
+    if standard is None:
+        raise TypeError(f"HDF5 has no type for dtype {dtype}")
+    order = "BE" if dtype.newbyteorder("=").str[0] != dtype.str[0] and dtype.str[0] == ">" else "LE"
+    return opened("H5Tcopy", h5.constant(f"{standard}{order}_g"))
+
+
+def _create_enum(dtype: np.dtype, members: tuple[tuple[str, int], ...]) -> Identifier:
+    with create(dtype) as base:
+        enum = opened("H5Tenum_create", base)
+    for name, value in members:
+        stored = np.array(value, dtype)
+        call("H5Tenum_insert", enum.id, h5.name_bytes(name), stored.ctypes.data)
+    return enum
+
+
+def _create_complex(dtype: np.dtype) -> Identifier:
+    part = np.dtype(f"{dtype.str[0]}f{dtype.itemsize // 2}")
+    compound = opened("H5Tcreate", h5.COMPOUND, dtype.itemsize)
+    with create(part) as real:
+        call("H5Tinsert", compound.id, b"r", 0, real)
+        call("H5Tinsert", compound.id, b"i", part.itemsize, real)
+    return compound
+
+
+def _create_float16(dtype: np.dtype) -> Identifier:
+    """As PyTables makes it: an IEEE float of 2 bytes cut from the 4-byte one (HDF5 1.14 has no own name for it)."""
+    half = opened("H5Tcopy", h5.constant("H5T_IEEE_F32BE_g" if dtype.str[0] == ">" else "H5T_IEEE_F32LE_g"))
+    call("H5Tset_fields", half.id, 15, 10, 5, 0, 10)
+    call("H5Tset_size", half.id, 2)
+    call("H5Tset_ebias", half.id, 15)
+    return half
+
+
+def create_text() -> Identifier:
+    """The variable-length UTF-8 string type that netCDF-4 and h5py write."""
+    text = opened("H5Tcopy", h5.constant("H5T_C_S1_g"))
+    call("H5Tset_size", text.id, ctypes.c_size_t(-1).value)
+    call("H5Tset_cset", text.id, h5.UTF8)
+    return text

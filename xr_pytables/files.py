@@ -1,0 +1,177 @@
+"""Files on disk: the one HDF5 lock, which version of a file was opened, descriptors that outlive HDF5 handles.
+
+Every HDF5 call of this project happens inside `hdf5_lock()`, and no HDF5 handle outlives it. What stays open between
+calls is a read-only file descriptor, kept in xarray's own cache of open files: it pins the version of the file that
+was opened, even if the path is given to another file meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+from xarray.backends import CachingFileManager
+from xarray.backends.locks import HDF5_LOCK
+
+from .safe_file import SafeFile
+
+_FORK_PATIENCE: Final = 60.0
+_HOST: Final = platform.node()
+
+
+class FileChangedError(OSError):
+    """A file is no longer what it was when it was opened."""
+
+
+@contextmanager
+def hdf5_lock() -> Iterator[None]:
+    """Hold the one lock around HDF5. It is xarray's, because some builds share one libhdf5 with netCDF4 and h5py.
+
+    Not re-entrant.
+    """
+    with HDF5_LOCK:
+        yield
+
+
+_held_for_fork = threading.local()
+
+
+def _before_fork() -> None:
+    # a child that is born while another thread is inside HDF5 finds HDF5's own mutex locked for ever
+    _held_for_fork.yes = HDF5_LOCK.lock.acquire(timeout=_FORK_PATIENCE)
+
+
+def _after_fork() -> None:
+    if getattr(_held_for_fork, "yes", False):
+        _held_for_fork.yes = False
+        HDF5_LOCK.lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """Which file, and which version of it. Equal identities mean the same bytes, as far as the system can tell."""
+
+    size: int
+    """In bytes."""
+    modified: int
+    """Time of the last change of the content, in nanoseconds."""
+    host: str
+    device: int
+    inode: int
+    """Device and inode mean something on `host` only."""
+
+    @classmethod
+    def of(cls, descriptor_or_path: int | str) -> Self:
+        """The identity of an open descriptor, or of what a path names now."""
+        status = os.stat(descriptor_or_path)
+        return cls(status.st_size, status.st_mtime_ns, _HOST, status.st_dev, status.st_ino)
+
+    def same_file(self, other: FileIdentity) -> bool:
+        """Whether both are versions of one file (on two hosts: as far as size and time tell)."""
+        if self.host != other.host:
+            return self.same_version(other)
+        return (self.device, self.inode) == (other.device, other.inode)
+
+    def same_version(self, other: FileIdentity) -> bool:
+        """Whether the content has not changed."""
+        same_place = self.host != other.host or (self.device, self.inode) == (other.device, other.inode)
+        return same_place and (self.size, self.modified) == (other.size, other.modified)
+
+
+def checked_path(path: object) -> str:
+    """The absolute path of an existing regular file.
+
+    Raises TypeError for what is not a path on this machine, FileNotFoundError, IsADirectoryError, OSError.
+    """
+    if isinstance(path, bytes | bytearray | memoryview) or hasattr(path, "read"):
+        raise TypeError(
+            f"the pytables engine opens files by path, not {type(path).__name__} objects: "
+            "write the bytes to a local file first (with fsspec: fsspec.open_local)"
+        )
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a path is needed, not {type(path).__name__}")
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("a path of text is needed, not of bytes")
+    if "://" in text:
+        raise TypeError(
+            f"{text}: the pytables engine opens local files only. Copy it first, e.g. with "
+            "fsspec.open_local('simplecache::' + url)"
+        )
+    absolute = os.path.abspath(os.path.expanduser(text))
+    mode = os.stat(absolute).st_mode  # FileNotFoundError names the path
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{absolute}: this is a folder, not an HDF5 file")
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{absolute}: this is not a regular file")
+    return absolute
+
+
+class _Descriptor:
+    """A read-only file descriptor that closes as file objects do."""
+
+    def __init__(self, path: str, expected: FileIdentity) -> None:
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        if not FileIdentity.of(self.fd).same_file(expected):
+            os.close(self.fd)
+            raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class OpenedFile:
+    """One version of one file, to be read at any time later, in this process or another.
+
+    Pickles as path and identity. Descriptors live in xarray's cache of open files: at most
+    `xr.set_options(file_cache_maxsize=)` of them.
+    """
+
+    def __init__(self, path: str, identity: FileIdentity) -> None:
+        self.path = path
+        self.identity = identity
+        self._descriptors = CachingFileManager(_Descriptor, path, identity)
+
+    def __repr__(self) -> str:
+        return f"OpenedFile({self.path!r}, {self.identity!r})"
+
+    @contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """A descriptor of the very file that was opened, not closed while the block runs.
+
+        Raises FileChangedError if another file has the path and this process has no descriptor of the old one.
+        """
+        with self._descriptors.acquire_context() as descriptor:
+            yield descriptor.fd
+
+    def close(self) -> None:
+        """Give the descriptor back. A later read opens it again."""
+        self._descriptors.close()
+
+    @contextmanager
+    def safe_file(self, descriptor: int) -> Iterator[SafeFile]:
+        """The file behind `descriptor`, opened by HDF5 for the length of the block. Holds the lock meanwhile."""
+        with hdf5_lock(), SafeFile(self._path_of(descriptor)) as file:
+            yield file
+
+    def _path_of(self, descriptor: int) -> str:
+        """A path that leads to the descriptor's file, even after another file took its name (on Linux)."""
+        try:
+            if FileIdentity.of(self.path).same_file(FileIdentity.of(descriptor)):
+                return self.path
+        except FileNotFoundError:
+            pass
+        alias = f"/proc/self/fd/{descriptor}"
+        if os.path.exists(alias):
+            return alias
+        raise FileChangedError(f"{self.path}: the file was replaced or removed since it was opened. Open it again")

@@ -1,0 +1,468 @@
+"""What each node of a file becomes: a variable, a child group, or something left out for a reason.
+
+Walks groups and links of a `SafeFile` and describes arrays as `VariableSpec`s, plain values that the xarray side turns
+into lazy arrays. Reads attributes and headers, never data. Knows no xarray; the caller holds the HDF5 lock.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+
+from . import attributes, dimensions
+from . import libhdf5 as h5
+from .dimensions import Leaf, PhonyDims, Scales
+from .libhdf5 import call
+from .safe_file import (
+    DatasetInfo,
+    ExternalLinkError,
+    ExternalTarget,
+    MissingNodeError,
+    RawAttribute,
+    SafeFile,
+    describe_dataset,
+)
+
+ExternalLinks = Literal["near", "any", "never"]
+Conversion = Literal["none", "time64", "text"]
+
+_HIDDEN_NAME: Final = re.compile(r"_[pi]_")
+"""PyTables' own groups: indexes of tables and the undo log (tables.path)."""
+MAX_GROUPS: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class VariableSpec:
+    """One array of a file: all that is needed to read it lazily. Made in tests without a file."""
+
+    file: str
+    """Absolute path of the file that holds it."""
+    path: str
+    """Path of the node, without links."""
+    name: str
+    """Of the variable."""
+    info: DatasetInfo
+    shape: tuple[int, ...]
+    """As the user sees it, in elements: the leaf's shape and then its atom's."""
+    dtype: np.dtype
+    """As the user sees it, before xarray decodes anything: native byte order."""
+    dims: tuple[str, ...]
+    chunks: tuple[int, ...] | None = None
+    """Elements per chunk for each dimension of `shape`; None if not chunked."""
+    conversion: Conversion = "none"
+    """How the stored elements become `dtype`."""
+    attributes: dict[str, object] = field(default_factory=dict)
+    unlimited_dims: tuple[str, ...] = ()
+    base_address: int = 0
+    """Size of the file's user block, in bytes."""
+    by_pytables: bool = True
+    """Whether the file has PyTables' format version."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A node that is not shown, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """One group: its variables, attributes and children."""
+
+    file: str
+    path: str
+    variables: tuple[VariableSpec, ...]
+    attributes: dict[str, object]
+    dimensions: dict[str, int]
+    """Sizes of the dimensions that the group's own scales declare, with or without values."""
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Sentences about what was read differently from what the file says."""
+    groups: tuple[str, ...] = ()
+    """Names of the child groups that a tree follows."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """The user's choices that bear on what a node becomes."""
+
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    phony_dims: PhonyDims = "size"
+    external_links: ExternalLinks = "near"
+    allow_pickle: bool = False
+    drop_variables: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An object: the file it is in, its path there and the address of its header."""
+
+    file: SafeFile
+    path: str
+    address: int
+
+
+@dataclass
+class _Member:
+    name: str
+    place: _Place
+    is_group: bool
+    by_link: bool
+
+
+@dataclass
+class _Contents:
+    """A group before its dimensions have names."""
+
+    members: list[_Member]
+    leaves: list[Leaf]
+    infos: dict[str, DatasetInfo]
+    places: dict[str, _Place]
+    skipped: list[Skipped]
+
+
+class NodeReader:
+    """Describes the groups of one file and of the files that its external links lead to."""
+
+    def __init__(self, file: SafeFile, options: ReadOptions) -> None:
+        self._root_file = file
+        self._options = options
+        self._opened = ExitStack()
+        self._files = {os.path.realpath(file.path): file}
+        self._by_pytables: dict[str, bool] = {}
+        self._base_addresses: dict[str, int] = {}
+        self._scales: dict[tuple[str, str], Scales] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def file_paths(self) -> list[str]:
+        """The absolute paths of all files that were looked into."""
+        return [file.path for file in self._files.values()]
+
+    def dataset(self, path: str) -> GroupSpec:
+        """The group at `path`; for an array, a group of that one variable. Follows links on the way.
+
+        Raises MissingNodeError, naming what there is instead.
+        """
+        place = self._find(self._root_file, path)
+        with place.file.open(place.path) as node:
+            kind = call("H5Iget_type", node)
+        if kind == h5.GROUP_ID:
+            return self._group(place)
+        if kind == h5.DATASET_ID:
+            return self._one_array(place)
+        raise MissingNodeError(f"{place.file.path}: {place.path!r} is a committed datatype, not a group or an array")
+
+    def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
+        """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
+
+        A group reached by a hard link is shown there; one reached only through soft or external links is shown at
+        the first of them.
+        """
+        start = self._find(self._root_file, path)
+        with start.file.open(start.path) as node:
+            if call("H5Iget_type", node) != h5.GROUP_ID:
+                yield "/", self._one_array(start)
+                return
+        hard, linked = deque([("/", start)]), deque[tuple[str, _Place]]()
+        shown: dict[tuple[str, int], str] = {}
+        while hard or linked:
+            relative, place = (hard or linked).popleft()
+            key = (place.file.path, place.address)
+            if key in shown or len(shown) >= MAX_GROUPS:
+                continue
+            shown[key] = relative
+            contents = self._contents(place)
+            groups = [member for member in contents.members if member.is_group]
+            for member in groups:
+                queue = linked if member.by_link else hard
+                queue.append((posixpath.join(relative, member.name), member.place))
+            yield relative, self._described(place, contents, tuple(member.name for member in groups))
+
+    # -- finding ----------------------------------------------------------------------------------------------------
+
+    def _find(self, file: SafeFile, path: str, hops: int = 0) -> _Place:
+        """The object at `path`, through soft and (as far as allowed) external links."""
+        try:
+            resolved = file.resolve(path)
+        except ExternalLinkError as error:
+            if hops >= 8:
+                raise MissingNodeError(f"{file.path}: the external links of {path!r} lead in circles") from None
+            other = self._external_file(file, error.target, str(error))
+            return self._find(other, error.target.path, hops + 1)
+        with file.open(resolved) as node:
+            return _Place(file, resolved, h5.object_address(node))
+
+    def _external_file(self, file: SafeFile, target: ExternalTarget, what: str) -> SafeFile:
+        folder = os.path.dirname(file.path)
+        path = os.path.realpath(os.path.join(folder, target.file))
+        policy = self._options.external_links
+        if policy == "never":
+            raise MissingNodeError(f"{what}, not followed with external_links='never'")
+        near = os.path.realpath(folder)
+        if policy == "near" and os.path.commonpath([path, near]) != near:
+            raise MissingNodeError(
+                f"{what}, outside the folder of the file: not followed. external_links='any' follows it, "
+                "if you trust the file"
+            )
+        if path not in self._files:
+            if not os.path.isfile(path):
+                raise MissingNodeError(f"{what}, but there is no file {path}")
+            self._files[path] = self._opened.enter_context(SafeFile(path))
+        return self._files[path]
+
+    # -- groups -----------------------------------------------------------------------------------------------------
+
+    def _group(self, place: _Place) -> GroupSpec:
+        contents = self._contents(place)
+        return self._described(place, contents, tuple(member.name for member in contents.members if member.is_group))
+
+    def _contents(self, place: _Place) -> _Contents:
+        """The group's members, and the headers and attributes of its arrays."""
+        contents = _Contents([], [], {}, {}, [])
+        with place.file.open(place.path) as group:
+            links = list(place.file.links(group))
+        for link in links:
+            path = posixpath.join(place.path, link.name)
+            if _HIDDEN_NAME.match(link.name) or link.name in self._options.drop_variables:
+                continue
+            try:
+                target = self._find(place.file, path) if link.kind != "hard" else None
+                self._add_member(contents, place, path, link.name, target)
+            except (OSError, ValueError) as error:  # one unreadable node never costs the others
+                contents.skipped.append(Skipped(path, _reason(error, place.file.path)))
+        return contents
+
+    def _add_member(self, contents: _Contents, group: _Place, path: str, name: str, target: _Place | None) -> None:
+        file = target.file if target else group.file
+        with file.open(target.path if target else path) as node:
+            place = target or _Place(file, path, h5.object_address(node))
+            kind = call("H5Iget_type", node)
+            if kind == h5.GROUP_ID:
+                contents.members.append(_Member(name, place, True, target is not None))
+                return
+            if kind != h5.DATASET_ID:
+                contents.skipped.append(Skipped(path, "a committed datatype holds no data"))
+                return
+            info = describe_dataset(node)
+            raw = file.attributes(node)
+        reason = why_not_array(info, raw)
+        if reason:
+            contents.skipped.append(Skipped(path, reason))
+            return
+        contents.leaves.append(_leaf(name, place, info, raw))
+        contents.infos[name], contents.places[name] = info, place
+
+    def _described(self, place: _Place, contents: _Contents, groups: tuple[str, ...]) -> GroupSpec:
+        scales = Scales.of(contents.leaves)
+        self._scales[place.file.path, place.path] = scales
+        problems: list[str] = []
+        resolved = dimensions.resolve(
+            contents.leaves,
+            scales.over(self._outer_scales(place, contents.leaves, scales)),
+            dims=self._options.dims,
+            phony_dims=self._options.phony_dims,
+            where=place.file.path,
+        )
+        problems.extend(f"{place.file.path}: {problem}" for problem in resolved.problems)
+        variables = []
+        for leaf in contents.leaves:
+            if leaf.is_only_dimension or leaf.variable_name in self._options.drop_variables:
+                continue
+            info, at = contents.infos[leaf.name], contents.places[leaf.name]
+            spec, said = self._variable(leaf, at, info, resolved.names[leaf.name])
+            variables.append(spec)
+            problems.extend(said)
+        with place.file.open(place.path) as group:
+            user = attributes.read(
+                place.file.attributes(group),
+                by_pytables=self._is_by_pytables(place.file),
+                allow_pickle=self._options.allow_pickle,
+            )
+        problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
+        return GroupSpec(
+            file=place.file.path,
+            path=place.path,
+            variables=tuple(variables),
+            attributes=user.values,
+            dimensions={leaf.name: leaf.shape[0] for leaf in contents.leaves if leaf.is_scale and len(leaf.shape) == 1},
+            skipped=tuple(contents.skipped),
+            problems=tuple(problems),
+            groups=groups,
+        )
+
+    def _one_array(self, place: _Place) -> GroupSpec:
+        """The dataset of one leaf: named and with dimensions as its group would show it, without its siblings."""
+        name = posixpath.basename(place.path)
+        parent_path = posixpath.dirname(place.path)
+        contents = _Contents([], [], {}, {}, [])
+        parent = self._find(place.file, parent_path)
+        self._add_member(contents, parent, place.path, name, place)
+        if contents.skipped:
+            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {contents.skipped[0].reason}")
+        siblings = self._contents(parent).leaves if _refers_to_scales(contents.leaves[0]) else contents.leaves
+        self._scales[place.file.path, place.path] = Scales.of(siblings)
+        resolved = dimensions.resolve(
+            contents.leaves,
+            Scales.of(siblings).over(self._outer_scales(parent, contents.leaves, Scales.of(siblings))),
+            dims=self._options.dims,
+            phony_dims=self._options.phony_dims,
+            where=place.file.path,
+        )
+        spec, problems = self._variable(contents.leaves[0], place, contents.infos[name], resolved.names[name])
+        return GroupSpec(place.file.path, place.path, (spec,), {}, {}, (), (*resolved.problems, *problems))
+
+    # -- dimensions and variables -----------------------------------------------------------------------------------
+
+    def _outer_scales(self, place: _Place, leaves: Sequence[Leaf], own: Scales) -> Scales:
+        """The scales of the enclosing groups, looked up only if some leaf refers to one that is not its group's."""
+        if not any(_refers_outside(leaf, own) for leaf in leaves):
+            return Scales()
+        outer, path = Scales(), place.path
+        while path != "/":
+            path = posixpath.dirname(path)
+            key = (place.file.path, path)
+            if key not in self._scales:
+                with place.file.open(path) as group:
+                    address = h5.object_address(group)
+                self._scales[key] = Scales.of(self._contents(_Place(place.file, path, address)).leaves)
+            outer = outer.over(self._scales[key])
+        return outer
+
+    def _variable(
+        self, leaf: Leaf, place: _Place, info: DatasetInfo, dims: tuple[str, ...]
+    ) -> tuple[VariableSpec, list[str]]:
+        user = attributes.read(
+            leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
+        )
+        dtype, conversion, added = _in_memory(info, leaf.raw, by_pytables=self._is_by_pytables(place.file))
+        chunks = None
+        if info.chunkshape is not None:
+            chunks = (*info.chunkshape, *info.datatype.shape)
+        spec = VariableSpec(
+            file=place.file.path,
+            path=place.path,
+            name=leaf.variable_name,
+            info=info,
+            shape=leaf.shape,
+            dtype=dtype,
+            dims=dims,
+            chunks=chunks,
+            conversion=conversion,
+            attributes={**user.values, **added},
+            unlimited_dims=tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows),
+            base_address=self._base_address(place.file),
+            by_pytables=self._is_by_pytables(place.file),
+        )
+        return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
+
+    def _is_by_pytables(self, file: SafeFile) -> bool:
+        if file.path not in self._by_pytables:
+            with file.open("/") as root:
+                version = attributes.format_version(file.attributes(root))
+            self._by_pytables[file.path] = version is not None
+        return self._by_pytables[file.path]
+
+    def _base_address(self, file: SafeFile) -> int:
+        if file.path not in self._base_addresses:
+            self._base_addresses[file.path] = file.base_address()
+        return self._base_addresses[file.path]
+
+
+def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
+    """The reason a dataset is not shown as a variable; None if it is."""
+    if info.shape is None:
+        return "it has a null dataspace: neither shape nor values"
+    if info.external:
+        return "its data lie in other files, which the dataset names and nobody vouches for"
+    if info.layout in ("virtual", "unknown"):
+        return f"its layout is {info.layout}: it may name other files, which nobody vouches for"
+    if attributes.text(raw.get("NODE_TYPE")) == "file":
+        return "it holds a file (tables.nodes.filenode)"
+    kind = info.datatype.kind
+    if kind == "unsupported":
+        return f"its type is not supported: {info.datatype.reason}"
+    if kind == "text" and info.datatype.shape:
+        return "its type is not supported: arrays of variable-length text"
+    return _NOT_YET.get(kind)
+
+
+_NOT_YET: Final[Mapping[str, str]] = {
+    "compound": "a Table is not shown as a variable",
+    "vlen": "a ragged array (VLArray) is not shown as a variable",
+    "reference": "an array of references is not shown as a variable",
+    "opaque": "an array of opaque bytes is not shown as a variable",
+}
+
+
+def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> Leaf:
+    shape = info.shape or ()
+    atom = info.datatype.shape
+    return Leaf(
+        name=name,
+        path=place.path,
+        shape=(*shape, *atom),
+        extendable=(*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom)),
+        raw=raw,
+        address=place.address,
+    )
+
+
+def _refers_to_scales(leaf: Leaf) -> bool:
+    return "DIMENSION_LIST" in leaf.raw or "_Netcdf4Coordinates" in leaf.raw
+
+
+def _refers_outside(leaf: Leaf, own: Scales) -> bool:
+    listed = leaf.raw.get("DIMENSION_LIST")
+    if listed is not None and isinstance(listed.value, list):
+        return any(row and all(ref.address not in own.by_address for ref in row) for row in listed.value)
+    return any(number not in own.by_id for number in attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ())
+
+
+def _in_memory(
+    info: DatasetInfo, raw: Mapping[str, RawAttribute], *, by_pytables: bool
+) -> tuple[np.dtype, Conversion, dict[str, object]]:
+    """dtype and conversion of the elements, and attributes (CF conventions) that tell xarray what they mean."""
+    datatype = info.datatype
+    if datatype.kind == "text" or datatype.dtype is None:
+        return np.dtype(object, metadata={"element_type": str}), "text", {}
+    native = datatype.dtype.newbyteorder("=")
+    if datatype.kind == "time":
+        unit = "seconds" if native.itemsize == 4 else "microseconds"
+        added = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
+        return np.dtype(native), "none" if native.itemsize == 4 else "time64", dict(added)
+    if datatype.kind == "enum":
+        return np.dtype(native, metadata={"enum": dict(datatype.members)}), "none", _flags(datatype.members, native)
+    if datatype.kind == "string":
+        encoding = attributes.text(raw.get(attributes.TEXT_MARKER))
+        if encoding is None and datatype.utf8:
+            encoding = "utf-8"
+        return native, "none", {"_Encoding": encoding} if encoding else {}
+    return native, "none", {}
+
+
+def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, object]:
+    """CF conventions section 3.5: names without blanks, values of the variable's own type."""
+    values = np.array([value for _, value in members], dtype)
+    return {"flag_values": values, "flag_meanings": " ".join(name.replace(" ", "_") for name, _ in members)}
+
+
+def _reason(error: Exception, file: str) -> str:
+    return str(error).removeprefix(f"{file}: ") or type(error).__name__

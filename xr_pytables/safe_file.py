@@ -1,0 +1,464 @@
+"""One HDF5 file, opened for reading such that nothing in it is executed and nothing in it can crash.
+
+Everything goes through `libhdf5`: type, space and layout of a dataset are looked at before a byte of it is read, links
+are followed one by one and never by HDF5 itself, attributes are raw values that nobody unpickles. Not one PyTables
+node is made: loading a node runs the pickles in its attributes and crashes on legal files of other writers. Knows no
+xarray; the caller holds the HDF5 lock from opening to closing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+
+from . import datatypes
+from . import libhdf5 as h5
+from .datatypes import Datatype
+from .filters import FilterPipeline
+from .libhdf5 import HDF5Error, Identifier, call, opened
+
+SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+MAX_ATTRIBUTE_BYTES: Final = 1 << 28
+MAX_SOFT_LINKS: Final = 64
+
+
+class MissingNodeError(OSError):
+    """A path names no object of the file, or a link on the way leads nowhere."""
+
+
+@dataclass(frozen=True)
+class ExternalTarget:
+    """Where an external link leads: `path` inside the file `file` (as written in the link)."""
+
+    file: str
+    path: str
+
+
+class ExternalLinkError(MissingNodeError):
+    """A path passes through an external link; `target` says where it goes on."""
+
+    def __init__(self, message: str, target: ExternalTarget) -> None:
+        super().__init__(message)
+        self.target = target
+
+
+@dataclass(frozen=True)
+class Link:
+    """One entry of a group."""
+
+    name: str
+    kind: Literal["hard", "soft", "external", "unknown"]
+    target: str = ""
+    """Where a soft or external link leads, as written in the file (external: `file:path`)."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What the bytes of one dataset are and where they lie. Shapes are in elements, without the atom's own."""
+
+    datatype: Datatype
+    shape: tuple[int, ...] | None
+    """None for a null dataspace (h5py's Empty)."""
+    maxshape: tuple[int, ...]
+    """UNLIMITED in dimensions that may grow."""
+    layout: Literal["compact", "contiguous", "chunked", "virtual", "unknown"]
+    chunkshape: tuple[int, ...] | None
+    filters: FilterPipeline
+    address: int
+    """Of the object header, in bytes from the base address."""
+    offset: int | None
+    """Of contiguous data, in bytes from the start of the file; None where nothing is allocated."""
+    fill_value: bytes | None
+    """One element as stored; None where it has no fixed size or is undefined."""
+    external: bool = False
+    """The raw data lie in other files, which the dataset names."""
+    whole_chunks_filtered_only: bool = False
+    """H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS: chunks over the edge are stored as they are."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An object reference: the address of an object header."""
+
+    address: int
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An attribute that no reader here can decode, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class RawAttribute:
+    """An attribute as stored: a NumPy array (0-d for a scalar), text, references, or the reason it is not readable.
+
+    Fixed-length strings come as `S` arrays, variable-length strings as object arrays of `bytes`.
+    """
+
+    value: np.ndarray | list[list[Reference]] | Unreadable | None
+    """None for a null dataspace."""
+    datatype: Datatype
+
+
+_Layout = Literal["compact", "contiguous", "chunked", "virtual", "unknown"]
+_LAYOUTS: dict[int, _Layout] = {
+    h5.COMPACT: "compact",
+    h5.CONTIGUOUS: "contiguous",
+    h5.CHUNKED: "chunked",
+    h5.VIRTUAL: "virtual",
+}
+
+
+def describe_dataset(dataset: int) -> DatasetInfo:
+    """What an opened dataset is, from its header alone: no data, no attribute is read."""
+    with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space:
+        datatype = datatypes.describe(stored)
+        extent = h5.space_shape(space)
+        with opened("H5Dget_create_plist", dataset) as properties:
+            layout: _Layout = _LAYOUTS.get(call("H5Pget_layout", properties), "unknown")
+            chunkshape, partial = None, False
+            if layout == "chunked":
+                chunkshape, partial = _chunking(properties)
+            filters = h5.filter_pipeline(properties)
+            external = layout == "contiguous" and call("H5Pget_external_count", properties) > 0
+            fill_value = _fill_value(properties, stored, datatype)
+    shape, maxshape = extent if extent else (None, ())
+    offset = call("H5Dget_offset", dataset) if layout == "contiguous" and not external else h5.UNDEFINED_ADDRESS
+    return DatasetInfo(
+        datatype=datatype,
+        shape=shape,
+        maxshape=maxshape,
+        layout=layout,
+        chunkshape=chunkshape,
+        filters=filters,
+        address=h5.object_address(dataset),
+        offset=None if offset == h5.UNDEFINED_ADDRESS else offset,
+        fill_value=fill_value,
+        external=external,
+        whole_chunks_filtered_only=partial,
+    )
+
+
+def _chunking(properties: int) -> tuple[tuple[int, ...], bool]:
+    rank = call("H5Pget_chunk", properties, 0, None)
+    dims, options = h5.sizes((0,) * rank), ctypes.c_uint()
+    call("H5Pget_chunk", properties, rank, dims)
+    call("H5Pget_chunk_opts", properties, ctypes.byref(options))
+    return tuple(dims[:rank]), bool(options.value & 2)
+
+
+def _fill_value(properties: int, stored: int, datatype: Datatype) -> bytes | None:
+    if datatype.dtype is None or not datatype.exact:
+        return None
+    defined = ctypes.c_int()
+    call("H5Pfill_value_defined", properties, ctypes.byref(defined))
+    if not defined.value:
+        return None
+    buffer = ctypes.create_string_buffer(max(call("H5Tget_size", stored), 1))
+    call("H5Pget_fill_value", properties, stored, buffer)
+    return buffer.raw
+
+
+def read_hyperslab(
+    dataset: int, info: DatasetInfo, start: Sequence[int], count: Sequence[int], step: Sequence[int]
+) -> np.ndarray:
+    """`count` elements from `start` in steps of `step` (>= 1), one number per dimension of the dataspace.
+
+    Returns a new array of shape `count` plus the atom's, in native byte order for types that HDF5 converts and in
+    the stored order for others; variable-length text comes as an object array of bytes. HDF5 decodes, one chunk
+    after the other. Raises HDF5Error.
+    """
+    datatype = info.datatype
+    size = int(np.prod(count, dtype=object)) if count else 1
+    with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space:
+        if datatype.kind == "text":
+            return _read_text(dataset, stored, space, tuple(count), start, step)
+        if datatype.dtype is None:
+            raise TypeError(f"elements of kind {datatype.kind!r} cannot be read as an array")
+        out = np.empty((*count, *datatype.shape), datatype.dtype)
+        if not size:
+            return out
+        with _memory_type(datatype, stored) as memory_type, _selected(space, start, count, step) as memory_space:
+            call("H5Dread", dataset, memory_type, memory_space, space, h5.DEFAULT, out.ctypes.data)
+    return out
+
+
+def _memory_type(datatype: Datatype, stored: int) -> Identifier:
+    """The type to read into: the stored one (no conversion, NumPy swaps bytes) or the native one HDF5 converts to."""
+    if datatype.exact or datatype.dtype is None:
+        return opened("H5Tcopy", stored)
+    native = datatypes.create(datatype.dtype)
+    if not datatype.shape:
+        return native
+    with native as element:
+        return opened("H5Tarray_create2", element, len(datatype.shape), h5.sizes(datatype.shape))
+
+
+def _selected(space: int, start: Sequence[int], count: Sequence[int], step: Sequence[int]) -> Identifier:
+    """Select in `space`; the matching memory space."""
+    if start:
+        call("H5Sselect_hyperslab", space, 0, h5.sizes(start), h5.sizes(step), h5.sizes(count), None)
+    return h5.simple_space(count)
+
+
+def _read_text(
+    dataset: int, stored: int, space: int, shape: tuple[int, ...], start: Sequence[int], step: Sequence[int]
+) -> np.ndarray:
+    out = np.empty(shape, object)
+    if not out.size:
+        return out
+    pointers = (ctypes.c_void_p * out.size)()
+    with _selected(space, start, shape, step) as memory_space:
+        call("H5Dread", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
+        out.reshape(-1)[:] = [ctypes.string_at(pointer) if pointer else b"" for pointer in pointers]
+        call("H5Dvlen_reclaim", stored, memory_space, h5.DEFAULT, pointers)
+    return out
+
+
+class SafeFile:
+    """An HDF5 file opened for reading. The caller holds the HDF5 lock for as long as it is open.
+
+    `path` must be absolute: HDF5 resolves names against the working folder each time it needs one.
+    """
+
+    def __init__(self, path: str) -> None:
+        h5.silence_this_thread()
+        self.path = path
+        try:
+            self._file = opened("H5Fopen", os.fsencode(path), h5.READ_ONLY, h5.DEFAULT)
+        except HDF5Error as error:
+            raise _explained(path, error) from None
+        self.id = self._file.id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def base_address(self) -> int:
+        """Size of the user block: addresses in the file count from here, in bytes."""
+        size = ctypes.c_uint64()
+        with opened("H5Fget_create_plist", self.id) as properties:
+            call("H5Pget_userblock", properties, ctypes.byref(size))
+        return size.value
+
+    def open(self, path: str) -> Identifier:
+        """An object by a path without links (see `resolve`)."""
+        return opened("H5Oopen", self.id, h5.name_bytes(path), h5.DEFAULT)
+
+    def links(self, group: int) -> Iterator[Link]:
+        """The entries of an opened group: in order of creation where the file keeps it, else by name."""
+        info, link = h5.GroupInfo(), h5.LinkInfo()
+        call("H5Gget_info", group, ctypes.byref(info))
+        order = h5.INDEX_CREATION_ORDER if _keeps_creation_order(group, info) else h5.INDEX_NAME
+        buffer = ctypes.create_string_buffer(1024)
+        for number in range(info.link_count):
+            where = (group, b".", order, h5.INCREASING, number)
+            length = call("H5Lget_name_by_idx", *where, buffer, len(buffer), h5.DEFAULT)
+            if length >= len(buffer):
+                buffer = ctypes.create_string_buffer(length + 1)
+                call("H5Lget_name_by_idx", *where, buffer, len(buffer), h5.DEFAULT)
+            raw = buffer.value
+            call("H5Lget_info2", group, raw, ctypes.byref(link), h5.DEFAULT)
+            yield _link(group, raw, link)
+
+    def resolve(self, path: str) -> str:
+        """The path of the same object without soft links.
+
+        Raises MissingNodeError where it leads nowhere or in circles, ExternalLinkError where it leaves the file.
+        """
+        done, todo = "/", _components(path)
+        followed = 0
+        while todo:
+            name = todo.pop(0)
+            here = posixpath.join(done, name)
+            link = self._link_at(here)
+            if link is None:
+                raise MissingNodeError(f"{self.path}: there is no {here!r}{self._suggestion(done)}")
+            if link.kind == "hard":
+                done = here
+            elif link.kind == "soft":
+                followed += 1
+                if followed > MAX_SOFT_LINKS:
+                    raise MissingNodeError(f"{self.path}: the soft link {here!r} leads in circles")
+                if link.target.startswith("/"):
+                    done = "/"
+                todo = _components(link.target) + todo
+            elif link.kind == "external":
+                file, _, inside = link.target.partition("\0")
+                target = ExternalTarget(file, posixpath.join("/", inside, *todo))
+                raise ExternalLinkError(f"{self.path}: {here!r} is an external link to {file}:{target.path}", target)
+            else:
+                raise MissingNodeError(f"{self.path}: {here!r} is a link of a kind that is unknown here")
+        return done
+
+    def _link_at(self, path: str) -> Link | None:
+        raw, info = h5.name_bytes(path), h5.LinkInfo()
+        parent = posixpath.dirname(path)
+        with self.open(parent) as group:
+            if call("H5Iget_type", group) != h5.GROUP_ID:
+                return None
+        if not call("H5Lexists", self.id, raw, h5.DEFAULT):
+            return None
+        call("H5Lget_info2", self.id, raw, ctypes.byref(info), h5.DEFAULT)
+        return _link(self.id, raw, info)
+
+    def _suggestion(self, group_path: str, most: int = 8) -> str:
+        with self.open(group_path) as group:
+            if call("H5Iget_type", group) != h5.GROUP_ID:
+                return f"; {group_path!r} is an array, not a group"
+            names = [link.name for link, _ in zip(self.links(group), range(most + 1), strict=False)]
+        listed = ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+        return f"; {group_path!r} has {listed}" if names else f"; {group_path!r} is empty"
+
+    def attributes(self, node: int) -> dict[str, RawAttribute]:
+        """All attributes of an opened object, by name (bytes that are not UTF-8 as surrogates)."""
+        found = {}
+        for number in range(call("H5Aget_num_attrs", node)):
+            with opened(
+                "H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT
+            ) as attribute:
+                length = call("H5Aget_name", attribute, 0, None)
+                buffer = ctypes.create_string_buffer(length + 1)
+                call("H5Aget_name", attribute, length + 1, buffer)
+                found[buffer.value.decode("utf-8", "surrogateescape")] = _read_attribute(attribute)
+        return found
+
+
+def _keeps_creation_order(group: int, info: h5.GroupInfo) -> bool:
+    return bool(info.max_creation_order > 0 and info.link_count > 1 and _creation_order_indexed(group))
+
+
+def _creation_order_indexed(group: int) -> bool:
+    flags = ctypes.c_uint()
+    try:
+        with opened("H5Gget_create_plist", group) as properties:
+            call("H5Pget_link_creation_order", properties, ctypes.byref(flags))
+    except HDF5Error:
+        return False
+    return bool(flags.value & h5.CREATION_ORDER_INDEXED)
+
+
+def _link(location: int, raw: bytes, info: h5.LinkInfo) -> Link:
+    name = posixpath.basename(raw.decode("utf-8", "surrogateescape"))
+    if info.type == h5.HARD_LINK:
+        return Link(name, "hard")
+    if info.type not in (h5.SOFT_LINK, h5.EXTERNAL_LINK):
+        return Link(name, "unknown")
+    size = int(info.value[0])
+    value = ctypes.create_string_buffer(size + 1)
+    call("H5Lget_val", location, raw, value, size, h5.DEFAULT)
+    if info.type == h5.SOFT_LINK:
+        return Link(name, "soft", value.value.decode("utf-8", "surrogateescape"))
+    # external: one byte of version and flags, then two C strings (HDF5 file format IV.A.2.g, user-defined link)
+    file, _, path = value.raw[1:size].rstrip(b"\0").partition(b"\0")
+    return Link(name, "external", os.fsdecode(file) + "\0" + path.decode("utf-8", "surrogateescape"))
+
+
+def _components(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def _read_attribute(attribute: int) -> RawAttribute:
+    with opened("H5Aget_type", attribute) as stored, opened("H5Aget_space", attribute) as space:
+        try:
+            datatype = datatypes.describe(stored)
+            extent = h5.space_shape(space)
+            if extent is None:
+                return RawAttribute(None, datatype)
+            shape = extent[0]
+            size, width = int(np.prod(shape, dtype=object)), call("H5Tget_size", stored)
+            if size * width > MAX_ATTRIBUTE_BYTES:
+                return RawAttribute(Unreadable(f"{size * width} bytes are too many for an attribute"), datatype)
+            return RawAttribute(_attribute_value(attribute, stored, space, datatype, shape, size), datatype)
+        except HDF5Error as error:
+            return RawAttribute(Unreadable(str(error)), Datatype("unsupported", None, reason=str(error)))
+
+
+def _attribute_value(
+    attribute: int, stored: int, space: int, datatype: Datatype, shape: tuple[int, ...], size: int
+) -> np.ndarray | list[list[Reference]] | Unreadable:
+    if datatype.kind == "text":
+        pointers = (ctypes.c_void_p * max(size, 1))()
+        texts = np.empty(size, object)
+        if size:
+            call("H5Aread", attribute, stored, pointers)
+            texts[:] = [ctypes.string_at(pointer) if pointer else b"" for pointer in pointers]
+            call("H5Dvlen_reclaim", stored, space, h5.DEFAULT, pointers)
+        return texts.reshape(shape)
+    if datatype.kind == "vlen" and datatype.base is not None:
+        return _vlen_attribute(attribute, stored, space, datatype.base, shape, size)
+    if datatype.dtype is None:
+        return Unreadable(datatype.reason or f"attributes of kind {datatype.kind!r} are not supported")
+    with _memory_type(datatype, stored) as memory_type:
+        out = np.empty((*shape, *datatype.shape), datatype.dtype)
+        if out.size:
+            call("H5Aread", attribute, memory_type, out.ctypes.data)
+    if datatype.kind == "reference":
+        if datatype.dtype.itemsize != 8:
+            return Unreadable("region references are not supported")
+        addresses = out.view("<u8").reshape(-1).tolist()
+        return [[Reference(address)] for address in addresses]
+    return out
+
+
+def _vlen_attribute(
+    attribute: int, stored: int, space: int, base: Datatype, shape: tuple[int, ...], size: int
+) -> np.ndarray | list[list[Reference]] | Unreadable:
+    if base.dtype is None or not base.exact or base.shape:
+        return Unreadable(f"variable-length values of kind {base.kind!r} are not supported")
+    values = (h5.VariableLength * max(size, 1))()
+    if size:
+        call("H5Aread", attribute, stored, values)
+    try:
+        rows = []
+        for value in values[:size]:
+            raw = ctypes.string_at(value.pointer, value.length * base.dtype.itemsize) if value.length else b""
+            rows.append(np.frombuffer(raw, "<u8" if base.kind == "reference" else base.dtype))
+    finally:
+        if size:
+            call("H5Dvlen_reclaim", stored, space, h5.DEFAULT, values)
+    if base.kind == "reference":
+        return [[Reference(int(address)) for address in row] for row in rows]
+    out = np.empty(size, object)
+    for number, row in enumerate(rows):
+        out[number] = row
+    return out.reshape(shape)
+
+
+def _explained(path: str, error: HDF5Error) -> OSError:
+    """What a user understands of a failed open. Existence and kind of `path` were checked by the caller."""
+    reason = str(error)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        has_signature = _find_signature(file.read(4096 + 8))
+    if "unable to lock file" in reason:
+        return BlockingIOError(
+            f"{path}: another process has this file open for writing. Close it there first ({reason})"
+        )
+    if not size:
+        return OSError(f"{path}: the file is empty, not an HDF5 file")
+    if not has_signature:
+        return OSError(f"{path}: not an HDF5 file (no HDF5 signature)")
+    return OSError(f"{path}: a damaged or truncated HDF5 file of {size} bytes ({reason})")
+
+
+def _find_signature(head: bytes) -> bool:
+    """The signature may stand at 0, 512, 1024, 2048 ... (HDF5 file format II.A)."""
+    return any(head[at : at + 8] == SIGNATURE for at in (0, 512, 1024, 2048, 4096))

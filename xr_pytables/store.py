@@ -1,0 +1,217 @@
+"""The groups of a file as xarray data stores: variables, attributes, dimensions and encoding.
+
+Opens the file once under the HDF5 lock, describes what was asked for, and closes it before anything is returned.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from xarray import Variable
+from xarray.backends.common import AbstractDataStore
+from xarray.core import indexing
+
+from .arrays import PyTablesArray
+from .dimensions import PhonyDims
+from .files import FileChangedError, FileIdentity, OpenedFile, checked_path, hdf5_lock
+from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
+from .safe_file import SafeFile
+
+CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
+"""How much of a contiguous array one Dask chunk holds by default."""
+_ATTEMPTS: Final = 3
+_T = TypeVar("_T")
+
+
+def read_options(
+    *,
+    dims: Mapping[str, Sequence[str]] | None,
+    phony_dims: str,
+    external_links: str,
+    allow_pickle: bool,
+    drop_variables: str | Iterable[str] | None,
+) -> ReadOptions:
+    """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
+    if phony_dims not in ("size", "leaf"):
+        raise ValueError(f"phony_dims must be 'size' or 'leaf', not {phony_dims!r}")
+    if external_links not in ("near", "any", "never"):
+        raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
+    if dims is not None and not isinstance(dims, Mapping):
+        raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
+    dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
+    phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
+    links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
+    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped))
+
+
+def checked_group(group: object) -> str:
+    """The absolute path of a group as the user gave it. Raises ValueError for what is not text."""
+    if group is None:
+        return "/"
+    if not isinstance(group, str):
+        raise ValueError(f"group must be a string or None, not {type(group).__name__}")
+    return "/" + group.strip("/")
+
+
+class PyTablesDataStore(AbstractDataStore):
+    """One group of one file, described but not read."""
+
+    __slots__ = ("_files", "_spec")
+
+    def __init__(self, spec: GroupSpec, files: Mapping[str, OpenedFile]) -> None:
+        self._spec = spec
+        self._files = files
+
+    @classmethod
+    def open(cls, path: object, *, group: object, options: ReadOptions) -> PyTablesDataStore:
+        """The group (or the array) at `group`.
+
+        Raises OSError for a missing or broken file or group, ValueError for arguments that do not fit it.
+        """
+        where = checked_group(group)
+
+        def describe(reader: NodeReader) -> list[tuple[str, GroupSpec]]:
+            return [("/", reader.dataset(where))]
+
+        ((_, spec),), files = _described(path, options, describe)
+        _check_dims_used(options, [spec])
+        _warn([spec], alone=True)
+        return cls(spec, files)
+
+    @classmethod
+    def open_tree(cls, path: object, *, group: object, options: ReadOptions) -> dict[str, PyTablesDataStore]:
+        """The group at `group` and all below it, by path relative to it ("/" for itself)."""
+        where = checked_group(group)
+        specs, files = _described(path, options, lambda reader: list(reader.tree(where)))
+        _check_dims_used(options, [spec for _, spec in specs])
+        _warn([spec for _, spec in specs], alone=False)
+        return {relative: cls(spec, files) for relative, spec in specs}
+
+    def get_variables(self) -> dict[str, Variable]:
+        """Lazy variables by name."""
+        return {spec.name: self._variable(spec) for spec in self._spec.variables}
+
+    def _variable(self, spec: VariableSpec) -> Variable:
+        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec))
+        return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
+
+    def get_attrs(self) -> dict[str, object]:
+        """The group's attributes."""
+        return dict(self._spec.attributes)
+
+    def get_dimensions(self) -> dict[str, int]:
+        """Sizes of all dimensions, in elements."""
+        return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
+
+    def get_encoding(self) -> dict[str, object]:
+        """What the dataset keeps of the file's layout."""
+        growing = {dim for spec in self._spec.variables for dim in spec.unlimited_dims}
+        return {"unlimited_dims": growing, "source": self._spec.file}
+
+    def single_characters(self) -> dict[str, bool]:
+        """For each variable, whether an `S1` array is netCDF's way to store text (and not bytes of one character)."""
+        return {spec.name: not spec.by_pytables for spec in self._spec.variables}
+
+    def close(self) -> None:
+        """Give the file descriptors back."""
+        for file in self._files.values():
+            file.close()
+
+
+def _described(
+    path: object, options: ReadOptions, describe: Callable[[NodeReader], _T]
+) -> tuple[_T, dict[str, OpenedFile]]:
+    """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
+    absolute = checked_path(path)
+    for _ in range(_ATTEMPTS):
+        with hdf5_lock():
+            before = FileIdentity.of(absolute)
+            with SafeFile(absolute) as file, NodeReader(file, options) as reader:
+                result = describe(reader)
+                identities = {name: FileIdentity.of(name) for name in reader.file_paths()}
+        identities[absolute] = before
+        files = {name: OpenedFile(name, identity) for name, identity in identities.items()}
+        try:
+            for file_to_pin in files.values():
+                with file_to_pin.descriptor() as descriptor:
+                    now = FileIdentity.of(descriptor)
+                if not now.same_version(file_to_pin.identity):
+                    raise FileChangedError(f"{file_to_pin.path}: the file changes while it is opened")
+        except FileChangedError:
+            for opened in files.values():
+                opened.close()
+            continue
+        return result, files
+    raise FileChangedError(f"{absolute}: the file changes while it is opened; tried {_ATTEMPTS} times")
+
+
+def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
+    known = {name for spec in specs for variable in spec.variables for name in (variable.name, variable.path)}
+    unknown = [name for name in options.dims if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{specs[0].file}: dims names {', '.join(map(repr, unknown))}, but there is no such array; there are "
+            f"{', '.join(map(repr, sorted(variable.name for spec in specs for variable in spec.variables))) or 'none'}"
+        )
+
+
+def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
+    """One warning for all that is not shown, one for all that was read differently."""
+    skipped = [node for spec in specs for node in spec.skipped]
+    file = specs[0].file
+    if skipped:
+        told = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
+        warnings.warn(f"{file}: {len(skipped)} node(s) are not shown: {told}", stacklevel=5)
+    problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
+    if problems:
+        warnings.warn("; ".join(problems), stacklevel=5)
+    if alone and not specs[0].variables and specs[0].groups:
+        inside = ", ".join(repr(f"{specs[0].path.rstrip('/')}/{name}") for name in specs[0].groups)
+        warnings.warn(
+            f"{file}: group {specs[0].path!r} holds no arrays, only groups: {inside}. Open one with group=, or all "
+            "with xr.open_datatree",
+            stacklevel=5,
+        )
+
+
+def encoding(spec: VariableSpec) -> dict[str, Any]:
+    """How the variable is stored, in the words of `to_pytables(encoding=)`."""
+    stored = spec.info.datatype.dtype
+    found: dict[str, Any] = {
+        "dtype": _encoding_dtype(spec, stored),
+        "source": spec.file,
+        "original_shape": spec.shape,
+        "contiguous": spec.chunks is None,
+    }
+    if spec.chunks is None:
+        blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
+        if math.prod(blocks) < math.prod(spec.shape):
+            found["preferred_chunks"] = dict(zip(spec.dims, blocks, strict=True))
+        return found
+    found["chunksizes"] = spec.chunks
+    found["preferred_chunks"] = {
+        dim: max(1, min(chunk, size)) for dim, chunk, size in zip(spec.dims, spec.chunks, spec.shape, strict=True)
+    }
+    found.update(spec.info.filters.to_encoding())
+    return found
+
+
+def _encoding_dtype(spec: VariableSpec, stored: np.dtype | None) -> object:
+    if spec.conversion == "text" or stored is None:
+        return str
+    return spec.dtype if spec.dtype.metadata else stored
+
+
+def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Blocks of about 64 MiB for an array without chunks: whole rows where possible, each one run of bytes."""
+    blocks = list(shape)
+    for axis, size in enumerate(shape):
+        rest = math.prod(shape[axis + 1 :]) * itemsize
+        blocks[axis] = max(1, min(size, CONTIGUOUS_CHUNK_BYTES // max(rest, 1)))
+        if rest <= CONTIGUOUS_CHUNK_BYTES:
+            break
+    return tuple(blocks)
