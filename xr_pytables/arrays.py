@@ -75,7 +75,7 @@ def _range(index: int | np.integer[Any] | slice, size: int) -> range:
 
 def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
     """Stored elements as the user sees them: native byte order, times as integers, text as str."""
-    if spec.conversion == "text":
+    if spec.conversion in ("text", "fixed text"):
         texts = np.empty(stored.shape, object)
         texts.reshape(-1)[:] = [data.decode("utf-8", "surrogateescape") for data in stored.reshape(-1)]
         return texts

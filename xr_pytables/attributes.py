@@ -207,6 +207,12 @@ def _from_json(attribute: RawAttribute, *, values_on_failure: list[str], name: s
         return stored
 
 
+def is_reserved(name: str) -> bool:
+    """Whether an attribute of that name means something to HDF5, netCDF-4, PyTables or this project."""
+    own = name in (JSON_MARKER, TEXT_MARKER)  # about the user's own attributes and values: rewritten with them
+    return not own and (name in _RESERVED or name == "TITLE" or bool(_FIELD_NAME.match(name)))
+
+
 @dataclass(frozen=True)
 class EncodedAttribute:
     """An attribute as it will be stored."""
@@ -248,6 +254,11 @@ def encode(attributes: Mapping[str, object] | Iterable[tuple[str, object]], *, w
         names = np.array([name.encode() for name in coded])
         encoded.append(EncodedAttribute(JSON_MARKER, names, utf8=True))
     return encoded
+
+
+def text_marker() -> EncodedAttribute:
+    """The attribute that tells an array of text from one of bytes."""
+    return EncodedAttribute(TEXT_MARKER, np.array(b"utf-8"), utf8=True)
 
 
 class _NoNativeForm:

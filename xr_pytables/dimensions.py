@@ -48,6 +48,11 @@ class Leaf:
         return self.is_scale and (attributes.text(self.raw.get("NAME")) or "").startswith(NOT_A_VARIABLE)
 
     @property
+    def netcdf4_id(self) -> int | None:
+        """The id of the dimension that it is a scale of."""
+        return (attributes.numbers(self.raw.get("_Netcdf4Dimid")) or (None,))[0]
+
+    @property
     def variable_name(self) -> str:
         """The name a user knows it by."""
         return self.name.removeprefix(NON_COORDINATE_PREFIX)
@@ -69,9 +74,8 @@ class Scales:
             if not leaf.is_scale:
                 continue
             by_address[leaf.address] = leaf.name
-            ids = attributes.numbers(leaf.raw.get("_Netcdf4Dimid"))
-            if ids:
-                by_id[ids[0]] = leaf.name
+            if leaf.netcdf4_id is not None:
+                by_id[leaf.netcdf4_id] = leaf.name
         return cls(by_address, by_id)
 
     def over(self, outer: Scales) -> Scales:

@@ -29,6 +29,10 @@ class FileChangedError(OSError):
     """A file is no longer what it was when it was opened."""
 
 
+class FileBusyError(BlockingIOError):
+    """Somebody else has the file open for writing."""
+
+
 @contextmanager
 def hdf5_lock() -> Iterator[None]:
     """Hold the one lock around HDF5. It is xarray's, because some builds share one libhdf5 with netCDF4 and h5py.

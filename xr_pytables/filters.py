@@ -66,6 +66,59 @@ BLOSC_CODES: Final = {"blosclz": 0, "lz4": 1, "lz4hc": 2, "zlib": 4, "zstd": 5}
 """Compressor codes of Blosc 1 and 2, the seventh client value of their filters."""
 
 
+BLOSCS: Final = {"blosc": BLOSC, "blosc2": BLOSC2}
+DEFAULT_LEVEL: Final = 4
+"""Compression level where a compressor is asked for without one (as netCDF4 has it for zlib)."""
+
+
+def pipeline(
+    *,
+    complib: str | None,
+    complevel: int | None,
+    shuffle: bool | None,
+    bitshuffle: bool | None,
+    fletcher32: bool,
+    itemsize: int,
+) -> FilterPipeline:
+    """The pipeline that PyTables makes of these words, as client data for `H5Pset_filter`.
+
+    `complib` as in `tables.Filters` (None or level 0: no compression); `shuffle` None means yes, if there is a
+    compressor and elements are longer than a byte. Raises ValueError naming what does not fit.
+    """
+    if complevel is not None and (isinstance(complevel, bool) or not 0 <= int(complevel) <= 9):
+        raise ValueError(f"complevel must be from 0 to 9, not {complevel!r}")
+    level = DEFAULT_LEVEL if complevel is None else int(complevel)
+    if complib is None or level == 0:
+        if bitshuffle:
+            raise ValueError("bitshuffle needs complib='blosc:...' or 'blosc2:...' and a complevel above 0")
+        return FilterPipeline((_step(SHUFFLE, "shuffle"),) * bool(shuffle) + _checksum(fletcher32))
+    wants_shuffle = itemsize > 1 and not bitshuffle if shuffle is None else bool(shuffle)
+    family, _, inner = complib.partition(":")
+    if family in BLOSCS and (not inner or inner in BLOSC_CODES):
+        if wants_shuffle and bitshuffle:
+            raise ValueError("shuffle and bitshuffle cannot both be on")
+        mode = 2 if bitshuffle else int(wants_shuffle)
+        values = (0, 0, 0, 0, level, mode, BLOSC_CODES[inner or "blosclz"])
+        return FilterPipeline((Filter(BLOSCS[family], values, family), *_checksum(fletcher32)))
+    if complib not in _PLAIN_NAMES.values():
+        known = [*_PLAIN_NAMES.values(), *(f"{name}:{code}" for name in BLOSCS for code in BLOSC_CODES)]
+        raise ValueError(f"complib {complib!r} is unknown; known are {', '.join(known)}")
+    if bitshuffle:
+        raise ValueError(f"bitshuffle needs complib='blosc:...' or 'blosc2:...', not {complib!r}")
+    identifier = next(number for number, name in _PLAIN_NAMES.items() if name == complib)
+    shuffled = (_step(SHUFFLE, "shuffle"),) * wants_shuffle
+    return FilterPipeline((*shuffled, Filter(identifier, (level,), complib), *_checksum(fletcher32)))
+
+
+def _step(identifier: int, name: str) -> Filter:
+    return Filter(identifier, (), name)
+
+
+def _checksum(wanted: bool) -> tuple[Filter, ...]:
+    # not optional: a chunk whose checksum was left out would not be protected
+    return (Filter(FLETCHER32, (), "fletcher32", optional=False),) * bool(wanted)
+
+
 def _blosc_name(step: Filter) -> str:
     family = "blosc" if step.id == BLOSC else "blosc2"
     codes = {code: name for name, code in BLOSC_CODES.items()}

@@ -218,6 +218,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Tset_size": (c_int, (_hid, c_size_t)),
     "H5Tset_strpad": (c_int, (_hid, c_int)),
     "H5Tvlen_create": (_hid, (_hid,)),
+    "H5Zfilter_avail": (c_int, (c_int,)),
     "H5free_memory": (c_int, (c_void_p,)),
     "H5is_library_threadsafe": (c_int, (c_void_p,)),
 }

@@ -30,10 +30,11 @@ from .safe_file import (
     RawAttribute,
     SafeFile,
     describe_dataset,
+    read_attributes,
 )
 
 ExternalLinks = Literal["near", "any", "never"]
-Conversion = Literal["none", "time64", "text"]
+Conversion = Literal["none", "time64", "text", "fixed text"]
 
 _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
@@ -77,6 +78,15 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A dimension that a group declares."""
+
+    size: int
+    number: int | None
+    """Its netCDF-4 dimension id, unique in the file; None where the writer gave none."""
+
+
+@dataclass(frozen=True)
 class GroupSpec:
     """One group: its variables, attributes and children."""
 
@@ -84,8 +94,8 @@ class GroupSpec:
     path: str
     variables: tuple[VariableSpec, ...]
     attributes: dict[str, object]
-    dimensions: dict[str, int]
-    """Sizes of the dimensions that the group's own scales declare, with or without values."""
+    scales: dict[str, Scale] = field(default_factory=dict)
+    """The dimensions that the group's own scales declare, with or without values."""
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
     """Sentences about what was read differently from what the file says."""
@@ -262,7 +272,7 @@ class NodeReader:
                 contents.skipped.append(Skipped(path, "a committed datatype holds no data"))
                 return
             info = describe_dataset(node)
-            raw = file.attributes(node)
+            raw = read_attributes(node)
         reason = why_not_array(info, raw)
         if reason:
             contents.skipped.append(Skipped(path, reason))
@@ -292,7 +302,7 @@ class NodeReader:
             problems.extend(said)
         with place.file.open(place.path) as group:
             user = attributes.read(
-                place.file.attributes(group),
+                read_attributes(group),
                 by_pytables=self._is_by_pytables(place.file),
                 allow_pickle=self._options.allow_pickle,
             )
@@ -302,7 +312,11 @@ class NodeReader:
             path=place.path,
             variables=tuple(variables),
             attributes=user.values,
-            dimensions={leaf.name: leaf.shape[0] for leaf in contents.leaves if leaf.is_scale and len(leaf.shape) == 1},
+            scales={
+                leaf.name: Scale(leaf.shape[0], leaf.netcdf4_id)
+                for leaf in contents.leaves
+                if leaf.is_scale and len(leaf.shape) == 1
+            },
             skipped=tuple(contents.skipped),
             problems=tuple(problems),
             groups=groups,
@@ -327,7 +341,7 @@ class NodeReader:
             where=place.file.path,
         )
         spec, problems = self._variable(contents.leaves[0], place, contents.infos[name], resolved.names[name])
-        return GroupSpec(place.file.path, place.path, (spec,), {}, {}, (), (*resolved.problems, *problems))
+        return GroupSpec(place.file.path, place.path, (spec,), {}, problems=(*resolved.problems, *problems))
 
     # -- dimensions and variables -----------------------------------------------------------------------------------
 
@@ -352,7 +366,7 @@ class NodeReader:
         user = attributes.read(
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
-        dtype, conversion, added = _in_memory(info, leaf.raw, by_pytables=self._is_by_pytables(place.file))
+        dtype, conversion, added = _in_memory(info, leaf.raw)
         chunks = None
         if info.chunkshape is not None:
             chunks = (*info.chunkshape, *info.datatype.shape)
@@ -376,7 +390,7 @@ class NodeReader:
     def _is_by_pytables(self, file: SafeFile) -> bool:
         if file.path not in self._by_pytables:
             with file.open("/") as root:
-                version = attributes.format_version(file.attributes(root))
+                version = attributes.format_version(read_attributes(root))
             self._by_pytables[file.path] = version is not None
         return self._by_pytables[file.path]
 
@@ -436,13 +450,14 @@ def _refers_outside(leaf: Leaf, own: Scales) -> bool:
     return any(number not in own.by_id for number in attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ())
 
 
-def _in_memory(
-    info: DatasetInfo, raw: Mapping[str, RawAttribute], *, by_pytables: bool
-) -> tuple[np.dtype, Conversion, dict[str, object]]:
+def _in_memory(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> tuple[np.dtype, Conversion, dict[str, object]]:
     """dtype and conversion of the elements, and attributes (CF conventions) that tell xarray what they mean."""
     datatype = info.datatype
+    text = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
     if datatype.kind == "text" or datatype.dtype is None:
-        return np.dtype(object, metadata={"element_type": str}), "text", {}
+        return text, "text", {}
+    if datatype.kind == "string" and (datatype.utf8 or attributes.text(raw.get(attributes.TEXT_MARKER)) == "utf-8"):
+        return text, "fixed text", {}
     native = datatype.dtype.newbyteorder("=")
     if datatype.kind == "time":
         unit = "seconds" if native.itemsize == 4 else "microseconds"
@@ -450,11 +465,6 @@ def _in_memory(
         return np.dtype(native), "none" if native.itemsize == 4 else "time64", dict(added)
     if datatype.kind == "enum":
         return np.dtype(native, metadata={"enum": dict(datatype.members)}), "none", _flags(datatype.members, native)
-    if datatype.kind == "string":
-        encoding = attributes.text(raw.get(attributes.TEXT_MARKER))
-        if encoding is None and datatype.utf8:
-            encoding = "utf-8"
-        return native, "none", {"_Encoding": encoding} if encoding else {}
     return native, "none", {}
 
 

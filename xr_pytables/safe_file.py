@@ -236,7 +236,7 @@ class SafeFile:
         try:
             self._file = opened("H5Fopen", os.fsencode(path), h5.READ_ONLY, h5.DEFAULT)
         except HDF5Error as error:
-            raise _explained(path, error) from None
+            raise explained(path, error) from None
         self.id = self._file.id
 
     def __enter__(self) -> Self:
@@ -327,18 +327,19 @@ class SafeFile:
         listed = ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
         return f"; {group_path!r} has {listed}" if names else f"; {group_path!r} is empty"
 
-    def attributes(self, node: int) -> dict[str, RawAttribute]:
-        """All attributes of an opened object, by name (bytes that are not UTF-8 as surrogates)."""
-        found = {}
-        for number in range(call("H5Aget_num_attrs", node)):
-            with opened(
-                "H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT
-            ) as attribute:
-                length = call("H5Aget_name", attribute, 0, None)
-                buffer = ctypes.create_string_buffer(length + 1)
-                call("H5Aget_name", attribute, length + 1, buffer)
-                found[buffer.value.decode("utf-8", "surrogateescape")] = _read_attribute(attribute)
-        return found
+
+def read_attributes(node: int) -> dict[str, RawAttribute]:
+    """All attributes of an opened object, by name (bytes that are not UTF-8 as surrogates)."""
+    found = {}
+    for number in range(call("H5Aget_num_attrs", node)):
+        with opened(
+            "H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT
+        ) as attribute:
+            length = call("H5Aget_name", attribute, 0, None)
+            buffer = ctypes.create_string_buffer(length + 1)
+            call("H5Aget_name", attribute, length + 1, buffer)
+            found[buffer.value.decode("utf-8", "surrogateescape")] = _read_attribute(attribute)
+    return found
 
 
 def _keeps_creation_order(group: int, info: h5.GroupInfo) -> bool:
@@ -442,7 +443,7 @@ def _vlen_attribute(
     return out.reshape(shape)
 
 
-def _explained(path: str, error: HDF5Error) -> OSError:
+def explained(path: str, error: HDF5Error) -> OSError:
     """What a user understands of a failed open. Existence and kind of `path` were checked by the caller."""
     reason = str(error)
     with open(path, "rb") as file:

@@ -1,8 +1,8 @@
-"""Restricted decoder for the pickles that PyTables, pandas and Python 2 leave in attributes and ObjectAtom rows.
+"""Restricted decoder for the pickles that PyTables, pandas and Python 2 leave in attributes and object rows.
 
-Decodes in two steps that never import, call or unpickle anything a file names: the opcodes are read into a graph of
-inert nodes (lists, pairs, "call this name with these arguments"), then the graph is built into values by the
-functions of this module, for the names it lists. Knows no file: `attributes` and the VLArray reader call `loads`.
+Decodes in two steps, neither of which imports or calls what a file names: the opcodes are read into a graph
+of inert nodes (lists, pairs, "call this name with these arguments"), then the graph is built into values by
+the functions of this module, for the names it lists. Knows no file; readers of attributes and rows call it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import BinaryIO, Final, NoReturn, TypeVar
+from typing import BinaryIO, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 MAX_DEPTH: Final = 64
 """Levels of nesting; a container inside itself nests for ever."""
 MAX_INT_BITS: Final = 14_000
-"""Python refuses to print longer integers (4300 digits), so a dataset holding one could not be shown."""
+"""Python refuses to print longer integers (4300 digits), so a dataset with one could not be shown."""
 MAX_COLLISIONS: Final = 64
 """Keys of one dict or set that may share a hash. Integers that are made to collide take quadratic time."""
 
@@ -39,10 +39,10 @@ class NotAPickleError(ValueError):
 
 @dataclass(frozen=True)
 class InertObject:
-    """An instance of a known class of another package, as plain values: nothing of that package is imported.
+    """An instance of a known class of another package, as plain values. Nothing of it was imported.
 
-    `name` is canonical whatever module the file names: `tables.Filters`, `tables.Enum`, `pandas.offsets.MonthEnd`.
-    `args` are what it was made with, `state` what was put into it afterwards (for Filters a dict of its attributes).
+    `name` is canonical whatever module the file names: `tables.Filters`, `pandas.offsets.MonthEnd`. `args`
+    are what it was made with, `state` what was put into it later (for Filters, a dict of its attributes).
     """
 
     name: str
@@ -53,24 +53,25 @@ class InertObject:
 def loads(data: bytes, *, max_items: int = 4_000_000) -> object:
     """Decode one pickle of any protocol (0 to 5) without executing anything from it.
 
-    Gives None, bool, numbers, str, bytes, bytearray, containers, slice, range, Ellipsis, `datetime` values, NumPy
-    scalars, arrays and dtypes, and InertObject. Strings of Python 2 become str, read as Latin-1. Time zones other
-    than `datetime.timezone` become their name; pandas' Timestamp and Timedelta become NumPy's. Shared containers
-    are decoded once for each place they appear in.
+    Gives None, bool, numbers, str, bytes, bytearray, containers, slice, range, Ellipsis, `datetime` values,
+    NumPy scalars, arrays and dtypes, and InertObject. Strings of Python 2 become str, read as Latin-1. Time
+    zones other than `datetime.timezone` become their name, and a datetime in one an InertObject of the wall
+    time and that name; pandas' Timestamp and Timedelta become NumPy's. A container that is shared is made
+    anew for each place it appears in.
 
-    `max_items` bounds the opcodes read and the objects made, which bounds memory: a few hundred bytes for each, plus
-    a small multiple of `data`. Raises NotAPickleError or UnsafePickleError and nothing else.
+    `max_items` bounds the opcodes read and the objects made, and so memory: at most a few hundred bytes for
+    each, plus a small multiple of `data`. Raises NotAPickleError or UnsafePickleError and nothing else.
     """
     try:
         graph = _Reader(data, max_items).graph()
-        # Sharing lets a few bytes stand for very many objects: what is made stays in proportion to what is stored.
+        # Sharing lets a few bytes stand for very many objects: what is made keeps in proportion to the data.
         builder = _Builder(items=min(max_items, 100_000 + 16 * len(data)), payload=2**20 + 8 * len(data))
         return builder.build(graph, 0)
     except (NotAPickleError, UnsafePickleError):
         raise
     except Exception as error:
         # Whatever NumPy, datetime or a dict has to say about arguments chosen by the file.
-        raise UnsafePickleError(f"the pickle cannot be decoded: {type(error).__name__}: {error}") from error
+        _refuse(f"cannot be decoded: {type(error).__name__}: {str(error)[:200]}")
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -148,16 +149,27 @@ _OPCODES: dict[bytes, tuple[str, Callable[[BinaryIO], object] | None]] = {
     for op in pickletools.opcodes
 }
 _LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING SHORT_BINBYTES "
-    "BINBYTES BINBYTES8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8".split()
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
+    "SHORT_BINBYTES BINBYTES BINBYTES8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8".split()
 )
+# What opcodes that are always refused take from the stack; each puts one value back.
+_REFUSED_OPCODES = {
+    "EXT1": 0,
+    "EXT2": 0,
+    "EXT4": 0,
+    "PERSID": 0,
+    "BINPERSID": 1,
+    "NEXT_BUFFER": 0,
+    "READONLY_BUFFER": 1,
+    "NEWOBJ_EX": 3,
+}
 
 
 class _Reader:
     """The pickle machine, except that it calls nothing: it notes what would have been called.
 
-    A refused name or opcode is only noted until the pickle turned out to be complete, so that text which happens to
-    begin like a pickle stays text. Noted, not left to the builder, because a pickle may drop the result of a call.
+    A refused name or opcode is only noted until the pickle turned out to be complete, so that text which
+    happens to begin like a pickle stays text. The builder would not see what a pickle calls and then drops.
     """
 
     def __init__(self, data: bytes, max_items: int) -> None:
@@ -166,7 +178,7 @@ class _Reader:
         self._max_items = max_items
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
-        self._memo: dict[object, object] = {}  # a dict, so that a huge index costs nothing
+        self._memo: dict[object, object] = {}
         self._refusal = ""
 
     def graph(self) -> object:
@@ -193,8 +205,8 @@ class _Reader:
     def _do(self, name: str, argument: object) -> None:
         stack, memo = self._stack, self._memo
         if name in _LITERALS:
-            if name == "LONG4" and _typed(argument, int).bit_length() > MAX_INT_BITS:
-                _refuse(f"holds an integer of more than {MAX_INT_BITS} bits")
+            if isinstance(argument, int) and argument.bit_length() > MAX_INT_BITS:
+                self._note(f"holds an integer of more than {MAX_INT_BITS} bits")
             stack.append(argument)
             return
         match name:
@@ -202,6 +214,8 @@ class _Reader:
                 memo[len(memo)] = stack[-1]
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
+                if not 0 <= _operand(argument, int) <= self._end:  # also: indices that are made to collide
+                    raise ValueError("a memo index is larger than the pickle")
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "MARK":
@@ -209,10 +223,10 @@ class _Reader:
                 self._stack = []
             case "APPEND":
                 value = stack.pop()
-                _part(stack, list).append(value)
+                _operand(stack[-1], list).append(value)
             case "APPENDS":
                 values = self._pop_mark()
-                _part(self._stack, list).extend(values)
+                _operand(self._stack[-1], list).extend(values)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
                 self._set_items([key, value])
@@ -220,7 +234,7 @@ class _Reader:
                 self._set_items(self._pop_mark())
             case "ADDITEMS":
                 values = self._pop_mark()
-                _part(self._stack, _Set).items.extend(values)
+                _operand(self._stack[-1], _Set).items.extend(values)
             case "NONE":
                 stack.append(None)
             case "NEWTRUE":
@@ -252,19 +266,18 @@ class _Reader:
                 values = self._pop_mark()
                 self._stack.append(_Set(values, frozen=True))
             case "BYTEARRAY8":
-                stack.append(_Call(_Global("builtins.bytearray"), (argument,)))
+                stack.append(_Call(_Global("builtins.bytearray"), (bytes(_operand(argument, bytearray)),)))
             case "GLOBAL":
-                stack.append(self._global(*_typed(argument, tuple)))
+                stack.append(self._global(*_operand(argument, tuple)))
             case "STACK_GLOBAL":
-                attribute, module = _part(stack, str), stack[:-1] and _part(stack[:-1], str)
-                del stack[-2:]
-                stack.append(self._global(str(module), attribute))
+                attribute, module = _operand(stack.pop(), str), _operand(stack.pop(), str)
+                stack.append(self._global(module, attribute))
             case "REDUCE" | "NEWOBJ":
                 args, function = stack.pop(), stack.pop()
                 stack.append(self._call(function, args))
             case "INST":
                 values = self._pop_mark()
-                self._stack.append(self._call(self._global(*_typed(argument, tuple)), tuple(values)))
+                self._stack.append(self._call(self._global(*_operand(argument, tuple)), tuple(values)))
             case "OBJ":
                 function, *values = self._pop_mark()
                 self._stack.append(self._call(function, tuple(values)))
@@ -284,13 +297,14 @@ class _Reader:
             case "DUP":
                 stack.append(stack[-1])
             case "PROTO":
-                if _typed(argument, int) > 5:
+                if _operand(argument, int) > 5:
                     raise ValueError(f"protocol {argument} does not exist")
             case "FRAME":
                 pass  # a hint for reading from a file
-            case _:  # EXT1, EXT2, EXT4, PERSID, BINPERSID, NEXT_BUFFER, READONLY_BUFFER, NEWOBJ_EX and future ones
+            case _:
                 self._note(f"uses the opcode {name}")
-                del stack[len(stack) - {"BINPERSID": 1, "READONLY_BUFFER": 1, "NEWOBJ_EX": 3}.get(name, 0) :]
+                for _ in range(_REFUSED_OPCODES[name]):
+                    stack.pop()
                 stack.append(None)
 
     def _note(self, refusal: str) -> None:
@@ -303,17 +317,19 @@ class _Reader:
     def _set_items(self, values: list[object]) -> None:
         pairs = list(zip(values[::2], values[1::2], strict=True))
         target = self._stack[-1]
-        if isinstance(target, _Call):
-            target.pairs = [*(target.pairs or ()), *pairs]
+        if not isinstance(target, _Call):
+            _operand(target, _Dict).pairs.extend(pairs)
+        elif target.pairs is None:
+            target.pairs = pairs
         else:
-            _part(self._stack, _Dict).pairs.extend(pairs)
+            target.pairs.extend(pairs)
 
     def _global(self, module: str, name: str) -> _Global:
         return self._known(f"{_MODULES.get(module, module)}.{name}", f"{module}.{name}")
 
     def _known(self, name: str, stored_name: str) -> _Global:
-        if not (name in _KNOWN or re.fullmatch(r"pandas\.offsets\.[A-Za-z_]{1,99}", name)):
-            self._note(f"names {stored_name[:200]!r}, which is not among the types that PyTables and pandas write")
+        if name not in _KNOWN and not _INERT.fullmatch(name):
+            self._note(f"names {stored_name[:200]!r}, none of the types that PyTables and pandas write")
         return _Global(name)
 
     def _call(self, function: object, args: object) -> object:
@@ -332,14 +348,15 @@ class _Reader:
 _T = TypeVar("_T")
 
 
-def _part(stack: list[object], kind: type[_T]) -> _T:
-    """Give the top of the stack if it is what the opcode works on, or else the pickle is malformed."""
-    if not isinstance(stack[-1], kind):
-        raise ValueError(f"an opcode for a {kind.__name__} finds a {type(stack[-1]).__name__}")
-    return stack[-1]
+def _operand(value: object, kind: type[_T]) -> _T:
+    """Give `value` if the opcode can work on it; if not, this is no pickle."""
+    if not isinstance(value, kind):
+        raise ValueError(f"an opcode for a {kind.__name__} finds a {type(value).__name__}")
+    return value
 
 
 def _typed(value: object, kind: type[_T]) -> _T:
+    """Give `value` if the call that it is meant for takes this; if not, the pickle is refused."""
     if not isinstance(value, kind):
         _refuse(f"has a {type(value).__name__} where a {kind.__name__} belongs")
     return value
@@ -349,7 +366,7 @@ def _typed(value: object, kind: type[_T]) -> _T:
 
 
 class _Builder:
-    """Makes values from the graph. Counts every visit, so that what is shared counts as often as it appears."""
+    """Makes values from the graph, counting every visit: what is shared counts as often as it appears."""
 
     def __init__(self, *, items: int, payload: int) -> None:
         self._items = items
@@ -370,7 +387,8 @@ class _Builder:
         if isinstance(node, _Dict):
             return dict(self._pairs(node.pairs, depth))
         if isinstance(node, _Set):
-            return _set(frozenset if node.frozen else set, [self.build(item, depth + 1) for item in node.items])
+            items = [self.build(item, depth + 1) for item in node.items]
+            return _frozenset(items) if node.frozen else _set(items)
         if isinstance(node, _Global):
             return _VALUES[node.name] if node.name in _VALUES else _refuse(f"holds {node.name} itself")
         return self._paid(self._called(_typed(node, _Call), depth))
@@ -391,7 +409,7 @@ class _Builder:
                 return _FUNCTIONS[name](*args)
             if name in _STATEFUL:
                 return _STATEFUL[name](args, state)
-            if name in _INERT or name.startswith("pandas.offsets."):
+            if _INERT.fullmatch(name):
                 return InertObject(name, args, state)
         _refuse(f"uses {name} in a way that is not known")
 
@@ -411,21 +429,27 @@ def _check_hashes(keys: list[object]) -> None:
         _refuse("holds keys that are made to collide")
 
 
-def _set(kind: type[set[object]] | type[frozenset[object]], items: list[object]) -> object:
-    _check_hashes(items)
-    return kind(items)
-
-
-def _ordered_dict(args: tuple[object, ...], pairs: list[tuple[object, object]]) -> OrderedDict[object, object]:
-    # Python 2 passes the pairs as a list of lists, Python 3 sets them afterwards.
+def _ordered_dict(args: tuple[object, ...], set_later: list[tuple[object, object]]) -> object:
+    # Python 2 passes a list of lists, Python 3 sets the items afterwards.
+    pairs = [*set_later]
     for item in _typed(args[0], list) if args else []:
-        key, value = item if isinstance(item, (list, tuple)) else _refuse("has an OrderedDict without pairs")
+        key, value = _typed(item, list)
         pairs.append((key, value))
     _check_hashes([key for key, _ in pairs])
     return OrderedDict(pairs)
 
 
-# Builtins. Arguments are values that are built already; a wrong number of them is a TypeError, which loads() converts.
+# Builtins. Arguments are built already; a wrong number of them is a TypeError, which loads() converts.
+
+
+def _set(items: object = None) -> set[object]:
+    items = [] if items is None else _typed(items, list)  # not set(range(10**10))
+    _check_hashes(items)
+    return set(items)
+
+
+def _frozenset(items: object = None) -> frozenset[object]:
+    return frozenset(_set(items))
 
 
 def _encode(text: object, encoding: object) -> bytes:
@@ -452,7 +476,7 @@ def _range(*args: object) -> range:
     return range(*[_typed(arg, int) for arg in args])
 
 
-# datetime. Its own constructors copy a pickled state without a look at it: days and hours of 255 would get in.
+# datetime. Its own constructors copy a pickled state without a look at it: an hour of 255 would get in.
 
 
 def _state(data: object, size: int) -> bytes:
@@ -477,10 +501,9 @@ def _time(data: object, zone: object = None) -> object:
 def _datetime(data: object, zone: object = None) -> object:
     state = _state(data, 10)
     month, fold = state[2] & 0x7F, state[2] >> 7
-    time = datetime.datetime(
-        state[0] << 8 | state[1], month, *state[3:7], microsecond=int.from_bytes(state[7:]), fold=fold
-    )
-    return _in_zone("datetime.datetime", time, zone)
+    day = datetime.date(state[0] << 8 | state[1], month, state[3])
+    time = datetime.time(state[4], state[5], state[6], int.from_bytes(state[7:]), fold=fold)
+    return _in_zone("datetime.datetime", datetime.datetime.combine(day, time), zone)
 
 
 def _in_zone(name: str, time: datetime.datetime | datetime.time, zone: object) -> object:
@@ -531,6 +554,7 @@ def _nat(*_: object) -> np.datetime64:
 
 # NumPy. No __setstate__ of it sees anything from the file: it trusts pickles.
 
+_Array: TypeAlias = NDArray[np.generic]
 _TYPE_CODE = re.compile(r"[|<>=]?(b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SUV][0-9]{1,9}|[mM]8|O[48]?)")
 _TIME_UNITS = frozenset("Y M W D h m s ms us μs ns ps fs as generic".split())
 _ALIGNED_STRUCT = 0x80
@@ -543,7 +567,7 @@ def _dtype(args: tuple[object, ...], state: object) -> np.dtype[np.generic]:
     dtype = np.dtype(object if "O" in code else code)
     if state is None:
         return dtype
-    # Length 9 has metadata at the end: the time unit, and what users attach, which is no part of a dtype's equality.
+    # metadata: the time unit, and what users attach, which is no part of a dtype's equality and is dropped.
     _, order, subarray, names, fields, itemsize, _, flags, *metadata = _typed(state, tuple)
     if subarray is not None:
         base, shape = _typed(subarray, tuple)
@@ -571,76 +595,78 @@ def _structured(
         columns.append((_typed(name, str), _typed(dtype, np.dtype), _typed(offset, int), None))
         if title and title[0] is not None:
             columns[-1] = (*columns[-1][:3], _typed(title[0], str))
+    size = _typed(itemsize, int)
+    if sum(column[1].itemsize for column in columns) > size:
+        _refuse("has a dtype with fields that overlap")  # a few bytes could be shown as very many
     layout = {
         "names": [column[0] for column in columns],
         "formats": [column[1] for column in columns],
         "offsets": [column[2] for column in columns],
         "titles": [column[3] for column in columns],
-        "itemsize": _typed(itemsize, int),
+        "itemsize": size,
     }
     # NumPy's stubs know no dict with a list of formats that are dtypes already.
     return np.dtype(layout, align=bool(_typed(flags, int) & _ALIGNED_STRUCT))  # type: ignore[call-overload,no-any-return]
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    shape = tuple(_typed(size, int) for size in _typed(value, tuple))
-    if any(size < 0 for size in shape):
-        _refuse(f"has a negative size in the shape {shape}")
+    shape = tuple(int(_typed(size, int)) for size in _typed(value, tuple))
+    if len(shape) > 64 or any(not 0 <= size < 2**63 for size in shape):
+        _refuse("has an array of an impossible shape")
     return shape
 
 
-def _payload(data: object) -> bytes | bytearray:
+def _payload(data: object) -> bytes:
     if isinstance(data, str):  # Python 2
         return data.encode("latin-1")
-    return data if isinstance(data, bytearray) else _typed(data, bytes)
+    return bytes(data) if isinstance(data, bytearray) else _typed(data, bytes)
 
 
-def _array(shape: tuple[int, ...], dtype: object, order: object, data: object) -> NDArray[np.generic]:
+def _array(shape: tuple[int, ...], dtype: object, order: Literal["C", "F"], data: object) -> _Array:
     """Make an array of its own memory, after a check that `data` is neither more nor less than it needs."""
     dtype, size = _typed(dtype, np.dtype), math.prod(shape)
-    if order not in ("C", "F"):
-        _refuse("has an array in an order that is not known")
-    if dtype == object:
+    if dtype.kind == "O":
         items = _typed(data, list)
         if len(items) != size:
             _refuse(f"has {len(items)} objects for an array of shape {shape}")
         objects = np.empty(size, object)
         for position, item in enumerate(items):  # not objects[:] = items, which would look into the items
             objects[position] = item
-        return objects.reshape(shape, order="F" if order == "F" else "C")
+        # NumPy lists objects in C order even when the array it made the list of is in Fortran order.
+        return objects.reshape(shape).copy(order)
     if dtype.hasobject or dtype.subdtype is not None or (dtype.itemsize == 0 and shape):
         _refuse(f"has an array of {dtype}")
     payload = _payload(data)
     if len(payload) != size * dtype.itemsize:
         _refuse(f"has {len(payload)} bytes for an array of shape {shape} and {dtype}")
-    array: NDArray[np.generic] = np.ndarray(shape, dtype, payload, order="F" if order == "F" else "C").copy("K")
+    array: _Array = np.ndarray(shape, dtype, payload, order=order).copy("K")
     _check_text(array)
     return array
 
 
-def _check_text(array: NDArray[np.generic]) -> None:
+def _check_text(array: _Array) -> None:
     # A code point beyond Unicode raises when the element is read, long after the attribute was accepted.
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         points = np.frombuffer(array.tobytes(), array.dtype.str[0] + "u4")
         if points.max() > 0x10FFFF:
             _refuse("has text that is not Unicode")
     for name in array.dtype.names or ():
-        _check_text(array[name])
+        _check_text(np.asarray(array[name]))  # type: ignore[call-overload]
 
 
-def _ndarray(args: tuple[object, ...], state: object) -> NDArray[np.generic]:
+def _ndarray(args: tuple[object, ...], state: object) -> _Array:
     if args:
         _refuse("makes an array without its values")
     *_, shape, dtype, fortran, data = _typed(state, tuple)
     return _array(_shape(shape), dtype, "F" if fortran else "C", data)
 
 
-def _frombuffer(
-    data: object, dtype: object, shape: object, order: object, axes: object = None
-) -> NDArray[np.generic]:
-    if order == "K":  # NumPy 2.3: contiguous but for the order of its axes
+def _frombuffer(data: object, dtype: object, shape: object, order: object, axes: object = None) -> object:
+    if order == "K":  # newer NumPy: contiguous but for the order of its axes
         return _array(_shape(shape), dtype, "C", data).transpose(_shape(axes))
-    return _array(_shape(shape), dtype, order, data)
+    if order not in ("C", "F"):
+        _refuse("has an array in an order that is not known")
+    return _array(_shape(shape), dtype, "F" if order == "F" else "C", data)
 
 
 def _scalar(dtype: object, data: object = b"") -> object:
@@ -679,9 +705,9 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "builtins.bytearray": _bytearray,
     "builtins.bytes": _bytes,
     "builtins.complex": _complex,
-    "builtins.frozenset": lambda items=(): _set(frozenset, list(_typed(items, (list)))),
+    "builtins.frozenset": _frozenset,
     "builtins.range": _range,
-    "builtins.set": lambda items=(): _set(set, list(_typed(items, list))),
+    "builtins.set": _set,
     "builtins.slice": slice,
     "builtins.xrange": _range,
     "datetime.date": _date,
@@ -705,22 +731,15 @@ _STATEFUL: dict[str, Callable[[tuple[object, ...], object], object]] = {
     "numpy.dtype": _dtype,
     "numpy.ndarray": _ndarray,
 }
-_INERT = frozenset(
-    {
-        "dateutil.relativedelta.relativedelta",
-        "pandas.DateOffset",
-        "pandas.Interval",
-        "pandas.Period",
-        "tables.Enum",
-        "tables.Filters",
-    }
+_INERT = re.compile(
+    r"tables\.(Enum|Filters)|pandas\.(DateOffset|Interval|Period|offsets\.[A-Za-z_]{1,99})"
+    r"|dateutil\.relativedelta\.relativedelta"
 )
 _VALUES: dict[str, object] = {"builtins.Ellipsis": ..., "pandas.NA": InertObject("pandas.NA")}
 _KNOWN = frozenset(
     {
         *_FUNCTIONS,
         *_STATEFUL,
-        *_INERT,
         *_VALUES,
         "builtins.getattr",
         "builtins.object",

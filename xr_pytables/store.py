@@ -113,8 +113,8 @@ class PyTablesDataStore(AbstractDataStore):
         return {"unlimited_dims": growing, "source": self._spec.file}
 
     def single_characters(self) -> dict[str, bool]:
-        """For each variable, whether an `S1` array is netCDF's way to store text (and not bytes of one character)."""
-        return {spec.name: not spec.by_pytables for spec in self._spec.variables}
+        """For each variable, whether it is text if it is an `S1` array (netCDF), and not bytes of one character."""
+        return {spec.name: spec.dtype != "S1" or not spec.by_pytables for spec in self._spec.variables}
 
     def close(self) -> None:
         """Give the file descriptors back."""
@@ -182,11 +182,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
     stored = spec.info.datatype.dtype
     found: dict[str, Any] = {
-        "dtype": _encoding_dtype(spec, stored),
         "source": spec.file,
         "original_shape": spec.shape,
         "contiguous": spec.chunks is None,
     }
+    if spec.conversion == "fixed text":
+        found["string"] = "fixed"
+    else:
+        found["dtype"] = _encoding_dtype(spec, stored)
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
         if math.prod(blocks) < math.prod(spec.shape):

@@ -1,0 +1,557 @@
+"""What a write will do, as a value: checked in full before the disk is touched.
+
+From a Dataset, DataArray or DataTree to groups, arrays and attributes. Knows xarray's conventions and the layout on
+disk; writes nothing.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import dask.array
+import numpy as np
+from xarray import DataArray, Dataset, DataTree, Variable, conventions
+from xarray.backends.common import ensure_dtype_not_object
+from xarray.core.utils import emit_user_level_warning
+
+from . import attributes, layouts
+from .attributes import EncodedAttribute
+from .dimensions import NON_COORDINATE_PREFIX
+from .nodes import GroupSpec, Scale, VariableSpec
+from .target_file import ArrayLayout
+
+Mode = Literal["w", "w-", "x", "a", "r+"]
+MODES: Final = ("w", "w-", "x", "a", "r+")
+# as xarray names them in netCDF files, so that open_dataarray restores the name
+_DATAARRAY_NAME: Final = "__xarray_dataarray_name__"
+_DATAARRAY_VARIABLE: Final = "__xarray_dataarray_variable__"
+_STREAM_BYTES: Final = 64 * 2**20
+_STRINGS: Final = ("fixed", "vlen")
+
+
+Action = Literal["create", "replace", "set values"]
+"""Whether an array is new, takes the place of another object, or stays as it is but for its values."""
+
+
+@dataclass(frozen=True)
+class VariablePlan:
+    """One array to write."""
+
+    name: str
+    """On disk."""
+    dims: tuple[str, ...]
+    layout: ArrayLayout
+    attributes: tuple[EncodedAttribute, ...]
+    data: Any = field(repr=False, compare=False)
+    """A NumPy or Dask array of the stored dtype (`str` objects for variable-length text)."""
+    scales: tuple[str, ...] = ()
+    """Path of the dimension scale of each dimension."""
+    numbers: tuple[int, ...] | None = None
+    """netCDF-4 ids of the dimensions; None if the file has scales without ids."""
+    action: Action = "create"
+
+    @property
+    def is_coordinate(self) -> bool:
+        """Whether it holds the values of the dimension of its name."""
+        return self.dims == (self.name,)
+
+
+@dataclass(frozen=True)
+class DimensionPlan:
+    """One dimension that a group declares."""
+
+    name: str
+    size: int
+    unlimited: bool = False
+    number: int | None = None
+    """netCDF-4 id."""
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """One group to write."""
+
+    path: str
+    attributes: tuple[EncodedAttribute, ...]
+    dimensions: tuple[DimensionPlan, ...]
+    """Those that the group itself declares anew; others are in the file or come from the groups above it."""
+    variables: tuple[VariablePlan, ...]
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """An array that is in the file already and whose dimensions must be named anew."""
+
+    path: str
+    scales: tuple[str, ...]
+    numbers: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """Everything that one call of `to_pytables` will do to one file."""
+
+    path: str
+    mode: Mode
+    groups: tuple[GroupPlan, ...]
+    attachments: tuple[Attachment, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[GroupPlan, VariablePlan]]:
+        return ((group, variable) for group in self.groups for variable in group.variables)
+
+
+Existing = Mapping[str, GroupSpec]
+"""What is in the file already, by the path of the group."""
+
+
+class _Dimensions:
+    """Where the scale of each dimension is, and its id: in the file, and as planned so far."""
+
+    def __init__(self, existing: Existing) -> None:
+        self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
+        numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
+        self._next = max(numbers, default=-1) + 1
+
+    def of_group(self, group: str) -> dict[str, Scale]:
+        """The dimensions that `group` itself declares."""
+        return {name: scale for (path, name), scale in self._scales.items() if path == group}
+
+    def find(self, group: str, name: str) -> tuple[str, Scale] | None:
+        """Path of the scale and the scale, in `group` or the nearest group above that has it."""
+        while True:
+            if (group, name) in self._scales:
+                return posixpath.join(group, name), self._scales[group, name]
+            if group == "/":
+                return None
+            group = posixpath.dirname(group)
+
+    def declare(self, group: str, name: str, size: int) -> int:
+        """A new dimension of `group`; its id."""
+        number, self._next = self._next, self._next + 1
+        self._scales[group, name] = Scale(size, number)
+        return number
+
+    def attached(self, group: str, dims: Iterable[str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+        """Paths and ids of the scales of an array in `group`; no paths if some dimension has none."""
+        found = [self.find(group, dim) for dim in dims]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return (), None
+        numbers = tuple(scale.number for _, scale in known if scale.number is not None)
+        return tuple(path for path, _ in known), numbers if len(numbers) == len(known) else None
+
+
+def plan_write(
+    obj: Dataset | DataArray | DataTree,
+    path: str,
+    *,
+    mode: Mode,
+    group: str,
+    encoding: Mapping[Any, Any] | None,
+    filters: object | None,
+    unlimited_dims: Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None,
+    write_inherited_coords: bool,
+    existing: Existing,
+) -> WritePlan:
+    """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written."""
+    base = layouts.filters_as_encoding(filters) if filters is not None else {}
+    dimensions = _Dimensions(existing)
+    planned = []
+    if isinstance(obj, DataTree):
+        _check_group_keys(obj, encoding, "encoding")
+        _check_group_keys(obj, unlimited_dims, "unlimited_dims")
+    for relative, dataset in _groups_of(obj, write_inherited_coords):
+        where = posixpath.normpath(posixpath.join(group, relative))
+        wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
+        here = _Here(path, where, mode, existing.get(where))
+        planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions))
+    _check_against_file(path, planned, existing)
+    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions))
+
+
+@dataclass(frozen=True)
+class _Here:
+    """The group that is being planned."""
+
+    file: str
+    path: str
+    mode: Mode
+    existing: GroupSpec | None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.path}"
+
+    def array(self, name: str) -> VariableSpec | None:
+        """The array of that name on disk."""
+        if self.existing is None:
+            return None
+        wanted = posixpath.join(self.path, name)
+        return next((spec for spec in self.existing.variables if spec.path == wanted), None)
+
+
+def _groups_of(obj: Dataset | DataArray | DataTree, write_inherited_coords: bool) -> Iterator[tuple[str, Dataset]]:
+    if isinstance(obj, DataTree):
+        for node in obj.subtree:
+            at_root = node is obj
+            yield node.relative_to(obj), node.to_dataset(inherit=write_inherited_coords or at_root)
+    elif isinstance(obj, DataArray):
+        yield ".", _as_dataset(obj)
+    elif isinstance(obj, Dataset):
+        yield ".", obj
+    else:
+        raise TypeError(f"only a Dataset, DataArray or DataTree can be written, not {type(obj).__name__}")
+
+
+def _as_dataset(array: DataArray) -> Dataset:
+    if array.name is None:
+        return array.to_dataset(name=_DATAARRAY_VARIABLE)
+    if array.name in array.coords or array.name in array.dims:
+        dataset = array.to_dataset(name=_DATAARRAY_VARIABLE)
+        dataset.attrs[_DATAARRAY_NAME] = array.name
+        return dataset
+    return array.to_dataset()
+
+
+def _for_group(
+    obj: object, relative: str, encoding: Mapping[Any, Any] | None, unlimited_dims: Any
+) -> tuple[Mapping[Any, Any], Iterable[Hashable] | None]:
+    """The parts of `encoding` and `unlimited_dims` that are about one group."""
+    if not isinstance(obj, DataTree):
+        return encoding or {}, unlimited_dims
+    by_path = {_tree_key(key): value for key, value in (encoding or {}).items()}
+    if isinstance(unlimited_dims, Mapping):
+        unlimited_dims = {_tree_key(key): value for key, value in unlimited_dims.items()}.get(relative)
+    elif unlimited_dims is not None and relative != ".":
+        unlimited_dims = None  # a plain list is about the top group, as in DataTree.to_netcdf
+    return by_path.get(relative, {}), unlimited_dims
+
+
+def _tree_key(key: object) -> str:
+    return posixpath.normpath(str(key).strip("/") or ".")
+
+
+def _check_group_keys(tree: DataTree, given: object, argument: str) -> None:
+    known = {node.relative_to(tree) for node in tree.subtree}
+    unknown = [key for key in given if _tree_key(key) not in known] if isinstance(given, Mapping) else []
+    if unknown:
+        raise ValueError(
+            f"unexpected {argument} group name(s) provided: {', '.join(map(repr, unknown))}; "
+            f"there are {', '.join(repr('/' + name.strip('.')) for name in sorted(known))}"
+        )
+
+
+def _plan_group(
+    dataset: Dataset,
+    here: _Here,
+    encoding: Mapping[Any, Any],
+    base: dict[str, Any],
+    unlimited_dims: Iterable[Hashable] | None,
+    dimensions: _Dimensions,
+) -> GroupPlan:
+    _check_names(dataset, here)
+    unlimited = _checked_unlimited(dataset, unlimited_dims, here)
+    unknown = [name for name in encoding if name not in dataset.variables]
+    if unknown:
+        raise ValueError(
+            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
+            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
+        )
+    coordinates_noted, global_attributes = conventions.encode_dataset_coordinates(dataset)
+    originals = {
+        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), here.array(str(name)), here)
+        for name, variable in coordinates_noted.items()
+    }
+    coded, global_attributes = conventions.cf_encoder(originals, global_attributes)
+    plans = [
+        _plan_variable(str(name), variable, originals[name], base, here, unlimited, strict=name in encoding)
+        for name, variable in coded.items()
+    ]
+    own = _own_dimensions(plans, dataset, unlimited, dimensions, here)
+    declared = dimensions.of_group(here.path)
+    arranged = tuple(_placed(plan, declared, dimensions, here) for plan in plans)
+    names = [plan.name for plan in arranged]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{here}: names that begin with {NON_COORDINATE_PREFIX!r} are reserved by netCDF-4")
+    return GroupPlan(here.path, tuple(attributes.encode(global_attributes, where=str(here))), own, arranged)
+
+
+def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
+    """The variable with the encoding that counts: what `encoding=` says; for `r+`, what the file has."""
+    if asked is not None and not isinstance(asked, Mapping):
+        raise TypeError(f"{here}: encoding must map variables to mappings, not to {type(asked).__name__}")
+    if asked is not None:
+        variable.encoding = dict(asked)
+    if here.mode == "r+" and present is not None:
+        variable.encoding = _encoding_on_disk(variable, present)
+    return variable
+
+
+_CF_KEYS: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
+
+
+def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
+    """What turns values into the form that the array in the file has already."""
+    keys: tuple[str, ...] = (*_CF_KEYS, *(("units", "calendar") if variable.dtype.kind in "mMO" else ()))
+    found = {key: spec.attributes[key] for key in keys if key in spec.attributes}
+    stored = spec.info.datatype.dtype
+    return {**found, "dtype": str if stored is None or spec.conversion == "text" else stored}
+
+
+def _check_names(dataset: Dataset, here: _Here) -> None:
+    for kind, names in (("variable", dataset.variables), ("dimension", dataset.sizes)):
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"{here}: {kind} name {name!r} must be a string")
+            if not name or "\0" in name or name in (".", ".."):
+                raise ValueError(f"{here}: {name!r} cannot be the name of a {kind}")
+            if "/" in name:
+                raise ValueError(
+                    f"{here}: {kind} name {name!r}: forward slashes '/' are not allowed, they separate groups. "
+                    "Rename it, or write a DataTree"
+                )
+
+
+def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[str]:
+    asked, origin = given, "unlimited_dims"
+    if asked is None:
+        asked, origin = dataset.encoding.get("unlimited_dims") or (), "dataset.encoding['unlimited_dims']"
+    wanted = {asked} if isinstance(asked, str) or not isinstance(asked, Iterable) else set(asked)
+    undeclared = wanted - set(dataset.sizes)
+    if undeclared:
+        message = f"{here}: Unlimited dimension(s) {sorted(map(str, undeclared))} declared in {origin}, but not part of"
+        message += f" current dataset dimensions {tuple(dataset.sizes)}"
+        if given is not None:
+            raise ValueError(message)
+        emit_user_level_warning(message)
+    return frozenset(str(dim) for dim in wanted - undeclared)
+
+
+def _streamable(variable: Variable) -> Variable:
+    """A large lazy variable cut into Dask blocks: xarray's encoders would load it whole."""
+    if variable._in_memory or variable.chunks is not None or variable.nbytes <= _STREAM_BYTES:
+        return variable
+    chunks = variable.encoding.get("preferred_chunks") or {}
+    row = {dim: chunks.get(dim, "auto") for dim in variable.dims}
+    return variable.chunk(row)
+
+
+def _plan_variable(
+    name: str,
+    variable: Variable,
+    original: Variable,
+    base: Mapping[str, Any],
+    here: _Here,
+    unlimited: frozenset[str],
+    *,
+    strict: bool,
+) -> VariablePlan:
+    label, asked = f"{here}: variable {name!r}", original.encoding
+    if strict:
+        wishes = {**base, **layouts.checked_encoding(asked, where=label, remaining=variable.encoding)}
+    else:
+        advice = layouts.advised_encoding(asked, original, unlimited & set(map(str, original.dims)))
+        if base:
+            advice = {key: value for key, value in advice.items() if key not in layouts.COMPRESSION_KEYS}
+        wishes = {**advice, **base}
+    wishes["dtype"] = asked.get("dtype")
+    variable = ensure_dtype_not_object(variable, name=name)
+    if variable.dtype.kind == "O" and variable.dtype.metadata is None:
+        raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
+    is_bytes = variable.dtype.kind == "S"
+    variable, vlen = _with_text(variable, wishes, label)
+    variable, extra = _quantized(variable, wishes, label)
+    members = _enum_members(original, variable)
+    try:
+        layout = layouts.plan_layout(variable, wishes, where=label, unlimited=unlimited, members=members, text=vlen)
+    except OverflowError as error:
+        raise ValueError(f"{label}: {error}") from None
+    noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or value is not None}
+    encoded = attributes.encode({**noted, **extra}, where=label)
+    if variable.dtype.kind == "S" and not is_bytes:
+        encoded.append(attributes.text_marker())
+    return VariablePlan(
+        name=name,
+        dims=tuple(str(dim) for dim in variable.dims),
+        layout=layout,
+        attributes=tuple(encoded),
+        data=variable.data,
+    )
+
+
+def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, bool]:
+    """Text as fixed-length UTF-8 with a marker (see `attributes.TEXT_MARKER`), or left as `str` for `vlen`."""
+    string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str else "fixed")
+    if string not in _STRINGS:
+        raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
+    metadata = variable.dtype.metadata or {}
+    element = metadata.get("element_type", metadata.get("vlen"))
+    data = variable.data
+    if variable.dtype.kind == "O" and element is bytes:
+        return variable.copy(data=np.asarray(data, dtype=np.bytes_)), False
+    if variable.dtype.kind not in "UT" and element is not str:
+        return variable, False
+    if string == "vlen":
+        return variable.copy(data=data.astype(object) if variable.dtype.kind != "O" else data), True
+    if isinstance(data, dask.array.Array) and variable.dtype.kind == "U":
+        # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
+        width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
+        encoded = data.map_blocks(_utf8, width, dtype=f"S{width}")
+    else:
+        encoded = _utf8(np.asarray(data), None)
+    return variable.copy(data=encoded), False
+
+
+def _utf8(values: np.ndarray, width: int | None) -> np.ndarray:
+    encoded = [("" if value is None else str(value)).encode("utf-8", "surrogateescape") for value in values.reshape(-1)]
+    for data in encoded:
+        if data.endswith(b"\0"):
+            raise ValueError("fixed-length text cannot keep a NUL at its end")
+    longest = width or max(map(len, encoded), default=1) or 1
+    return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
+
+
+def _quantized(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, dict[str, object]]:
+    """Floats rounded to `least_significant_digit` decimal places, as netCDF4 and PyTables do."""
+    digit = wishes.get("least_significant_digit")
+    if digit is None:
+        return variable, {}
+    if not isinstance(digit, int | np.integer) or isinstance(digit, bool):
+        raise ValueError(f"{label}: least_significant_digit must be an integer, not {digit!r}")
+    if variable.dtype.kind != "f":
+        return variable, {}
+    bits = np.ceil(np.log2(10.0 ** int(digit)))
+    scale = 2.0**bits
+    rounded = np.around(variable.data * scale) / scale
+    return variable.copy(data=rounded.astype(variable.dtype)), {"least_significant_digit": np.int64(digit)}
+
+
+def _enum_members(original: Variable, variable: Variable) -> tuple[tuple[str, int], ...]:
+    """The enumeration that the dtype of the data or of the encoding carries, as xarray's netCDF engines keep it."""
+    if variable.dtype.kind not in "iu":
+        return ()
+    for dtype in (original.encoding.get("dtype"), original.dtype):
+        metadata = dtype.metadata if isinstance(dtype, np.dtype) else None
+        if metadata and "enum" in metadata:
+            return tuple((str(name), int(value)) for name, value in metadata["enum"].items())
+    return ()
+
+
+def _own_dimensions(
+    plans: Iterable[VariablePlan],
+    dataset: Dataset,
+    unlimited: frozenset[str],
+    dimensions: _Dimensions,
+    here: _Here,
+) -> tuple[DimensionPlan, ...]:
+    """The dimensions that this group must declare: not those that the file or a group above has already."""
+    sizes: dict[str, int] = {}
+    coordinates = {plan.name for plan in plans if plan.is_coordinate}
+    for plan in plans:
+        sizes.update(zip(plan.dims, plan.layout.shape, strict=True))
+    sizes.update({str(dim): size for dim, size in dataset.sizes.items() if dim in unlimited})
+    present = dimensions.of_group(here.path)
+    own = []
+    for name, size in sizes.items():
+        if name in present:
+            if present[name].size != size:
+                raise ValueError(
+                    f"{here}: Unable to update size for existing dimension {name!r} ({size} != {present[name].size}). "
+                    "Write to another group, or all of it with mode='w'"
+                )
+            continue
+        above = dimensions.find(here.path, name)
+        if name in coordinates or above is None or above[1].size != size:
+            own.append(DimensionPlan(name, size, name in unlimited, dimensions.declare(here.path, name, size)))
+    return tuple(own)
+
+
+def _placed(plan: VariablePlan, declared: Mapping[str, Scale], dimensions: _Dimensions, here: _Here) -> VariablePlan:
+    """The variable under its name on disk, with its scales, and with what happens to an array of that name."""
+    name = plan.name
+    if name in declared and not plan.is_coordinate:
+        name = NON_COORDINATE_PREFIX + name  # as netCDF-4 stores it: the plain name is the dimension's
+    scales, numbers = dimensions.attached(here.path, plan.dims)
+    present = here.array(name)
+    action: Action = "create"
+    if present is not None:
+        action = "set values" if fits_in_place(plan.layout, present) else "replace"
+    elif here.existing is not None and name in here.existing.scales:
+        action = "replace"  # a dimension gets values
+    if here.mode == "r+":
+        _check_only_values(plan, present, here)
+    return replace(plan, name=name, scales=scales, numbers=numbers, action=action)
+
+
+def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
+    """Whether an array in the file can take values of that layout as it is."""
+    datatype = spec.info.datatype
+    if spec.shape != layout.shape or datatype.shape:
+        return False
+    if layout.dtype is None or datatype.dtype is None:
+        return layout.dtype is None and datatype.kind == "text"
+    if datatype.kind in ("bool", "time") or not datatype.exact:
+        return False
+    if layout.dtype.kind == "S":
+        return datatype.dtype.kind == "S" and layout.dtype.itemsize <= datatype.dtype.itemsize
+    return datatype.dtype.newbyteorder("=") == layout.dtype.newbyteorder("=")
+
+
+def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Here) -> None:
+    """For `r+`: the array is there and nothing but its values would change."""
+    if spec is None:
+        raise ValueError(
+            f"{here}: there is no array {plan.name!r}, and mode='r+' only changes existing ones. mode='a' adds it"
+        )
+    if not fits_in_place(plan.layout, spec):
+        raise ValueError(
+            f"{here}: array {plan.name!r} has shape {spec.shape} and dtype {spec.info.datatype.dtype}, the variable "
+            f"{plan.layout.shape} and {plan.layout.dtype}; mode='r+' needs the same. mode='a' replaces the array"
+        )
+    coded = {item.name: item.value for item in plan.attributes}
+    for key in (*_CF_KEYS, "units", "calendar"):
+        old, new = spec.attributes.get(key), coded.get(key)
+        if new is not None and key in coded and not _same_value(old, new):
+            raise ValueError(
+                f"{here}: array {plan.name!r} is stored with {key}={old!r}, the variable would need {key}={new!r}; "
+                "mode='r+' keeps what is stored. mode='a' replaces the array"
+            )
+
+
+def _same_value(old: object, new: np.ndarray) -> bool:
+    plain = new.item() if new.ndim == 0 else new.tolist()
+    text = plain.decode() if isinstance(plain, bytes) else plain
+    return bool(np.array_equal(np.asarray(old), np.asarray(text)) or (text != text and old != old))
+
+
+def _check_against_file(path: str, planned: Iterable[GroupPlan], existing: Existing) -> None:
+    """Raise ValueError where an array would have to be a group, or a group an array."""
+    arrays = {spec.path for group in existing.values() for spec in group.variables}
+    for group in planned:
+        inside = [array for array in arrays if group.path == array or group.path.startswith(array + "/")]
+        if inside:
+            raise ValueError(f"{path}: {inside[0]!r} is an array, so {group.path!r} cannot be a group")
+        for variable in group.variables:
+            node = posixpath.join(group.path, variable.name)
+            if node in existing or any(other.path == node for other in planned):
+                raise ValueError(f"{path}: {node!r} is a group; a variable cannot take its name")
+
+
+def _attachments(planned: Iterable[GroupPlan], existing: Existing, dimensions: _Dimensions) -> tuple[Attachment, ...]:
+    """Arrays in the file that refer to a dimension scale which is going to be another object."""
+    written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
+    moved = {
+        posixpath.join(group.path, plan.name)
+        for group in planned
+        for plan in group.variables
+        if plan.action == "replace"
+    }
+    found = []
+    for path, group in existing.items():
+        for spec in group.variables:
+            scales, numbers = dimensions.attached(path, spec.dims)
+            if spec.path not in written and moved & set(scales) and posixpath.dirname(spec.path) == path:
+                found.append(Attachment(spec.path, scales, numbers))
+    return tuple(found)

@@ -1,0 +1,266 @@
+"""One HDF5 file, opened for writing: groups, arrays and attributes as PyTables and netCDF-4 both understand them.
+
+The counterpart of `safe_file`. Writes through `libhdf5`, so that adding to a file of unknown origin runs nothing from
+it. Knows no xarray; the caller holds the HDF5 lock from opening to closing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from . import attributes, datatypes
+from . import libhdf5 as h5
+from .attributes import EncodedAttribute
+from .dimensions import NOT_A_VARIABLE
+from .filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .libhdf5 import HDF5Error, Identifier, call, opened
+from .safe_file import explained, read_attributes
+
+FORMAT_VERSION: Final = "2.1"
+"""Of PyTables' format: attributes of this version are UTF-8."""
+_LOCKED: Final = "unable to lock file"
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """How one array is stored."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype | None
+    """None for variable-length text."""
+    maxshape: tuple[int, ...] | None = None
+    """UNLIMITED where it may grow; None if it may not."""
+    chunkshape: tuple[int, ...] | None = None
+    """None for contiguous storage."""
+    filters: FilterPipeline = field(default_factory=FilterPipeline)
+    fill_value: object = None
+    members: tuple[tuple[str, int], ...] = ()
+    """Makes an integer dtype an enumeration."""
+
+
+class TargetFile:
+    """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
+
+    def __init__(self, path: str, *, create: bool) -> None:
+        h5.silence_this_thread()
+        self.path = path
+        raw = os.fsencode(path)
+        try:
+            if create:
+                with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
+                    _track_order(properties)
+                    self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, h5.DEFAULT)
+            else:
+                self._file = opened("H5Fopen", raw, h5.READ_WRITE, h5.DEFAULT)
+        except HDF5Error as error:
+            raise explained(path, error) from None
+        self.id = self._file.id
+        if create:
+            version = np.array(FORMAT_VERSION.encode())
+            self.write_attributes("/", [EncodedAttribute(attributes.FORMAT_VERSION, version, utf8=True)])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write everything and close; a second call does nothing."""
+        self._file.close()
+
+    def open(self, path: str) -> Identifier:
+        """An object by a path without links."""
+        return opened("H5Oopen", self.id, h5.name_bytes(path), h5.DEFAULT)
+
+    def exists(self, path: str) -> bool:
+        """Whether `path` names something; its parent must exist."""
+        return path == "/" or bool(call("H5Lexists", self.id, h5.name_bytes(path), h5.DEFAULT))
+
+    def require_group(self, path: str) -> None:
+        """Make the group at `path` and those above it, where they are missing."""
+        if self.exists_with_parents(path):
+            return
+        self.require_group(posixpath.dirname(path))
+        with opened("H5Pcreate", h5.constant("H5P_CLS_GROUP_CREATE_ID_g")) as properties:
+            _track_order(properties)
+            opened("H5Gcreate2", self.id, h5.name_bytes(path), h5.DEFAULT, properties, h5.DEFAULT).close()
+
+    def exists_with_parents(self, path: str) -> bool:
+        """Whether `path` and every group above it exist."""
+        return path == "/" or (self.exists_with_parents(posixpath.dirname(path)) and self.exists(path))
+
+    def remove(self, path: str) -> None:
+        """Unlink an object. HDF5 reuses its space only while the file stays open."""
+        call("H5Ldelete", self.id, h5.name_bytes(path), h5.DEFAULT)
+
+    # -- arrays -----------------------------------------------------------------------------------------------------
+
+    def create_array(self, path: str, layout: ArrayLayout) -> None:
+        """Make an array that holds its fill value; nothing is allocated for chunks before they are written."""
+        datatype = datatypes.create_text() if layout.dtype is None else _stored_type(layout)
+        with (
+            datatype as stored,
+            h5.simple_space(layout.shape, layout.maxshape) as space,
+            opened("H5Pcreate", h5.constant("H5P_CLS_DATASET_CREATE_ID_g")) as properties,
+        ):
+            if layout.chunkshape is not None:
+                call("H5Pset_chunk", properties, len(layout.chunkshape), h5.sizes(layout.chunkshape))
+                _set_filters(properties, layout.filters)
+            if layout.fill_value is not None and layout.dtype is not None:
+                fill = np.array(layout.fill_value).astype(layout.dtype)
+                call("H5Pset_fill_value", properties, stored, fill.ctypes.data)
+            opened(
+                "H5Dcreate2", self.id, h5.name_bytes(path), stored, space, h5.DEFAULT, properties, h5.DEFAULT
+            ).close()
+
+    def write(self, path: str, start: Sequence[int], values: np.ndarray) -> None:
+        """Put `values` at `start` (elements). Their dtype is the stored one, in either byte order; text as str."""
+        if not values.size:
+            return
+        with self.open(path) as dataset, opened("H5Dget_space", dataset) as space:
+            if start:
+                call("H5Sselect_hyperslab", space, 0, h5.sizes(start), None, h5.sizes(values.shape), None)
+            with h5.simple_space(values.shape) as memory_space, opened("H5Dget_type", dataset) as stored:
+                if values.dtype.kind == "O":
+                    pointers, _keep = _text_pointers(values)
+                    call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
+                else:
+                    described = datatypes.describe(stored)
+                    as_stored = np.ascontiguousarray(values, described.dtype)
+                    call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
+
+    # -- attributes -------------------------------------------------------------------------------------------------
+
+    def write_attributes(self, path: str, encoded: Iterable[EncodedAttribute]) -> None:
+        """Set attributes, each in place of an older one of its name."""
+        with self.open(path) as node:
+            for attribute in encoded:
+                _write_attribute(node, attribute)
+
+    def user_attributes(self, path: str) -> list[str]:
+        """Names of the attributes that are neither PyTables' nor those of a convention about dimensions."""
+        with self.open(path) as node:
+            return [name for name in read_attributes(node) if not attributes.is_reserved(name)]
+
+    def remove_attributes(self, path: str, names: Iterable[str]) -> None:
+        """Delete attributes, as far as they exist."""
+        with self.open(path) as node:
+            for name in names:
+                raw = h5.name_bytes(name)
+                if call("H5Aexists", node, raw):
+                    call("H5Adelete", node, raw)
+
+    # -- dimensions (HDF5 Dimension Scale specification; netCDF-4 file format, "Dimensions") --------------------------
+
+    def mark_scale(self, path: str, *, number: int | None, coordinate: bool, size: int) -> None:
+        """Make the array at `path` the scale of the dimension with netCDF-4 id `number` (None: without one).
+
+        `coordinate` tells a variable from an array that only stands for a dimension of `size`.
+        """
+        name = posixpath.basename(path) if coordinate else f"{NOT_A_VARIABLE}{size:10d}"
+        self.write_attributes(
+            path,
+            [
+                # both with their NUL: h5py and netCDF-C compare the stored size, too
+                EncodedAttribute("CLASS", _with_nul("DIMENSION_SCALE")),
+                EncodedAttribute("NAME", _with_nul(name)),
+                *([] if number is None else [EncodedAttribute("_Netcdf4Dimid", np.array(number, "i4"))]),
+            ],
+        )
+
+    def attach_scales(self, path: str, scales: Sequence[str], numbers: Sequence[int] | None) -> None:
+        """Name the dimensions of the array at `path` by the scales at the paths `scales` with ids `numbers` (or none).
+
+        Writes DIMENSION_LIST for HDF5 and `_Netcdf4Coordinates` for netCDF-4, never REFERENCE_LIST, which plain
+        PyTables cannot load.
+        """
+        if not scales:
+            return
+        references = (ctypes.c_uint64 * len(scales))()
+        values = (h5.VariableLength * len(scales))()
+        width = ctypes.sizeof(ctypes.c_uint64)
+        for number, scale in enumerate(scales):
+            address = ctypes.addressof(references) + number * width
+            call("H5Rcreate", address, self.id, h5.name_bytes(scale), 0, -1)
+            values[number] = h5.VariableLength(1, address)
+        self.remove_attributes(path, ["DIMENSION_LIST", "_Netcdf4Coordinates"])
+        if numbers is not None:
+            self.write_attributes(path, [EncodedAttribute("_Netcdf4Coordinates", np.array(numbers, "i4"))])
+        with (
+            self.open(path) as node,
+            opened("H5Tvlen_create", h5.constant("H5T_STD_REF_OBJ_g")) as stored,
+            h5.simple_space((len(scales),)) as space,
+            opened("H5Acreate2", node, b"DIMENSION_LIST", stored, space, h5.DEFAULT, h5.DEFAULT) as attribute,
+        ):
+            call("H5Awrite", attribute, stored, values)
+
+
+def _track_order(properties: int) -> None:
+    """Keep the order in which members are made; netCDF-4 asks for it in files that it shall write to."""
+    call("H5Pset_link_creation_order", properties, h5.CREATION_ORDER_TRACKED | h5.CREATION_ORDER_INDEXED)
+
+
+def _stored_type(layout: ArrayLayout) -> Identifier:
+    if layout.dtype is None:
+        raise TypeError("variable-length text has a type of its own")
+    return datatypes.create(layout.dtype, members=layout.members)
+
+
+def _set_filters(properties: int, filters: FilterPipeline) -> None:
+    for step in filters.filters:
+        if call("H5Zfilter_avail", step.id) == 0:
+            raise ValueError(f"the compressor {step.name!r} is not part of this build of PyTables")
+        if step.id == FLETCHER32:
+            call("H5Pset_fletcher32", properties)
+        else:
+            values = (ctypes.c_uint * max(len(step.values), 1))(*step.values)
+            count = 0 if step.id == SHUFFLE else len(step.values)
+            call("H5Pset_filter", properties, step.id, int(step.optional), count, values)
+
+
+def filter_available(identifier: int) -> bool:
+    """Whether HDF5 in this process has the filter."""
+    return call("H5Zfilter_avail", identifier) > 0
+
+
+def _text_pointers(values: np.ndarray) -> tuple[ctypes.Array[ctypes.c_char_p], list[bytes]]:
+    """C strings of `values` and the bytes that must live as long as they are used. A NUL would end a string early."""
+    encoded = [str(value).encode("utf-8", "surrogateescape") for value in values.reshape(-1)]
+    for data in encoded:
+        if b"\0" in data:
+            raise ValueError(f"variable-length text cannot hold the NUL in {data!r}; string='fixed' can")
+    return (ctypes.c_char_p * len(encoded))(*encoded), encoded
+
+
+def _with_nul(text: str) -> np.ndarray:
+    data = text.encode() + b"\0"
+    return np.array(data, f"S{len(data)}")
+
+
+def _write_attribute(node: int, attribute: EncodedAttribute) -> None:
+    name = h5.name_bytes(attribute.name)
+    if call("H5Aexists", node, name):
+        call("H5Adelete", node, name)
+    value = attribute.value
+    if value is None:  # the empty string, as PyTables and h5netcdf write it
+        with datatypes.create(np.dtype("S1"), utf8=True) as text, opened("H5Screate", h5.NULL_SPACE) as nothing:
+            opened("H5Acreate2", node, name, text, nothing, h5.DEFAULT, h5.DEFAULT).close()
+        return
+    array = np.ascontiguousarray(value).reshape(value.shape)
+    with (
+        datatypes.create(array.dtype, utf8=attribute.utf8) as stored,
+        h5.simple_space(array.shape) as space,
+        opened("H5Acreate2", node, name, stored, space, h5.DEFAULT, h5.DEFAULT) as created,
+    ):
+        call("H5Awrite", created, stored, array.ctypes.data)

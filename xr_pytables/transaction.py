@@ -1,0 +1,125 @@
+"""Replacing a file by a new one such that, whatever happens, the old or the new one is there, whole.
+
+A transaction is a hidden folder beside the target. It holds the new file while it is made, and what workers put
+aside for it; the last step renames the new file over the old one. Knows no HDF5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+
+try:
+    import fcntl
+except ImportError:  # Windows: folders of dead writers are then left for the user to remove
+    fcntl = None  # type: ignore[assignment]
+
+_MARK = ".xrpt-"
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Where the new version of `target` is made. Pickles; every process that sees the folder can work in it."""
+
+    target: str
+    """Absolute path, with symbolic links resolved."""
+    folder: str
+
+    @classmethod
+    def beside(cls, path: str) -> Transaction:
+        """A transaction for `path`, not begun yet: nothing is on disk."""
+        target = os.path.realpath(path)
+        parent, name = os.path.split(target)
+        return cls(target, os.path.join(parent, f".{name}{_MARK}{uuid.uuid4().hex[:12]}"))
+
+    @property
+    def new_file(self) -> str:
+        """Path of the new version."""
+        return os.path.join(self.folder, "new.h5")
+
+    @property
+    def _owner(self) -> str:
+        return os.path.join(self.folder, "owner")
+
+    def begin(self) -> int:
+        """Make the folder and mark it as in use by this process; the descriptor to give to `end`.
+
+        Removes the folders of writers that died. Raises FileNotFoundError, naming it, if the target's folder is
+        missing, and PermissionError if it cannot be written to.
+        """
+        parent = os.path.dirname(self.target)
+        if not os.path.isdir(parent):
+            raise FileNotFoundError(f"{self.target}: there is no folder {parent}. Make it first")
+        remove_stale(self.target)
+        os.makedirs(self.folder, exist_ok=True)
+        owner = os.open(self._owner, os.O_CREAT | os.O_RDWR, 0o600)
+        if fcntl is not None:
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        return owner
+
+    def commit(self, *, fsync: bool, exclusive: bool = False) -> None:
+        """Put the new file in the target's place. With `exclusive`, raise FileExistsError if something is there."""
+        if fsync:
+            _sync(self.new_file)
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(self.new_file, os.stat(self.target).st_mode & 0o7777)
+        if exclusive:
+            try:
+                os.link(self.new_file, self.target)  # unlike rename, refuses to replace
+            except FileExistsError:
+                raise FileExistsError(f"{self.target}: somebody made this file meanwhile; it was left alone") from None
+        else:
+            os.replace(self.new_file, self.target)
+        if fsync:
+            _sync(os.path.dirname(self.target))
+
+    def end(self, owner: int) -> None:
+        """Remove the folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(owner)
+
+    def remove(self) -> None:
+        """Remove the folder from a process that did not begin it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def remove_stale(target: str) -> list[str]:
+    """Remove the transaction folders that dead writers of `target` left; their paths.
+
+    A writer holds a lock on a file in its folder as long as it lives.
+    """
+    parent, name = os.path.split(target)
+    removed: list[str] = []
+    if fcntl is None:
+        return removed
+    for folder in glob.glob(os.path.join(glob.escape(parent), glob.escape(f".{name}{_MARK}") + "*")):
+        try:
+            owner = os.open(os.path.join(folder, "owner"), os.O_RDWR)
+        except OSError:
+            continue  # being made, or made by a Dask graph, which has no one owner
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+        finally:
+            os.close(owner)
+    return removed
+
+
+def _sync(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.path.isdir(path) and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows cannot open folders; its rename is written through
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,442 @@
+"""Writing xarray objects to HDF5: plan, then execute.
+
+`plan` says what will be written and refuses what cannot be. Execution makes the new file in a `transaction`, streams
+the data of Dask arrays into it block by block, and renames it over the target at the very end.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+import shutil
+import uuid
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import dask
+import dask.array
+import numpy as np
+import tables
+from dask.delayed import Delayed
+from xarray import DataArray, Dataset, DataTree
+from xarray.backends.locks import get_dask_scheduler
+
+from .files import FileBusyError, checked_path, hdf5_lock
+from .layouts import GROWING_CHUNK
+from .libhdf5 import UNLIMITED
+from .nodes import GroupSpec, NodeReader, ReadOptions
+from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
+from .safe_file import SafeFile
+from .store import checked_group
+from .target_file import ArrayLayout, TargetFile, filter_available
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from tables import Filters
+
+_SLAB_BYTES = 64 * 2**20
+_Obj = Dataset | DataArray | DataTree
+_Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
+
+
+@overload
+def to_pytables(
+    obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
+    encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
+    append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
+    write_inherited_coords: bool = ..., compute: Literal[True] = ..., fsync: bool = ...,
+) -> None: ...  # fmt: skip
+
+
+@overload
+def to_pytables(
+    obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
+    encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
+    append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
+    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+) -> Delayed | None: ...  # fmt: skip
+
+
+def to_pytables(
+    obj: _Obj,
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode | None = None,
+    group: str = "/",
+    encoding: Mapping[Any, Any] | None = None,
+    filters: Filters | None = None,
+    unlimited_dims: _Unlimited = None,
+    append_dim: Hashable | None = None,
+    region: Mapping[str, slice] | Literal["auto"] | None = None,
+    write_inherited_coords: bool = False,
+    compute: bool = True,
+    fsync: bool = True,
+) -> Delayed | None:
+    """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
+
+    All is checked before the disk is touched. The new version of the file is made beside `path` and renamed over it
+    at the end: an error, a killed process or a full disk leaves the file as it was. That needs room for both.
+
+    Parameters
+    ----------
+    obj
+        What to write. Dask arrays are computed and written block by block; nothing is loaded whole.
+    path
+        The file. Its folder must exist.
+    mode
+        `"w"` (default) replaces the file; `"w-"` or `"x"` refuses if it exists; `"a"` adds groups and variables to
+        it, and replaces variables of the same name; `"r+"` sets values of variables that are there, of the same shape.
+    group
+        Path of the group to write to; missing groups are made.
+    encoding
+        By variable (for a DataTree: by group, then by variable), e.g. `{"t": {"complib": "blosc:zstd", "complevel":
+        5, "chunksizes": (1, 180, 360), "dtype": "int16", "scale_factor": 0.01}}`. Keys: `dtype`, `chunksizes`
+        (elements), `contiguous`, `complib`, `complevel`, `shuffle`, `bitshuffle`, `fletcher32` (on by default),
+        `zlib`, `least_significant_digit`, `string` (`"fixed"` or `"vlen"`), and those of CF. An unknown key is an
+        error here; in a variable's own `encoding` it is ignored.
+    filters
+        A `tables.Filters` for all variables that `encoding` does not name.
+    unlimited_dims
+        Dimensions that shall be able to grow; PyTables sees an EArray. For a DataTree: by group. Default: what
+        `obj.encoding["unlimited_dims"]` says.
+    append_dim, region
+        Not implemented yet.
+    write_inherited_coords
+        For a DataTree: whether to repeat coordinates of the parent in each child.
+    compute
+        False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
+    fsync
+        Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
+        (not a crash of the process) can leave an empty file.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what cannot be written, naming file, group and variable. The disk was not touched.
+    FileExistsError
+        With `"w-"` or `"x"`.
+    FileNotFoundError
+        With `"r+"` if there is no file, or if the folder is missing.
+    FileBusyError
+        If this or another process has the file open for writing.
+    """
+    if append_dim is not None or region is not None:
+        raise NotImplementedError(
+            "append_dim and region are not implemented yet. Write the whole dataset with mode='w', or the piece to a "
+            "group of its own with mode='a'"
+        )
+    chosen: Mode = "w" if mode is None else mode
+    if chosen not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+    target = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    group = checked_group(group)
+    existing = _existing(target, chosen)
+    plan = plan_write(
+        obj,
+        target,
+        mode=chosen,
+        group=group,
+        encoding=encoding,
+        filters=filters,
+        unlimited_dims=unlimited_dims,
+        write_inherited_coords=write_inherited_coords,
+        existing=existing,
+    )
+    _check_filters(plan)
+    transaction = Transaction.beside(target)
+    if compute:
+        execute(plan, transaction, fsync=fsync)
+        return None
+    return delayed(plan, transaction, fsync=fsync)
+
+
+# -- what is there already -----------------------------------------------------------------------------------------
+
+
+def _existing(path: str, mode: Mode) -> dict[str, GroupSpec]:
+    """The groups that the file has already, as far as the mode cares. Raises for what the mode does not allow."""
+    if not os.path.lexists(path):
+        if mode == "r+":
+            raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
+        return {}
+    if mode in ("w-", "x"):
+        raise FileExistsError(f"{path}: the file already exists. mode='w' replaces it, mode='a' adds to it")
+    checked_path(path)
+    _check_not_busy(path)
+    if mode == "w":
+        return {}
+    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
+        return {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+
+
+def _check_not_busy(path: str) -> None:
+    """Raise FileBusyError if anybody is writing to the file through HDF5."""
+    for handle in tables.file._open_files.get_handlers_by_name(path) if path in tables.file._open_files else ():
+        if handle.mode != "r":
+            raise FileBusyError(f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r})")
+    with hdf5_lock():
+        try:
+            SafeFile(path).close()
+        except BlockingIOError as error:
+            raise FileBusyError(str(error)) from None
+        except OSError:
+            pass  # not an HDF5 file: mode="w" replaces it, the other modes say what is wrong with it
+
+
+def _check_filters(plan: WritePlan) -> None:
+    """Raise ValueError for a compressor that this build lacks; PyTables would silently take another one."""
+    with hdf5_lock():
+        for group, variable in plan:
+            for step in variable.layout.filters.filters:
+                if not filter_available(step.id):
+                    raise ValueError(
+                        f"{plan.path}:{posixpath.join(group.path, variable.name)}: the compressor {step.name!r} is not "
+                        f"part of this build of PyTables ({tables.__version__}). Choose another complib"
+                    )
+
+
+# -- execution -----------------------------------------------------------------------------------------------------
+
+
+def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    """Carry out the plan now. On any error the target is as it was and nothing else is left."""
+    owner = transaction.begin()
+    try:
+        prepare(plan, transaction)
+        streamed = _streamed(plan)
+        if streamed and get_dask_scheduler() in ("distributed", "multiprocessing"):
+            targets = _spool_targets(streamed, transaction)
+            dask.array.store([data for *_, data in streamed], targets, lock=False)
+            unspool(transaction, targets)
+        elif streamed:
+            with hdf5_lock():
+                file = TargetFile(transaction.new_file, create=False)
+            try:
+                direct = [DirectTarget(file, path, layout) for path, layout, _ in streamed]
+                dask.array.store([data for *_, data in streamed], direct, lock=False)
+            finally:
+                with hdf5_lock():
+                    file.close()
+        transaction.commit(fsync=fsync, exclusive=plan.mode in ("w-", "x"))
+    finally:
+        transaction.end(owner)
+
+
+def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
+    """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
+
+    Each step can be repeated, as schedulers do when a worker dies.
+    """
+    streamed = _streamed(plan)
+    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
+    stored = None
+    targets = _spool_targets(streamed, transaction)
+    if streamed:
+        waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
+        stored = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
+    finish = dask.delayed(_commit_delayed, pure=False)
+    result: Delayed = finish(begun, stored, transaction, targets, fsync, plan.mode in ("w-", "x"))
+    return result
+
+
+def _second(first: object, second: SpoolTarget) -> SpoolTarget:
+    """`second`, once `first` is done."""
+    return second
+
+
+def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+    os.makedirs(transaction.folder, exist_ok=True)
+    if not os.path.exists(transaction.new_file):
+        prepare(plan, transaction)
+
+
+def _commit_delayed(
+    begun: None, stored: object, transaction: Transaction, targets: Sequence[SpoolTarget], fsync: bool, exclusive: bool
+) -> None:
+    if not os.path.exists(transaction.folder):
+        return  # the first run of this step succeeded, and its worker died before it could say so
+    try:
+        unspool(transaction, targets)
+        transaction.commit(fsync=fsync, exclusive=exclusive)
+    finally:
+        transaction.remove()
+
+
+_Stream = tuple[str, ArrayLayout, dask.array.Array]
+
+
+def _streamed(plan: WritePlan) -> list[_Stream]:
+    """Path, layout and data of the variables that Dask computes."""
+    return [
+        (posixpath.join(group.path, variable.name), variable.layout, variable.data)
+        for group, variable in plan
+        if _is_dask(variable)
+    ]
+
+
+def _spool_targets(streamed: Sequence[_Stream], transaction: Transaction) -> list[SpoolTarget]:
+    return [SpoolTarget.of(transaction, path, layout, number) for number, (path, layout, _) in enumerate(streamed)]
+
+
+def _is_dask(variable: VariablePlan) -> bool:
+    return isinstance(variable.data, dask.array.Array)
+
+
+def prepare(plan: WritePlan, transaction: Transaction) -> None:
+    """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
+    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
+    if plan.mode in ("a", "r+") and os.path.exists(transaction.target):
+        shutil.copyfile(transaction.target, making)
+    with hdf5_lock(), TargetFile(making, create=not os.path.exists(making)) as file:
+        _write_metadata(file, plan)
+    for group, variable in plan:
+        if not _is_dask(variable):
+            _write_in_slabs(making, posixpath.join(group.path, variable.name), variable)
+    os.replace(making, transaction.new_file)
+
+
+def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
+    """Everything but values. `r+` leaves all of it as it is."""
+    if plan.mode == "r+":
+        return
+    for group in plan.groups:
+        _write_group(file, group)
+    for group, variable in plan:  # when all scales exist
+        if not variable.is_coordinate:
+            file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
+    for attachment in plan.attachments:
+        file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
+
+
+def _write_in_slabs(file_path: str, path: str, variable: VariablePlan) -> None:
+    """Values that are in memory already: a slab at a time, so that the lock is free in between."""
+    values = np.asarray(variable.data)
+    rows = max(1, _SLAB_BYTES // max(values[:1].nbytes, 1)) if values.ndim else 1
+    with hdf5_lock(), TargetFile(file_path, create=False) as file:
+        if not values.ndim:
+            file.write(path, (), values)
+            return
+        for start in range(0, len(values), rows):
+            file.write(path, (start,) + (0,) * (values.ndim - 1), values[start : start + rows])
+
+
+def _write_group(file: TargetFile, group: GroupPlan) -> None:
+    """The group, its dimensions, and its arrays without values."""
+    file.require_group(group.path)
+    file.write_attributes(group.path, group.attributes)
+    values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
+    for dimension in group.dimensions:
+        if dimension.name not in values_of:
+            path = posixpath.join(group.path, dimension.name)
+            file.create_array(path, _empty_scale(dimension))
+            file.mark_scale(path, number=dimension.number or 0, coordinate=False, size=dimension.size)
+    for variable in group.variables:
+        path = posixpath.join(group.path, variable.name)
+        if variable.action == "set values":
+            file.remove_attributes(path, file.user_attributes(path))
+        else:
+            if variable.action == "replace":
+                file.remove(path)
+            file.create_array(path, variable.layout)
+        file.write_attributes(path, variable.attributes)
+        if variable.is_coordinate and variable.action != "set values":
+            number = variable.numbers[0] if variable.numbers else None
+            file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
+
+
+def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
+    """An array that stands for a dimension without values; nothing of it is ever allocated."""
+    if not dimension.unlimited:
+        return ArrayLayout((dimension.size,), np.dtype("f4"))
+    return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
+
+
+# -- where Dask puts its blocks ------------------------------------------------------------------------------------
+
+
+class DirectTarget:
+    """Takes blocks in the process that has the new file open, one at a time."""
+
+    def __init__(self, file: TargetFile, path: str, layout: ArrayLayout) -> None:
+        self._file = file
+        self._path = path
+        self.shape, self.dtype, self.ndim = layout.shape, layout.dtype, len(layout.shape)
+
+    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
+        values = np.asarray(block)
+        with hdf5_lock():
+            self._file.write(self._path, _start(key), values)
+
+
+@dataclass(frozen=True)
+class SpoolTarget:
+    """Takes blocks in any process: each becomes a file of the transaction, named after its place.
+
+    A block that is stored twice, because its worker died or was slow, has the same name and the same content.
+    """
+
+    folder: str
+    path: str
+    number: int
+    shape: tuple[int, ...]
+    is_text: bool
+    dtype: Any
+
+    @classmethod
+    def of(cls, transaction: Transaction, path: str, layout: ArrayLayout, number: int) -> SpoolTarget:
+        """The target for the array at `path`, the `number`-th of the transaction."""
+        return cls(
+            transaction.folder, path, number, layout.shape, layout.dtype is None, layout.dtype or np.dtype(object)
+        )
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def _name(self, start: Sequence[int]) -> str:
+        return "-".join(["block", str(self.number), *map(str, start)]) + ".npy"
+
+    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
+        values = np.asarray(block)
+        if self.is_text:
+            values = values.astype("T") if values.size else values.astype("U1")
+            values = values.astype(f"U{max(1, max(map(len, values.reshape(-1)), default=1))}")
+        name = os.path.join(self.folder, self._name(_start(key)))
+        making = f"{name}.{uuid.uuid4().hex[:8]}"
+        # opening fails if the folder is not there: this worker does not see the file system, or the job is over
+        with open(making, "xb") as file:
+            np.lib.format.write_array(file, values, allow_pickle=False)
+        os.replace(making, name)
+
+    def blocks(self) -> Iterator[tuple[tuple[int, ...], str]]:
+        """Start and file of the blocks that were stored."""
+        for name in os.listdir(self.folder):
+            kind, _, rest = name.partition("-")
+            if kind == "block" and name.endswith(".npy"):
+                number, *start = map(int, rest.removesuffix(".npy").split("-"))
+                if number == self.number:
+                    yield tuple(start), os.path.join(self.folder, name)
+
+
+def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(int(part.start or 0) for part in key)
+
+
+def unspool(transaction: Transaction, targets: Sequence[SpoolTarget]) -> None:
+    """Write the blocks that were put aside into the new file. Raises OSError if one is missing."""
+    for target in targets:
+        written = 0
+        for start, name in target.blocks():
+            values = np.load(name, allow_pickle=False, mmap_mode=None)
+            with hdf5_lock(), TargetFile(transaction.new_file, create=False) as file:
+                file.write(target.path, start, values.astype(object) if target.is_text else values)
+            written += values.size
+        expected = math.prod(target.shape)
+        if written != expected:
+            raise OSError(
+                f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file was "
+                "not replaced. Every worker must see the folder of the file"
+            )
