@@ -25,7 +25,7 @@ JSON_MARKER: Final = "_xr_pytables_json"
 ESCAPE: Final = "_xr_pytables_attribute_"
 """Prefix of a user's attribute whose own name means something to HDF5, netCDF-4 or PyTables."""
 TEXT_MARKER: Final = "_xr_pytables_text"
-"""On an array of fixed-length strings: they are text, encoded as the value says."""
+"""On an array of fixed-length strings: they are text (`utf-8`), or single characters of texts (`characters`)."""
 MAX_BYTES: Final = 65_000
 """HDF5 keeps an attribute in an object header message, whose length is a 16-bit number (64 KB with its own header)."""
 
@@ -256,9 +256,9 @@ def encode(attributes: Mapping[str, object] | Iterable[tuple[str, object]], *, w
     return encoded
 
 
-def text_marker() -> EncodedAttribute:
-    """The attribute that tells an array of text from one of bytes."""
-    return EncodedAttribute(TEXT_MARKER, np.array(b"utf-8"), utf8=True)
+def text_marker(form: str) -> EncodedAttribute:
+    """The attribute that tells an array of text from one of bytes: `utf-8`, or `characters` along the last dimension."""
+    return EncodedAttribute(TEXT_MARKER, np.array(form.encode()), utf8=True)
 
 
 class _NoNativeForm:

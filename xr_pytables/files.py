@@ -97,13 +97,13 @@ def checked_path(path: object) -> str:
 
     Raises TypeError for what is not a path on this machine, FileNotFoundError, IsADirectoryError, OSError.
     """
-    if isinstance(path, bytes | bytearray | memoryview) or hasattr(path, "read"):
+    if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, bytes | bytearray | memoryview) and not hasattr(path, "read"):
+            raise TypeError(f"a path is needed, not {type(path).__name__}")
         raise TypeError(
             f"the pytables engine opens files by path, not {type(path).__name__} objects: "
             "write the bytes to a local file first (with fsspec: fsspec.open_local)"
         )
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"a path is needed, not {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError("a path of text is needed, not of bytes")
@@ -124,7 +124,8 @@ def checked_path(path: object) -> str:
 class _Descriptor:
     """A read-only file descriptor that closes as file objects do."""
 
-    def __init__(self, path: str, expected: FileIdentity) -> None:
+    def __init__(self, path: str, expected: FileIdentity, *, mode: str) -> None:
+        assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         if not FileIdentity.of(self.fd).same_file(expected):
             os.close(self.fd)
@@ -144,7 +145,7 @@ class OpenedFile:
     def __init__(self, path: str, identity: FileIdentity) -> None:
         self.path = path
         self.identity = identity
-        self._descriptors = CachingFileManager(_Descriptor, path, identity)
+        self._descriptors = CachingFileManager(_Descriptor, path, identity, mode="r")
 
     def __repr__(self) -> str:
         return f"OpenedFile({self.path!r}, {self.identity!r})"

@@ -32,7 +32,7 @@ COMPRESSION_KEYS: Final = frozenset({"complib", "complevel", "shuffle", "bitshuf
 KEYS: Final = COMPRESSION_KEYS | {"chunksizes", "contiguous", "dtype", "least_significant_digit", "string"}
 """Keys of `encoding` that bear on the layout; those of CF (`_FillValue`, `scale_factor`, `units` ...) are xarray's."""
 _READ_ONLY_KEYS: Final = frozenset({"source", "original_shape", "preferred_chunks"})
-_ELSEWHERE_KEYS: Final = frozenset({"char_dim_name", "_Encoding"})
+_ELSEWHERE_KEYS: Final = frozenset({"char_dim_name", "_Encoding", "_FillValue"})
 
 
 def filters_as_encoding(given: object) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def plan_layout(
     grows = tuple(dim in unlimited for dim in variable.dims)
     chunkshape = _chunkshape(variable, encoding, itemsize, grows, where)
     try:
-        steps = _pipeline(encoding, itemsize)
+        steps = FilterPipeline() if dtype is None else _pipeline(encoding, itemsize)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if chunkshape is None:

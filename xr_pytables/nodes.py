@@ -65,8 +65,8 @@ class VariableSpec:
     unlimited_dims: tuple[str, ...] = ()
     base_address: int = 0
     """Size of the file's user block, in bytes."""
-    by_pytables: bool = True
-    """Whether the file has PyTables' format version."""
+    characters: bool = False
+    """Whether an array of single characters is netCDF's way to store text along its last dimension."""
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,8 @@ class NodeReader:
             attributes={**user.values, **added},
             unlimited_dims=tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows),
             base_address=self._base_address(place.file),
-            by_pytables=self._is_by_pytables(place.file),
+            characters=not self._is_by_pytables(place.file)
+            or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
         )
         return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
 

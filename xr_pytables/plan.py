@@ -15,6 +15,7 @@ import dask.array
 import numpy as np
 from xarray import DataArray, Dataset, DataTree, Variable, conventions
 from xarray.backends.common import ensure_dtype_not_object
+from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core.utils import emit_user_level_warning
 
 from . import attributes, layouts
@@ -28,8 +29,10 @@ MODES: Final = ("w", "w-", "x", "a", "r+")
 # as xarray names them in netCDF files, so that open_dataarray restores the name
 _DATAARRAY_NAME: Final = "__xarray_dataarray_name__"
 _DATAARRAY_VARIABLE: Final = "__xarray_dataarray_variable__"
+_NO_NAME: Final = "__values__"
 _STREAM_BYTES: Final = 64 * 2**20
 _STRINGS: Final = ("fixed", "vlen")
+TextStorage = Literal["fixed", "vlen", "characters"]
 
 
 Action = Literal["create", "replace", "set values"]
@@ -255,7 +258,7 @@ def _plan_group(
     unlimited = _checked_unlimited(dataset, unlimited_dims, here)
     unknown = [name for name in encoding if name not in dataset.variables]
     if unknown:
-        raise ValueError(
+        raise KeyError(  # as to_netcdf
             f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
@@ -266,7 +269,15 @@ def _plan_group(
     }
     coded, global_attributes = conventions.cf_encoder(originals, global_attributes)
     plans = [
-        _plan_variable(str(name), variable, originals[name], base, here, unlimited, strict=name in encoding)
+        _plan_variable(
+            _NO_NAME if name is None else str(name),
+            variable,
+            originals[name],
+            base,
+            here,
+            unlimited,
+            strict=name in encoding,
+        )
         for name, variable in coded.items()
     ]
     own = _own_dimensions(plans, dataset, unlimited, dimensions, here)
@@ -281,7 +292,7 @@ def _plan_group(
 def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
     """The variable with the encoding that counts: what `encoding=` says; for `r+`, what the file has."""
     if asked is not None and not isinstance(asked, Mapping):
-        raise TypeError(f"{here}: encoding must map variables to mappings, not to {type(asked).__name__}")
+        raise ValueError(f"{here}: each value of encoding must be castable to dict; one is a {type(asked).__name__}")
     if asked is not None:
         variable.encoding = dict(asked)
     if here.mode == "r+" and present is not None:
@@ -303,25 +314,32 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
 def _check_names(dataset: Dataset, here: _Here) -> None:
     for kind, names in (("variable", dataset.variables), ("dimension", dataset.sizes)):
         for name in names:
+            if name is None and kind == "variable":
+                continue
             if not isinstance(name, str):
-                raise TypeError(f"{here}: {kind} name {name!r} must be a string")
+                raise TypeError(f"{here}: {kind} name {name!r} must be either a string or None")
             if not name or "\0" in name or name in (".", ".."):
-                raise ValueError(f"{here}: {name!r} cannot be the name of a {kind}")
+                raise ValueError(
+                    f"{here}: {name!r} cannot be the name of a {kind}: the string must be length 1 or greater, without "
+                    "NUL, and neither '.' nor '..'"
+                )
             if "/" in name:
                 raise ValueError(
-                    f"{here}: {kind} name {name!r}: forward slashes '/' are not allowed, they separate groups. "
+                    f"{here}: {kind} name {name!r}: Forward slashes '/' are not allowed, they separate groups. "
                     "Rename it, or write a DataTree"
                 )
 
 
 def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[str]:
-    asked, origin = given, "unlimited_dims"
+    asked, origin = given, "unlimited_dims-kwarg"
     if asked is None:
-        asked, origin = dataset.encoding.get("unlimited_dims") or (), "dataset.encoding['unlimited_dims']"
+        asked, origin = dataset.encoding.get("unlimited_dims") or (), "dataset.encoding"
     wanted = {asked} if isinstance(asked, str) or not isinstance(asked, Iterable) else set(asked)
     undeclared = wanted - set(dataset.sizes)
     if undeclared:
-        message = f"{here}: Unlimited dimension(s) {sorted(map(str, undeclared))} declared in {origin}, but not part of"
+        message = (
+            f"{here}: Unlimited dimension(s) {sorted(map(str, undeclared))} declared in {origin!r}, but not part of"
+        )
         message += f" current dataset dimensions {tuple(dataset.sizes)}"
         if given is not None:
             raise ValueError(message)
@@ -360,18 +378,20 @@ def _plan_variable(
     variable = ensure_dtype_not_object(variable, name=name)
     if variable.dtype.kind == "O" and variable.dtype.metadata is None:
         raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
-    is_bytes = variable.dtype.kind == "S"
-    variable, vlen = _with_text(variable, wishes, label)
+    variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
+    variable, storage = _with_text(variable, wishes, label)
     variable, extra = _quantized(variable, wishes, label)
     members = _enum_members(original, variable)
     try:
-        layout = layouts.plan_layout(variable, wishes, where=label, unlimited=unlimited, members=members, text=vlen)
+        layout = layouts.plan_layout(
+            variable, wishes, where=label, unlimited=unlimited, members=members, text=storage == "vlen"
+        )
     except OverflowError as error:
         raise ValueError(f"{label}: {error}") from None
-    noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or value is not None}
+    noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or value not in (None, False)}
     encoded = attributes.encode({**noted, **extra}, where=label)
-    if variable.dtype.kind == "S" and not is_bytes:
-        encoded.append(attributes.text_marker())
+    if storage in ("fixed", "characters"):
+        encoded.append(attributes.text_marker("utf-8" if storage == "fixed" else "characters"))
     return VariablePlan(
         name=name,
         dims=tuple(str(dim) for dim in variable.dims),
@@ -381,27 +401,33 @@ def _plan_variable(
     )
 
 
-def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, bool]:
-    """Text as fixed-length UTF-8 with a marker (see `attributes.TEXT_MARKER`), or left as `str` for `vlen`."""
+def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, TextStorage | None]:
+    """A variable of text or bytes in the form that is stored, and the form; None for other variables.
+
+    Text is stored as fixed-length UTF-8 with a marker (see `attributes.TEXT_MARKER`), as variable-length strings, or
+    on request (`dtype="S1"`) as netCDF's arrays of characters.
+    """
+    metadata = variable.dtype.metadata or {}
+    element = metadata.get("element_type", metadata.get("vlen"))
+    is_text = variable.dtype.kind in "UT" or element is str
+    if wishes.get("dtype") in ("S1", np.dtype("S1")) and (is_text or element is bytes or variable.dtype.kind == "S"):
+        coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
+        return CharacterArrayCoder().encode(coded), "characters"  # type: ignore[no-untyped-call]
+    if element is bytes:
+        return variable.copy(data=np.asarray(variable.data, dtype=np.bytes_)), None
+    if not is_text:
+        return variable, None
     string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str else "fixed")
     if string not in _STRINGS:
         raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
-    metadata = variable.dtype.metadata or {}
-    element = metadata.get("element_type", metadata.get("vlen"))
     data = variable.data
-    if variable.dtype.kind == "O" and element is bytes:
-        return variable.copy(data=np.asarray(data, dtype=np.bytes_)), False
-    if variable.dtype.kind not in "UT" and element is not str:
-        return variable, False
     if string == "vlen":
-        return variable.copy(data=data.astype(object) if variable.dtype.kind != "O" else data), True
+        return variable.copy(data=data if variable.dtype.kind == "O" else data.astype(object)), "vlen"
     if isinstance(data, dask.array.Array) and variable.dtype.kind == "U":
         # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
         width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
-        encoded = data.map_blocks(_utf8, width, dtype=f"S{width}")
-    else:
-        encoded = _utf8(np.asarray(data), None)
-    return variable.copy(data=encoded), False
+        return variable.copy(data=data.map_blocks(_utf8, width, dtype=f"S{width}")), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), None)), "fixed"
 
 
 def _utf8(values: np.ndarray, width: int | None) -> np.ndarray:

@@ -114,7 +114,7 @@ class PyTablesDataStore(AbstractDataStore):
 
     def single_characters(self) -> dict[str, bool]:
         """For each variable, whether it is text if it is an `S1` array (netCDF), and not bytes of one character."""
-        return {spec.name: spec.dtype != "S1" or not spec.by_pytables for spec in self._spec.variables}
+        return {spec.name: spec.dtype != "S1" or spec.characters for spec in self._spec.variables}
 
     def close(self) -> None:
         """Give the file descriptors back."""
@@ -180,16 +180,15 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
-    stored = spec.info.datatype.dtype
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
         "contiguous": spec.chunks is None,
     }
-    if spec.conversion == "fixed text":
-        found["string"] = "fixed"
+    if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
+        found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     else:
-        found["dtype"] = _encoding_dtype(spec, stored)
+        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.info.datatype.dtype
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
         if math.prod(blocks) < math.prod(spec.shape):
@@ -201,12 +200,6 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     }
     found.update(spec.info.filters.to_encoding())
     return found
-
-
-def _encoding_dtype(spec: VariableSpec, stored: np.dtype | None) -> object:
-    if spec.conversion == "text" or stored is None:
-        return str
-    return spec.dtype if spec.dtype.metadata else stored
 
 
 def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:

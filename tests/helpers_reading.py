@@ -1,0 +1,62 @@
+"""What the tests of the reading side share: opening through the engine, plain PyTables as oracle, child processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tables
+import xarray as xr
+
+
+@contextlib.contextmanager
+def plain_file(path: object, mode: str = "r", **kwargs: object) -> Iterator[tables.File]:
+    """`path` opened by plain PyTables, whose warnings (names, types it lacks) are not the subject."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with tables.open_file(str(path), mode, **kwargs) as file:
+            yield file
+
+
+def open_raw(path: object, **kwargs: object) -> xr.Dataset:
+    """The dataset as stored: nothing of CF decoded."""
+    return xr.open_dataset(path, engine="pytables", decode_cf=False, **kwargs)
+
+
+def open_quietly(path: object, **kwargs: object) -> xr.Dataset:
+    """The dataset, where warnings are not the subject."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return xr.open_dataset(path, engine="pytables", **kwargs)
+
+
+def assert_same(actual: object, expected: object) -> None:
+    """Equal values (NaN to NaN), dtype and shape; byte order aside, which the engine makes native."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(actual, expected)
+
+
+def run_python(code: str, *args: object, timeout: float = 120, options: tuple[str, ...] = ()) -> str:
+    """What `code` prints, run in an interpreter of its own: a crash or a hang fails the test, not the session."""
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(code), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert not done.stderr, done.stderr[-4000:]
+    return done.stdout

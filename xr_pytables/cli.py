@@ -1,0 +1,212 @@
+"""The command line: `demo` goes through the whole job once, `info` says what a file holds.
+
+Parses arguments and prints. What a file holds is asked of `nodes` and `store`, as the engine does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import click
+import numpy as np
+import tables
+import xarray as xr
+
+from ._version import __version__
+from .files import checked_path, hdf5_lock
+from .nodes import GroupSpec, NodeReader, VariableSpec
+from .safe_file import SafeFile
+from .store import checked_group, encoding, read_options
+from .writer import to_pytables
+
+
+@click.group()
+@click.version_option(__version__, prog_name="xr-pytables")
+def main() -> None:
+    """Large HDF5 arrays of PyTables in xarray."""
+
+
+# -- demo ----------------------------------------------------------------------------------------------------------
+
+_DAYS, _STATIONS, _BLOCK = 4_000, 2_000, 250
+DIMS: Final = {"array1": ("y", "x"), "series": ("day", "station")}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the demonstration's file holds, known independently of the file."""
+
+    array1: np.ndarray
+    mean: float
+    """Of all elements of `series`."""
+
+
+@main.command()
+@click.pass_context
+def demo(context: click.Context) -> None:
+    """Make a file with plain PyTables, read it through xarray, write it back, and compare.
+
+    Works in a temporary folder, which is removed. The exit code is 1 if anything read differs from what was written.
+    """
+    with tempfile.TemporaryDirectory(prefix="xr-pytables-") as folder:
+        source, copy = os.path.join(folder, "myfile.h5"), os.path.join(folder, "copy.h5")
+        _say("Make myfile.h5 with plain PyTables: a group, an attribute, two arrays")
+        recipe = make_recipe(source)
+        _say("Open it: xr.open_datatree('myfile.h5', engine='pytables', dims=..., chunks={})")
+        with xr.open_datatree(source, engine="pytables", dims=DIMS, chunks={}) as tree:
+            click.echo(str(tree))
+            _say("Compare, and write the tree with xr_pytables.to_pytables(tree, 'copy.h5')")
+            checks = [_reported(what, check) for what, check in _checks(tree, recipe, copy)]
+    if not all(checks):
+        click.echo("Something differs.", err=True)
+        context.exit(1)
+    click.echo("All as it should be.")
+
+
+def make_recipe(path: str) -> Recipe:
+    """The file of the recipe "manipulating large arrays with HDF5 and PyTables", and an array of 64 MB beside it."""
+    random = np.random.default_rng(2014)
+    array1 = random.random((1000, 1000))
+    total = 0.0
+    with tables.open_file(path, "w") as file:
+        group = file.create_group("/", "experiment1")
+        file.set_node_attr(group, "data", "2014-09-01")
+        file.create_array(group, "array1", array1)
+        series = file.create_carray(
+            group, "series", tables.Float64Atom(), (_DAYS, _STATIONS), chunkshape=(_BLOCK, _STATIONS // 4)
+        )
+        for start in range(0, _DAYS, _BLOCK):
+            block = random.random((_BLOCK, _STATIONS))
+            series[start : start + _BLOCK] = block
+            total += float(block.sum())
+    return Recipe(array1, total / (_DAYS * _STATIONS))
+
+
+def _checks(tree: xr.DataTree, recipe: Recipe, copy: str) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """What is compared, and how."""
+    group = tree["experiment1"]
+    yield "the attribute: dt.experiment1.attrs['data']", lambda: group.attrs["data"] == "2014-09-01"
+    yield (
+        "a slice by path: dt['/experiment1/array1'].isel(y=slice(10, 20), x=slice(None, None, -100))",
+        lambda: np.array_equal(
+            tree["/experiment1/array1"].isel(y=slice(10, 20), x=slice(None, None, -100)), recipe.array1[10:20, ::-100]
+        ),
+    )
+    yield (
+        "a column by attribute access: dt.experiment1.array1[:, 7]",
+        lambda: np.array_equal(tree.experiment1.array1[:, 7], recipe.array1[:, 7]),
+    )
+    series = group["series"]
+    yield (
+        f"the mean of {series.nbytes >> 20} MiB, computed by Dask in {series.data.npartitions} pieces",
+        lambda: bool(np.isclose(series.mean(), recipe.mean, rtol=1e-12)),
+    )
+    yield "the copy, opened again: same names, dimensions, attributes, values", lambda: _copied(tree, copy)
+
+
+def _copied(tree: xr.DataTree, path: str) -> bool:
+    to_pytables(tree, path)
+    with xr.open_datatree(path, engine="pytables", chunks={}) as copy:
+        return bool(copy.identical(tree))
+
+
+def _say(sentence: str) -> None:
+    click.secho(f"\n{sentence}", bold=True)
+
+
+def _reported(what: str, check: Callable[[], bool]) -> bool:
+    same = check()
+    click.echo(f"  {'same   ' if same else 'DIFFERS'}  {what}")
+    return same
+
+
+# -- info ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("file")
+@click.option("--group", default="/", show_default=True, help="Where to begin: a group, or one array.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def info(file: str, group: str, as_json: bool) -> None:
+    """List the groups and arrays of FILE, how they are stored, and what the engine does not show, with the reason.
+
+    Reads headers and attributes, never data; nothing in the file is executed.
+    """
+    try:
+        described = _described(file, group)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps([_as_json(relative, spec) for relative, spec in described], indent=2))
+        return
+    for relative, spec in described:
+        for line in _as_text(relative, spec):
+            click.echo(_printable(line))
+
+
+def _described(path: str, group: str) -> list[tuple[str, GroupSpec]]:
+    absolute, where = checked_path(path), checked_group(group)
+    options = read_options(dims=None, phony_dims="size", external_links="near", allow_pickle=False, drop_variables=None)
+    with hdf5_lock(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
+        return list(reader.tree(where))
+
+
+def _as_json(relative: str, spec: GroupSpec) -> dict[str, object]:
+    return {
+        "group": relative,
+        "attributes": list(spec.attributes),
+        "arrays": [
+            {
+                "name": variable.name,
+                "dims": variable.dims,
+                "shape": variable.shape,
+                "dtype": _dtype_name(variable),
+                "chunks": variable.chunks,
+                "filters": _filters(variable),
+                "unlimited_dims": variable.unlimited_dims,
+                "attributes": list(variable.attributes),
+            }
+            for variable in spec.variables
+        ],
+        "skipped": [{"path": node.path, "reason": node.reason} for node in spec.skipped],
+        "problems": spec.problems,
+    }
+
+
+def _as_text(relative: str, spec: GroupSpec) -> Iterator[str]:
+    yield f"{relative}  [{', '.join(spec.attributes)}]" if spec.attributes else relative
+    for variable in spec.variables:
+        sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(variable.dims, variable.shape, strict=True))
+        told = [
+            _dtype_name(variable),
+            "contiguous" if variable.chunks is None else f"chunks {variable.chunks}",
+            *(word if value is True else f"{word} {value}" for word, value in _filters(variable).items()),
+            *(f"grows along {dim}" for dim in variable.unlimited_dims),
+        ]
+        yield f"  {variable.name} ({sizes})  {', '.join(told)}"
+    for node in spec.skipped:
+        yield f"  not shown: {node.path}: {node.reason}"
+    for problem in spec.problems:
+        yield f"  mind: {problem}"
+
+
+def _dtype_name(spec: VariableSpec) -> str:
+    """The stored type, before xarray decodes anything."""
+    return "str" if spec.conversion in ("text", "fixed text") else str(spec.dtype)
+
+
+def _filters(spec: VariableSpec) -> dict[str, object]:
+    """The filters that are on, in the words of `to_pytables(encoding=)`."""
+    stored = encoding(spec)
+    words = ("complib", "complevel", "shuffle", "bitshuffle", "fletcher32")
+    return {word: stored[word] for word in words if stored.get(word)}
+
+
+def _printable(text: str) -> str:
+    """Text from a file without what a terminal would obey, or could not be encoded."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
