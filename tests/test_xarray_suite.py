@@ -18,7 +18,11 @@ from xarray.tests.test_distributed import (
     cleanup,  # noqa: F401  fixture
     loop,  # noqa: F401  fixture
     loop_in_thread,  # noqa: F401  fixture
+)
+from xarray.tests.test_distributed import (
     test_dask_distributed_netcdf_roundtrip as distributed_roundtrip,
+)
+from xarray.tests.test_distributed import (
     test_dask_distributed_read_netcdf_integration_test as distributed_read,
 )
 
@@ -52,7 +56,7 @@ def to_netcdf_with_this_engine(monkeypatch):
 
 
 class WritableStore(AbstractWritableDataStore):
-    """What `Dataset.dump_to_store` needs: collects a dataset, writes it with `to_pytables`, reads it without decoding."""
+    """What `Dataset.dump_to_store` needs: writes with `to_pytables`, reads without decoding."""
 
     def __init__(self, path):
         self.path = path

@@ -36,7 +36,7 @@ class PyTablesArray(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         array: np.ndarray = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+            _with_plain_empty_slices(key, self.shape), self.shape, indexing.IndexingSupport.BASIC, self._read
         )
         return array
 
@@ -61,7 +61,16 @@ class PyTablesArray(BackendArray):
                 raise OSError(f"{spec.file}:{spec.path}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor), spec)
         dropped = tuple(0 if not isinstance(index, slice) else slice(None) for index in key[:rank])
-        return converted(stored[(*dropped, *key[rank:])], spec)
+        return converted(stored[(*dropped, *key[rank:], ...)], spec)  # the ellipsis keeps it an array
+
+
+def _with_plain_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:
+    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step."""
+    plain = (
+        slice(0, 0) if isinstance(index, slice) and not range(size)[index] else index
+        for index, size in zip(key.tuple, shape, strict=True)
+    )
+    return type(key)(tuple(plain))
 
 
 def _range(index: int | np.integer[Any] | slice, size: int) -> range:

@@ -177,14 +177,22 @@ def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle:
     # PyTables stores pickles as ASCII; text it stores as UTF-8
     if by_pytables and not datatype.utf8 and data.endswith(b".") and data not in (b"0.", b"."):
         try:
-            return safe_pickle.loads(data)
+            value = safe_pickle.loads(data)
+            return value[()] if isinstance(value, np.ndarray) and value.shape == () else value
         except safe_pickle.NotAPickleError:
             pass
         except safe_pickle.UnsafePickleError as error:
             if not allow_pickle:
                 return OpaqueBytes(data, f"{error}; allow_pickle=True would run it, if you trust the file")
-            return pickle.loads(data)
+            return _unpickled(data)
     return _decoded(data, datatype) if datatype.utf8 or not by_pytables else np.bytes_(data)
+
+
+def _unpickled(data: bytes) -> object:
+    try:
+        return pickle.loads(data)
+    except Exception as error:  # whatever the code that the pickle names does; the rest of the file stays readable
+        return OpaqueBytes(data, f"unpickling it fails: {type(error).__name__}: {error}")
 
 
 def _decoded(data: bytes, datatype: Datatype) -> str:
@@ -202,7 +210,7 @@ def _from_json(attribute: RawAttribute, *, values_on_failure: list[str], name: s
     stored = text(attribute)
     try:
         return json.loads(stored or "")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not JSON; an integer too long, or lists too deep, for Python
         values_on_failure.append(f"attribute {name!r} is shown as text: it is marked as JSON, but {error}")
         return stored
 
@@ -257,7 +265,7 @@ def encode(attributes: Mapping[str, object] | Iterable[tuple[str, object]], *, w
 
 
 def text_marker(form: str) -> EncodedAttribute:
-    """The attribute that tells an array of text from one of bytes: `utf-8`, or `characters` along the last dimension."""
+    """The attribute that tells text from bytes: `utf-8`, or `characters` along the last dimension."""
     return EncodedAttribute(TEXT_MARKER, np.array(form.encode()), utf8=True)
 
 

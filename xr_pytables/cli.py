@@ -18,10 +18,10 @@ import tables
 import xarray as xr
 
 from ._version import __version__
-from .files import checked_path, hdf5_lock
+from .files import checked_group, checked_path, hdf5_lock
 from .nodes import GroupSpec, NodeReader, VariableSpec
 from .safe_file import SafeFile
-from .store import checked_group, encoding, read_options
+from .store import encoding, read_options
 from .writer import to_pytables
 
 

@@ -171,18 +171,21 @@ def _array(datatype: int) -> Datatype:
 
 
 def _compound(datatype: int) -> Datatype:
-    names, formats, offsets = [], [], []
+    names, members, offsets = [], [], []
     for number in range(call("H5Tget_nmembers", datatype)):
         with opened("H5Tget_member_type", datatype, number) as member_type:
-            member = describe(member_type)
+            members.append(describe(member_type))
         names.append(_member_name(datatype, number))
-        if member.dtype is None or not member.exact:
-            return _unsupported(f"a compound whose member {names[-1]!r} is {member.reason or member.kind}")
-        formats.append(np.dtype((member.dtype, member.shape)) if member.shape else member.dtype)
         offsets.append(call("H5Tget_member_offset", datatype, number))
     size = call("H5Tget_size", datatype)
-    if names in (["r", "i"], ["real", "imag"]) and _are_halves(formats, offsets, size):
-        return Datatype("complex", np.dtype(f"{formats[0].str[0]}c{size}"))
+    number_type = _complex(names, members, offsets, size)
+    if number_type:
+        return number_type
+    formats = []
+    for name, member in zip(names, members, strict=True):
+        if member.dtype is None or not member.exact:
+            return _unsupported(f"a compound whose member {name!r} is {member.reason or member.kind}")
+        formats.append(np.dtype((member.dtype, member.shape)) if member.shape else member.dtype)
     try:
         record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
     except (ValueError, TypeError) as error:  # duplicate or overlapping members
@@ -190,11 +193,19 @@ def _compound(datatype: int) -> Datatype:
     return Datatype("compound", record)
 
 
-def _are_halves(formats: list[np.dtype], offsets: list[int], size: int) -> bool:
-    """Whether two members are the parts of one NumPy complex number."""
-    real, imaginary = formats
-    width = real.itemsize
-    return real.kind == "f" and width > 2 and real == imaginary and offsets == [0, width] and size == 2 * width
+def _complex(names: list[str], members: list[Datatype], offsets: list[int], size: int) -> Datatype | None:
+    """The type of a NumPy complex number, if the members of a compound are its two parts."""
+    if names not in (["r", "i"], ["real", "imag"]) or members[0] != members[1]:
+        return None
+    part = members[0]
+    if part.kind != "float" or part.dtype is None or part.shape:
+        return None
+    width = part.dtype.itemsize
+    if not part.exact:  # HDF5 converts the members of a compound by name, so to the names of `create`
+        return Datatype("complex", np.dtype(f"c{2 * width}"), exact=False) if names == ["r", "i"] else None
+    if width == 2 or offsets != [0, width] or size != 2 * width:
+        return None
+    return Datatype("complex", np.dtype(f"{part.dtype.str[0]}c{size}"))
 
 
 def _vlen(datatype: int) -> Datatype:

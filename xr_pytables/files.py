@@ -121,6 +121,15 @@ def checked_path(path: object) -> str:
     return absolute
 
 
+def checked_group(group: object) -> str:
+    """The absolute path of a group as the user gave it. Raises ValueError for what is not text."""
+    if group is None:
+        return "/"
+    if not isinstance(group, str):
+        raise ValueError(f"group must be a string or None, not {type(group).__name__}")
+    return "/" + group.strip("/")
+
+
 class _Descriptor:
     """A read-only file descriptor that closes as file objects do."""
 
@@ -166,14 +175,14 @@ class OpenedFile:
     @contextmanager
     def safe_file(self, descriptor: int) -> Iterator[SafeFile]:
         """The file behind `descriptor`, opened by HDF5 for the length of the block. Holds the lock meanwhile."""
-        with hdf5_lock(), SafeFile(self._path_of(descriptor)) as file:
+        with hdf5_lock(), SafeFile(self.path, alias=self._alias(descriptor)) as file:
             yield file
 
-    def _path_of(self, descriptor: int) -> str:
-        """A path that leads to the descriptor's file, even after another file took its name (on Linux)."""
+    def _alias(self, descriptor: int) -> str | None:
+        """A path that leads to the descriptor's file if another file took its name (on Linux)."""
         try:
             if FileIdentity.of(self.path).same_file(FileIdentity.of(descriptor)):
-                return self.path
+                return None
         except FileNotFoundError:
             pass
         alias = f"/proc/self/fd/{descriptor}"

@@ -168,6 +168,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Pget_userblock": (c_int, (_hid, c_void_p)),
     "H5Pset_alloc_time": (c_int, (_hid, c_int)),
     "H5Pset_chunk": (c_int, (_hid, c_int, c_void_p)),
+    "H5Pset_fapl_stdio": (c_int, (_hid,)),
     "H5Pset_fill_time": (c_int, (_hid, c_int)),
     "H5Pset_fill_value": (c_int, (_hid, _hid, c_void_p)),
     "H5Pset_filter": (c_int, (_hid, c_int, c_uint, c_size_t, c_void_p)),

@@ -227,14 +227,18 @@ def _read_text(
 class SafeFile:
     """An HDF5 file opened for reading. The caller holds the HDF5 lock for as long as it is open.
 
-    `path` must be absolute: HDF5 resolves names against the working folder each time it needs one.
+    `path` must be absolute: HDF5 resolves names against the working folder each time it needs one. `alias` is
+    another path to open in its place: one that leads to a file which has no name any more.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, alias: str | None = None) -> None:
         h5.silence_this_thread()
         self.path = path
         try:
-            self._file = opened("H5Fopen", os.fsencode(path), h5.READ_ONLY, h5.DEFAULT)
+            with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_ACCESS_ID_g")) as properties:
+                if alias is not None:  # HDF5's default driver asks for the real path of a link, and there is none
+                    call("H5Pset_fapl_stdio", properties)
+                self._file = opened("H5Fopen", os.fsencode(alias or path), h5.READ_ONLY, properties)
         except HDF5Error as error:
             raise explained(path, error) from None
         self.id = self._file.id

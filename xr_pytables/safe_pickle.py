@@ -166,7 +166,7 @@ _REFUSED_OPCODES = {
 
 
 class _Reader:
-    """The pickle machine, except that it calls nothing: it notes what would have been called.
+    """The stack of the pickle protocol, except that it calls nothing: it notes what would have been called.
 
     A refused name or opcode is only noted until the pickle turned out to be complete, so that text which
     happens to begin like a pickle stays text. The builder would not see what a pickle calls and then drops.
@@ -640,18 +640,21 @@ def _array(shape: tuple[int, ...], dtype: object, order: Literal["C", "F"], data
     if len(payload) != size * dtype.itemsize:
         _refuse(f"has {len(payload)} bytes for an array of shape {shape} and {dtype}")
     array: _Array = np.ndarray(shape, dtype, payload, order=order).copy("K")
-    _check_text(array)
+    _check_printable(array)
     return array
 
 
-def _check_text(array: _Array) -> None:
-    # A code point beyond Unicode raises when the element is read, long after the attribute was accepted.
-    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+def _check_printable(array: _Array) -> None:
+    # Elements that NumPy cannot show raise when they are read, long after the attribute was accepted.
+    kind = array.dtype.kind
+    if kind == "U" and array.size and array.dtype.itemsize:
         points = np.frombuffer(array.tobytes(), array.dtype.str[0] + "u4")
         if points.max() > 0x10FFFF:
             _refuse("has text that is not Unicode")
+    if kind == "M" and "[" not in array.dtype.str and not np.isnat(array).all():
+        _refuse("has a datetime without a unit")
     for name in array.dtype.names or ():
-        _check_text(np.asarray(array[name]))  # type: ignore[call-overload]
+        _check_printable(np.asarray(array[name]))  # type: ignore[call-overload]
 
 
 def _ndarray(args: tuple[object, ...], state: object) -> _Array:

@@ -10,14 +10,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import numpy as np
 from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
 from .arrays import PyTablesArray
 from .dimensions import PhonyDims
-from .files import FileChangedError, FileIdentity, OpenedFile, checked_path, hdf5_lock
+from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
 from .safe_file import SafeFile
 
@@ -46,15 +45,6 @@ def read_options(
     phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
     links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
     return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped))
-
-
-def checked_group(group: object) -> str:
-    """The absolute path of a group as the user gave it. Raises ValueError for what is not text."""
-    if group is None:
-        return "/"
-    if not isinstance(group, str):
-        raise ValueError(f"group must be a string or None, not {type(group).__name__}")
-    return "/" + group.strip("/")
 
 
 class PyTablesDataStore(AbstractDataStore):

@@ -23,13 +23,12 @@ from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
-from .files import FileBusyError, checked_path, hdf5_lock
+from .files import FileBusyError, checked_group, checked_path, hdf5_lock
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
 from .safe_file import SafeFile
-from .store import checked_group
 from .target_file import ArrayLayout, TargetFile, filter_available
 from .transaction import Transaction
 

@@ -1,0 +1,789 @@
+"""What `to_pytables` writes, as this engine, plain PyTables, h5py, netCDF4 and h5netcdf read it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import dask
+import dask.array
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import tables
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xr_pytables import to_pytables
+from xr_pytables.files import FileBusyError
+
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file.h5"
+
+
+def open_ours(path, **kwargs) -> xr.Dataset:
+    with xr.open_dataset(path, engine="pytables", **kwargs) as dataset:
+        return dataset.load()
+
+
+def field() -> xr.Dataset:
+    """Three dimensions of the same length, so that nobody can guess names from sizes."""
+    rng = np.random.default_rng(0)
+    return xr.Dataset(
+        {
+            "t2m": (("time", "lat", "lon"), rng.random((4, 4, 4), "f4"), {"units": "K", "long_name": "Température"}),
+            "swapped": (("lon", "time"), rng.integers(0, 9, (4, 4), "i2")),
+            "area": (("lat", "lon"), rng.random((4, 4))),
+            "height": ((), 2.5),
+        },
+        coords={"time": pd.date_range("2000-01-01", periods=4), "lat": np.arange(4.0)},
+        attrs={"title": "A field", "version": 3},
+    )
+
+
+@contextlib.contextmanager
+def open_tables(path, mode="r"):
+    """Plain PyTables, without its warning that it does not know the type of DIMENSION_LIST."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tables.exceptions.DataTypeWarning)
+        with tables.open_file(path, mode) as file:
+            yield file
+
+
+def leftovers(path: Path) -> list[str]:
+    return sorted(set(os.listdir(path.parent)) - {path.name})
+
+
+# -- values -------------------------------------------------------------------
+
+DTYPES = [
+    "?",
+    "i1",
+    "u1",
+    "i2",
+    ">i2",
+    "u4",
+    "i8",
+    "u8",
+    ">u8",
+    "f2",
+    "f4",
+    ">f4",
+    "f8",
+    "g",
+    "c8",
+    "c16",
+    ">c16",
+    "S3",
+]
+COMPLIBS = [None, "zlib", "bzip2", "blosc:lz4", "blosc:zstd", "blosc2:lz4", "blosc2:zstd", "blosc2:blosclz"]
+
+
+@st.composite
+def variables(draw):
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    shape = tuple(draw(st.lists(st.integers(0, 7), max_size=3)))
+    size = int(np.prod(shape))
+    if dtype.kind == "S":
+        values = np.array([b"", b"a", b"abc"])[np.arange(size) % 3].astype(dtype)
+    else:
+        values = np.random.default_rng(size).integers(0, 100, size).astype(dtype)
+    encoding = {}
+    if size and draw(st.booleans()):
+        encoding["chunksizes"] = tuple(draw(st.integers(1, n)) for n in shape)
+    complib = draw(st.sampled_from(COMPLIBS))
+    if complib and size and shape:
+        encoding |= {"complib": complib, "complevel": draw(st.integers(1, 9)), "shuffle": draw(st.booleans())}
+    if draw(st.booleans()) and size and shape:
+        encoding["fletcher32"] = False
+    return values.reshape(shape), encoding
+
+
+@SETTINGS
+@given(variables(), st.booleans())
+def test_any_array_comes_back_and_plain_pytables_reads_the_same(tmp_path_factory, variable, chunked):
+    values, encoding = variable
+    path = tmp_path_factory.mktemp("any") / "file.h5"
+    dataset = xr.Dataset({"x": ([f"d{n}" for n in range(values.ndim)], values)})
+    to_pytables(dataset.chunk(2) if chunked else dataset, path, encoding={"x": encoding}, fsync=False)
+    actual = open_ours(path).x
+    np.testing.assert_array_equal(actual.values, values)
+    assert actual.dims == dataset.x.dims
+    assert actual.dtype == values.dtype.newbyteorder("=")
+    if "chunksizes" in encoding and values.ndim:
+        assert actual.encoding["chunksizes"] == encoding["chunksizes"]
+    if "complib" in encoding:
+        assert actual.encoding["complib"] == encoding["complib"]
+        assert actual.encoding["complevel"] == encoding["complevel"]
+    if values.dtype.kind != "?":  # as netCDF has no bool, it is int8 with an attribute
+        with open_tables(path) as file:
+            leaf = file.get_node("/x")
+            np.testing.assert_array_equal(leaf.read(), values)
+            if values.ndim and values.size:
+                assert leaf.filters.fletcher32 == encoding.get("fletcher32", True)
+
+
+@pytest.mark.parametrize("string", ["fixed", "vlen"])
+def test_text_comes_back(path, string):
+    texts = np.array([["a", "", "Zürich"], ["日本", "x" * 40, " y "]], dtype=object)
+    dataset = xr.Dataset({"o": (("a", "b"), texts), "u": (("a", "b"), texts.astype(str)), "zero": ("c", texts[0, :0])})
+    dataset["t"] = dataset.u.astype(np.dtypes.StringDType())
+    dataset["d"] = dataset.u.chunk({"b": 1})
+    to_pytables(dataset, path, encoding={name: {"string": string} for name in dataset})
+    actual = open_ours(path)
+    for name in ("o", "u", "t", "d"):
+        assert actual[name].values.tolist() == texts.tolist()
+        assert actual[name].encoding["string"] == string
+    with h5py.File(path) as file:
+        assert (h5py.check_string_dtype(file["u"].dtype).length is None) == (string == "vlen")
+
+
+def test_vlen_text_is_text_for_netcdf_readers(path):
+    to_pytables(xr.Dataset({"x": ("a", ["a", "Zürich"])}), path, encoding={"x": {"string": "vlen"}})
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as dataset:
+            assert dataset.x.values.tolist() == ["a", "Zürich"]
+
+
+def test_single_bytes_keep_their_dimension(path):
+    dataset = xr.Dataset({"flags": (("a", "b"), np.array([[b"x", b"y"], [b"z", b""]], "S1"))})
+    to_pytables(dataset, path)
+    xr.testing.assert_identical(open_ours(path), dataset)
+
+
+def test_times_and_their_encoding_come_back(path):
+    dataset = xr.Dataset(
+        {"when": ("x", np.array(["2000-01-01", "NaT", "2030-05-06T07:08:09"], "M8[ns]")),
+         "long": ("x", np.array([1, 2, 3], "m8[D]").astype("m8[ns]"))},
+    )  # fmt: skip
+    dataset.when.encoding = {"units": "seconds since 1999-01-01", "dtype": "f8"}
+    to_pytables(dataset, path)
+    actual = open_ours(path)
+    xr.testing.assert_identical(actual, dataset)
+    assert actual.when.encoding["units"] == "seconds since 1999-01-01"
+
+
+def test_enum_comes_back_as_an_hdf5_enumeration(path):
+    dtype = np.dtype("u1", metadata={"enum": {"clear": 0, "cloudy": 1}, "enum_name": "sky"})
+    to_pytables(xr.Dataset({"sky": ("x", np.array([0, 1, 1], dtype))}), path)
+    actual = open_ours(path, decode_cf=False).sky
+    assert actual.values.tolist() == [0, 1, 1]
+    assert actual.attrs["flag_meanings"] == "clear cloudy"
+    with h5py.File(path) as file:
+        assert h5py.check_enum_dtype(file["sky"].dtype) == {"clear": 0, "cloudy": 1}
+
+
+def test_packed_values_are_stored_packed(path):
+    dataset = xr.Dataset({"t": ("x", [1.5, np.nan, 2.25])})
+    to_pytables(dataset, path, encoding={"t": {"dtype": "i2", "scale_factor": 0.25, "_FillValue": -1}})
+    xr.testing.assert_equal(open_ours(path), dataset)
+    with open_tables(path) as file:
+        assert file.root.t[:].tolist() == [6, -1, 9]
+        assert file.root.t.atom.dflt == -1  # so that chunks that were never written are missing values
+
+
+def test_least_significant_digit_rounds(path):
+    values = np.random.default_rng(1).random(1000)
+    to_pytables(xr.Dataset({"x": ("a", values)}), path, encoding={"x": {"least_significant_digit": 2}})
+    actual = open_ours(path).x.values
+    assert 0 < np.abs(actual - values).max() < 0.01
+    assert len(np.unique(actual)) < 200
+
+
+# -- attributes ---------------------------------------------------------------
+
+ATTRIBUTES = {
+    "text": "Zürich", "empty": "", "integer": 3, "real": 2.5, "complex": 1 + 2j, "bytes": b"a\0b", "none": None,
+    "true": True, "numpy_bool": np.bool_(False), "mapping": {"a": [1, {"b": None}]}, "mixed": [1, "a", None],
+    "texts": ["a", "Zürich", ""], "one_text": ["a"], "nothing": [], "nested": [[1, 2], [3]], "dots": "ends with .",
+    "TITLE": "a title", "CLASS": "TABLE", "VERSION": 1, "FILTERS": 5, "NAME": "x", "_Netcdf4Dimid": 7,
+    "DIMENSION_LIST": "me", "REFERENCE_LIST": [1], "FIELD_0_NAME": "f", "PYTABLES_FORMAT_VERSION": "9",
+    "with space": 1, "ünï": 2, "a/b": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+@pytest.mark.parametrize("where", ["dataset", "variable", "coordinate", "group"])
+def test_any_attribute_comes_back(path, name, where):
+    value = ATTRIBUTES[name]
+    dataset = xr.Dataset({"v": ("x", [1, 2])}, coords={"x": [3, 4]})
+    group = "/deep/er" if where == "group" else "/"
+    node = {"dataset": dataset, "group": dataset, "variable": dataset.v, "coordinate": dataset.x}[where]
+    node.attrs[name] = value
+    to_pytables(dataset, path, group=group)
+    actual = open_ours(path, group=group)
+    back = {"variable": actual.v, "coordinate": actual.x}.get(where, actual).attrs
+    assert list(back) == [name]
+    np.testing.assert_equal(back[name], value)
+    assert actual.x.dims == ("x",)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u8", "f4", "f8", "c16", "S5"])
+def test_array_attributes_come_back(path, dtype):
+    value = np.arange(6).astype(dtype).reshape(2, 3)
+    to_pytables(xr.Dataset(attrs={"a": value}), path)
+    actual = open_ours(path).attrs["a"]
+    if dtype == "S5":
+        assert actual.tolist() == value.tolist()
+    else:
+        np.testing.assert_array_equal(actual, value)
+        assert actual.dtype == value.dtype
+
+
+def test_no_attribute_is_written_as_a_pickle(path):
+    to_pytables(xr.Dataset(attrs=ATTRIBUTES), path)
+    with h5py.File(path) as file:
+        for name, value in file.attrs.items():
+            with pytest.raises(
+                (pickle.UnpicklingError, EOFError, TypeError, KeyError, ValueError, IndexError, AttributeError)
+            ):
+                pickle.loads(value if isinstance(value, bytes) else str(value).encode())
+            assert name
+
+
+def test_attributes_that_hdf5_cannot_hold_are_refused(path):
+    for value, error in (
+        (object(), TypeError),
+        ({1, 2}, TypeError),
+        (np.zeros(10_000), ValueError),
+        ("x" * 70_000, ValueError),
+    ):
+        with pytest.raises(error, match=r"file\.h5:/: variable 'v': attribute 'a'"):
+            to_pytables(xr.Dataset({"v": ((), 1, {"a": value})}), path)
+    with pytest.raises(TypeError, match="attribute name 5 is not a string"):
+        to_pytables(xr.Dataset(attrs={5: 1}), path)
+    assert not leftovers(path)
+    assert not path.exists()
+
+
+# -- four readers -------------------------------------------------------------
+
+
+def test_four_readers_agree_on_dimensions_and_values(path):
+    dataset = field()
+    to_pytables(dataset, path, filters=tables.Filters(complevel=4, complib="zlib"), unlimited_dims=["time"])
+    xr.testing.assert_identical(open_ours(path), dataset)
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as other:
+            xr.testing.assert_equal(other, dataset)
+            assert {name: other[name].dims for name in other} == {name: dataset[name].dims for name in dataset}
+            assert other.encoding["unlimited_dims"] == {"time"}
+    with h5py.File(path) as file:
+        assert [[scale.name for scale in axis.values()] for axis in file["t2m"].dims] == [["/time"], ["/lat"], ["/lon"]]
+        assert [[scale.name for scale in axis.values()] for axis in file["swapped"].dims] == [["/lon"], ["/time"]]
+        np.testing.assert_array_equal(file["t2m"], dataset.t2m)
+    with open_tables(path) as file:
+        np.testing.assert_array_equal(file.root.t2m[:], dataset.t2m)
+        assert file.root.t2m.attrs.units == "K"
+        assert isinstance(file.root.t2m, tables.EArray)
+        assert isinstance(file.root.area, tables.CArray)
+
+
+def test_groups_inherit_dimensions_for_every_reader(path):
+    tree = xr.DataTree.from_dict(
+        {
+            "/": field(),
+            "/sub": xr.Dataset({"v": (("lat", "extra"), np.ones((4, 4)))}),
+            "/empty": xr.Dataset(attrs={"a": 1}),
+        }
+    )
+    to_pytables(tree, path)
+    with xr.open_datatree(path, engine="pytables") as actual:
+        xr.testing.assert_identical(actual.load(), tree)
+    with xr.open_datatree(path, engine="netcdf4") as other:
+        assert other["sub"]["v"].dims == ("lat", "extra")
+        assert "lat" not in other["sub"].to_dataset(inherit=False)
+    with h5py.File(path) as file:
+        assert [[scale.name for scale in axis.values()] for axis in file["sub/v"].dims] == [["/lat"], ["/sub/extra"]]
+
+
+def test_a_variable_named_as_a_dimension_that_it_does_not_describe(path):
+    dataset = xr.Dataset({"x": (("y",), [1.0, 2.0]), "v": (("x", "y"), np.zeros((3, 2)))})
+    to_pytables(dataset, path)
+    xr.testing.assert_identical(open_ours(path), dataset)
+    with xr.open_dataset(path, engine="netcdf4") as other:
+        xr.testing.assert_equal(other, dataset)
+
+
+def test_variables_keep_their_order(path):
+    names = ["zebra", "ant", "Mouse", "_x", "b2"]
+    to_pytables(xr.Dataset({name: ("q", [1]) for name in names}), path)
+    assert list(open_ours(path)) == names
+
+
+def test_plain_pytables_appends_to_what_we_wrote(path):
+    dataset = field().drop_vars("time")
+    to_pytables(dataset, path, unlimited_dims=["time"], encoding={"t2m": {"complib": "blosc2:zstd", "complevel": 3}})
+    with open_tables(path, "a") as file:
+        file.root.t2m.append(dataset.t2m.values[:2])
+    actual = open_ours(path, drop_variables=["swapped", "time"]).t2m
+    np.testing.assert_array_equal(actual, np.concatenate([dataset.t2m, dataset.t2m[:2]]))
+
+
+def test_no_pytables_attribute_is_written_but_the_format_version(path):
+    to_pytables(field(), path)
+    with h5py.File(path) as file:
+        assert file.attrs["PYTABLES_FORMAT_VERSION"] in (b"2.1", "2.1")
+        assert not {"CLASS", "TITLE", "VERSION", "FLAVOR"} & set(file["t2m"].attrs)
+        assert "REFERENCE_LIST" not in file["lat"].attrs
+
+
+# -- encoding -----------------------------------------------------------------
+
+
+def test_an_unknown_encoding_key_is_an_error_in_the_argument_and_advice_on_the_variable(path):
+    dataset = field()
+    with pytest.raises(ValueError, match=r"variable 't2m': unexpected encoding parameters 'complb'"):
+        to_pytables(dataset, path, encoding={"t2m": {"complb": "zlib"}})
+    dataset.t2m.encoding = {"complb": "zlib", "zstd": True, "preferred_chunks": {}}
+    to_pytables(dataset, path)
+    xr.testing.assert_identical(open_ours(path), dataset)
+
+
+BAD_ENCODINGS = [
+    ({"complib": "lzo", "complevel": 1}, ValueError, "lzo.*not part of this build"),
+    ({"complib": "zip"}, ValueError, "complib 'zip' is unknown"),
+    ({"complib": "blosc:snappy"}, ValueError, "is unknown"),
+    ({"complib": "zlib", "complevel": 10}, ValueError, "complevel must be from 0 to 9"),
+    ({"complevel": 5}, ValueError, "need a complib"),
+    ({"zlib": True, "complib": "bzip2"}, ValueError, "contradict"),
+    ({"complib": "zlib", "bitshuffle": True}, ValueError, "bitshuffle needs"),
+    ({"complib": "blosc:lz4", "bitshuffle": True, "shuffle": True}, ValueError, "cannot both"),
+    ({"chunksizes": (2, 2)}, ValueError, r"must be 3 positive integers"),
+    ({"chunksizes": (2, 0, 1)}, ValueError, r"must be 3 positive integers"),
+    ({"chunksizes": (2, 9, 1)}, ValueError, r"9 for dimension 'lat', which has 4"),
+    ({"chunksizes": 4}, ValueError, r"sequence of integers"),
+    ({"chunksizes": (1, 1, 1), "contiguous": True}, ValueError, "neither chunksizes"),
+    ({"contiguous": True, "zlib": True}, ValueError, "contiguous arrays have no filters"),
+    ({"least_significant_digit": "a"}, ValueError, "must be an integer"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "error", "message"), BAD_ENCODINGS)
+def test_bad_encoding_is_refused_before_the_disk_is_touched(path, encoding, error, message):
+    path.write_bytes(b"precious")
+    with pytest.raises(error, match=message) as raised:
+        to_pytables(field(), path, encoding={"t2m": encoding})
+    assert "file.h5:/" in str(raised.value)
+    assert "t2m" in str(raised.value)
+    assert path.read_bytes() == b"precious"
+    assert not leftovers(path)
+
+
+def test_bad_string_encoding_is_refused(path):
+    with pytest.raises(ValueError, match=r"variable 's': encoding string must be one of"):
+        to_pytables(xr.Dataset({"s": ("x", ["a"])}), path, encoding={"s": {"string": "long"}})
+
+
+def test_contiguous_and_chunked_storage(path):
+    dataset = field()
+    to_pytables(dataset, path, encoding={"t2m": {"contiguous": True}, "area": {"chunksizes": (1, 4)}})
+    actual = open_ours(path)
+    assert actual.t2m.encoding["contiguous"] is True
+    assert actual.area.encoding["chunksizes"] == (1, 4)
+
+
+def test_filters_of_pytables_apply_to_all_that_encoding_does_not_name(path):
+    filters = tables.Filters(complevel=7, complib="blosc2:lz4", bitshuffle=True)
+    to_pytables(
+        field(), path, filters=filters, encoding={"area": {"complib": "zlib", "complevel": 2, "bitshuffle": False}}
+    )
+    actual = open_ours(path)
+    assert (actual.t2m.encoding["complib"], actual.t2m.encoding["complevel"]) == ("blosc2:lz4", 7)
+    assert actual.t2m.encoding["bitshuffle"] is True
+    assert (actual.area.encoding["complib"], actual.area.encoding["complevel"]) == ("zlib", 2)
+    assert actual.t2m.encoding["fletcher32"] is True
+    with pytest.raises(TypeError, match=r"filters must be a tables\.Filters"):
+        to_pytables(field(), path, filters={"complevel": 1})
+
+
+def test_the_encoding_that_was_read_is_used_again(path):
+    first = {"complib": "blosc:lz4", "complevel": 3, "chunksizes": (2, 2, 4), "dtype": ">f8"}
+    to_pytables(field(), path, encoding={"t2m": first})
+    again = open_ours(path)
+    to_pytables(again, path)
+    encoding = open_ours(path).t2m.encoding
+    assert {key: encoding[key] for key in first} == {**first, "dtype": np.dtype(">f8")}
+
+
+def test_encodings_left_by_other_engines_are_understood(path):
+    for engine in ("netcdf4", "h5netcdf"):
+        source = path.with_name(f"{engine}.nc")
+        field().to_netcdf(source, engine=engine, encoding={"t2m": {"zlib": True, "complevel": 6}})
+        with xr.open_dataset(source, engine=engine) as dataset:
+            to_pytables(dataset, path)
+        encoding = open_ours(path).t2m.encoding
+        assert (encoding["complib"], encoding["complevel"]) == ("zlib", 6)
+        assert encoding["fletcher32"] is True  # netCDF4 leaves fletcher32=False on all it reads
+        xr.testing.assert_equal(open_ours(path), field())
+
+
+def test_dask_chunks_become_chunks_on_disk(path):
+    data = dask.array.zeros((10, 20), chunks=(3, 7))
+    to_pytables(xr.Dataset({"x": (("a", "b"), data)}), path)
+    assert open_ours(path).x.encoding["chunksizes"] == (3, 7)
+    big = dask.array.zeros((4096, 4096), chunks=(2048, 4096))
+    to_pytables(xr.Dataset({"x": (("a", "b"), big)}), path, fsync=False)
+    with xr.open_dataset(path, engine="pytables") as dataset:
+        rows, columns = dataset.x.encoding["chunksizes"]
+        assert 2048 % rows == 0
+        assert 4096 % columns == 0
+        assert 1 << 20 <= rows * columns * 8 <= 4 << 20
+
+
+# -- modes --------------------------------------------------------------------
+
+
+def test_mode_w_replaces_and_w_minus_refuses(path):
+    to_pytables(xr.Dataset({"old": 1}), path)
+    to_pytables(xr.Dataset({"new": 2}), path)
+    assert list(open_ours(path)) == ["new"]
+    for mode in ("w-", "x"):
+        with pytest.raises(FileExistsError, match=r"file\.h5.*already exists"):
+            to_pytables(xr.Dataset({"newer": 3}), path, mode=mode)
+    assert list(open_ours(path)) == ["new"]
+    path.unlink()
+    to_pytables(xr.Dataset({"newer": 3}), path, mode="x")
+    assert list(open_ours(path)) == ["newer"]
+    assert not leftovers(path)
+
+
+def test_mode_a_adds_groups_and_variables(path):
+    to_pytables(field(), path, mode="a")
+    to_pytables(xr.Dataset({"extra": ("lat", [1, 2, 3, 4])}, attrs={"more": 1}), path, mode="a")
+    to_pytables(xr.Dataset({"deep": ("lat", [1, 2, 3, 4])}), path, mode="a", group="g/h")
+    actual = open_ours(path)
+    xr.testing.assert_identical(actual.drop_vars("extra").assign_attrs(more=0), field().assign_attrs(more=0))
+    assert actual.extra.dims == ("lat",)
+    assert actual.attrs == {**field().attrs, "more": 1}
+    with h5py.File(path) as file:
+        assert file["g/h/deep"].dims[0][0].name == "/lat"  # the dimension of the group above
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i2"])
+def test_mode_a_replaces_a_coordinate_and_others_still_refer_to_it(path, dtype):
+    to_pytables(field(), path)
+    to_pytables(xr.Dataset(coords={"lat": np.arange(10, 14).astype(dtype)}), path, mode="a")
+    expected = field().assign_coords(lat=np.arange(10, 14).astype(dtype))
+    actual = open_ours(path)
+    xr.testing.assert_equal(actual, expected)
+    assert actual.lat.dtype == dtype
+    with h5py.File(path) as file:
+        assert file["area"].dims[0][0].name == "/lat"
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as other:
+            xr.testing.assert_equal(other, expected)
+
+
+def test_mode_a_gives_values_to_a_dimension(path):
+    to_pytables(field(), path)
+    to_pytables(xr.Dataset(coords={"lon": [5.0, 6.0, 7.0, 8.0]}), path, mode="a")
+    expected = field().assign_coords(lon=[5.0, 6.0, 7.0, 8.0])
+    for engine in ("pytables", "netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as other:
+            xr.testing.assert_equal(other, expected)
+
+
+def test_mode_a_replaces_a_variable_of_another_shape(path):
+    to_pytables(field(), path)
+    to_pytables(xr.Dataset({"area": (("lat", "new"), np.ones((4, 7)))}), path, mode="a")
+    assert open_ours(path).area.sizes == {"lat": 4, "new": 7}
+    with pytest.raises(ValueError, match="Unable to update size for existing dimension 'lat'"):
+        to_pytables(xr.Dataset({"area": (("lat",), np.ones(5))}), path, mode="a")
+
+
+def test_mode_a_on_a_file_of_plain_pytables(path):
+    with tables.open_file(path, "w", title="theirs") as file:
+        group = file.create_group("/", "experiment1")
+        group._v_attrs.data = "2014-09-01"
+        file.create_array(group, "array1", np.arange(12.0).reshape(3, 4))
+        file.create_table("/", "events", np.array([(1, 2.0)], "i4,f8"))
+    to_pytables(xr.Dataset({"array2": ("x", [1, 2])}), path, mode="a", group="/experiment1")
+    actual = open_ours(path, group="/experiment1")
+    assert actual.array2.values.tolist() == [1, 2]
+    assert actual.attrs == {"data": "2014-09-01"}
+    with open_tables(path) as file:
+        assert file.title == "theirs"
+        assert file.root.experiment1.array1[1].tolist() == [4, 5, 6, 7]
+        assert file.root.events[:].tolist() == [(1, 2.0)]
+
+
+def test_mode_r_plus_sets_values_and_nothing_else(path):
+    dataset = field()
+    dataset.time.encoding = {"units": "hours since 1990-01-01", "dtype": "f8"}
+    to_pytables(dataset, path, encoding={"area": {"dtype": "i2", "scale_factor": 0.001, "_FillValue": -9}})
+    change = xr.Dataset(
+        {
+            "area": (("lat", "lon"), np.full((4, 4), 0.125), {"ignored": 1}),
+            "time": pd.date_range("2010-01-01", periods=4),
+        }
+    )
+    to_pytables(change, path, mode="r+")
+    actual = open_ours(path)
+    np.testing.assert_allclose(actual.area, 0.125)
+    assert actual.time.values[0] == np.datetime64("2010-01-01")
+    assert actual.time.encoding["units"] == "hours since 1990-01-01"
+    assert actual.area.encoding["dtype"] == "i2"
+    assert "ignored" not in actual.area.attrs
+    xr.testing.assert_identical(actual.t2m.drop_vars("time"), dataset.t2m.drop_vars("time"))
+    with pytest.raises(ValueError, match=r"there is no array 'new'.*mode='a' adds it"):
+        to_pytables(xr.Dataset({"new": 1}), path, mode="r+")
+    with pytest.raises(ValueError, match="Unable to update size"):
+        to_pytables(xr.Dataset({"area": (("lat", "lon"), np.zeros((2, 2)))}), path, mode="r+")
+    with pytest.raises(FileNotFoundError, match=r"no\.h5"):
+        to_pytables(change, path.with_name("no.h5"), mode="r+")
+
+
+def test_bad_modes_groups_and_paths(path, tmp_path):
+    with pytest.raises(ValueError, match="mode must be one of"):
+        to_pytables(field(), path, mode="rw")
+    with pytest.raises(ValueError, match="group must be a string"):
+        to_pytables(field(), path, group=5)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        to_pytables(field(), tmp_path / "no" / "file.h5")
+    with pytest.raises(IsADirectoryError, match="folder"):
+        to_pytables(field(), tmp_path)
+    with pytest.raises(TypeError, match="only a Dataset, DataArray or DataTree"):
+        to_pytables({"a": 1}, path)
+    with pytest.raises(NotImplementedError, match="append_dim"):
+        to_pytables(field(), path, append_dim="time")
+    with pytest.raises(NotImplementedError, match="region"):
+        to_pytables(field(), path, region="auto")
+    path.write_text("not HDF5")
+    with pytest.raises(OSError, match=r"file\.h5.*not an HDF5 file"):
+        to_pytables(field(), path, mode="a")
+    assert path.read_text() == "not HDF5"
+    to_pytables(field(), path)
+    with pytest.raises(ValueError, match="'/t2m' is an array, so '/t2m/g' cannot be a group"):
+        to_pytables(field(), path, mode="a", group="/t2m/g")
+    to_pytables(field(), path, mode="a", group="/g")
+    with pytest.raises(ValueError, match="'/g' is a group; a variable cannot take its name"):
+        to_pytables(xr.Dataset({"g": 1}), path, mode="a")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        (xr.Dataset({"a/b": 1}), ValueError, "Forward slashes"),
+        (xr.Dataset({"a": ("x/y", [1])}), ValueError, "Forward slashes"),
+        (xr.Dataset({"": 1}), ValueError, "length 1 or greater"),
+        (xr.Dataset({".": 1}), ValueError, "cannot be the name"),
+        (xr.Dataset({5: 1}), TypeError, "must be either a string or None"),
+        (xr.Dataset({"o": ("x", np.array([{}, 1], object))}), ValueError, "mixed native types"),
+        (xr.Dataset({"v": ("x", np.zeros(2, "V3"))}), TypeError, "variable 'v'.*no form in HDF5"),
+        (xr.Dataset({"v": ("x", np.zeros(2, "i4,f8"))}), TypeError, "variable 'v'.*no form in HDF5"),
+    ],
+)
+def test_datasets_that_cannot_be_written_are_refused_before_the_disk_is_touched(path, dataset, error, message):
+    with pytest.raises(error, match=message):
+        to_pytables(dataset, path)
+    assert not path.exists()
+    assert not leftovers(path)
+
+
+def test_unlimited_dims_must_exist(path):
+    with pytest.raises(ValueError, match=r"Unlimited dimension\(s\) \['z'\]"):
+        to_pytables(field(), path, unlimited_dims=["z"])
+
+
+# -- objects ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x", "values", None])
+def test_dataarray_keeps_its_name(path, name):
+    array = xr.DataArray([1.0, 2.0], dims="x", coords={"x": [5, 6]}, name=name)
+    to_pytables(array, path)
+    with xr.open_dataarray(path, engine="pytables") as actual:
+        xr.testing.assert_identical(actual, array)
+
+
+def test_datatree_options_by_group(path):
+    tree = xr.DataTree.from_dict({"/": xr.Dataset({"a": ("x", [1, 2])}), "/g": xr.Dataset({"b": ("y", [1, 2, 3])})})
+    to_pytables(tree, path, encoding={"/g": {"b": {"zlib": True}}}, unlimited_dims={"/g": ["y"]})
+    with xr.open_datatree(path, engine="pytables") as actual:
+        assert actual["g/b"].encoding["zlib"] is True
+        assert actual["g"].encoding["unlimited_dims"] == {"y"}
+        assert actual.encoding["unlimited_dims"] == set()
+        assert "complib" not in actual["a"].encoding
+    with pytest.raises(ValueError, match="unexpected encoding group name"):
+        to_pytables(tree, path, encoding={"/nope": {}})
+    with pytest.raises(ValueError, match="unexpected unlimited_dims group name"):
+        to_pytables(tree, path, unlimited_dims={"/nope": ["y"]})
+
+
+def test_write_inherited_coords(path):
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(coords={"x": [1, 2]}), "/g": xr.Dataset({"b": ("x", [1, 2])})})
+    for repeat in (False, True):
+        to_pytables(tree, path, write_inherited_coords=repeat)
+        assert ("x" in open_ours(path, group="/g").coords) == repeat
+        with xr.open_datatree(path, engine="pytables") as actual:
+            xr.testing.assert_equal(actual.load(), tree)
+
+
+def test_none_as_a_name_comes_back(path):
+    to_pytables(xr.Dataset({None: ("x", [1, 2])}), path)
+    assert open_ours(path)[None].values.tolist() == [1, 2]
+
+
+# -- Dask ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("compute", [True, False])
+def test_every_scheduler_writes_the_same(path, scheduler, compute):
+    dataset = field().chunk({"time": 1, "lat": 3})
+    dataset["text"] = xr.DataArray(np.array(["a", "bé", "", "ccc"]), dims="lat").chunk({"lat": 1})
+    dataset["vlen"] = dataset.text
+    with dask.config.set(scheduler=scheduler):
+        result = to_pytables(dataset, path, compute=compute, encoding={"vlen": {"string": "vlen"}})
+        if not compute:
+            assert not path.exists()
+            assert not leftovers(path)
+            result.compute()
+    xr.testing.assert_equal(open_ours(path), dataset.compute())
+    assert not leftovers(path)
+
+
+def test_write_to_the_file_that_is_read_from(path):
+    to_pytables(field(), path)
+    with xr.open_dataset(path, engine="pytables", chunks={}) as lazy:
+        to_pytables(lazy.assign(t2m=lazy.t2m + 1), path)
+        np.testing.assert_array_equal(lazy.t2m, field().t2m)  # still the version that was opened
+    np.testing.assert_array_equal(open_ours(path).t2m, field().t2m + 1)
+    with xr.open_dataset(path, engine="pytables") as lazy:
+        to_pytables(lazy[["area"]].rename(area="area2") * 2, path, mode="a")
+    np.testing.assert_array_equal(open_ours(path).area2, field().area * 2)
+
+
+def test_a_large_lazy_variable_is_not_loaded_to_be_written(path):
+    """Peak memory while 400 MB pass through is far below 400 MB."""
+    code = f"""
+        import resource, numpy as np, tables, xarray as xr, xr_pytables, dask.array
+        source, target = {str(path)!r}, {str(path) + ".copy"!r}
+        with tables.open_file(source, "w") as file:
+            array = file.create_carray("/", "x", tables.Float32Atom(), (100_000, 1000), chunkshape=(1000, 1000))
+            array[::25_000] = 1
+        xr_pytables.to_pytables(xr.Dataset({{"small": 1}}), target)
+        with dask.config.set(scheduler="synchronous"):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with xr.open_dataset(source, engine="pytables") as lazy:
+                xr_pytables.to_pytables(lazy, target, fsync=False)
+            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+        with xr.open_dataset(target, engine="pytables") as copy:
+            assert copy.x[::25_000].values.all() and copy.x[1::25_000].sum() == 0
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 200
+
+
+# -- nothing good is lost -----------------------------------------------------
+
+
+class TaskFailedError(Exception):
+    pass
+
+
+def failing(block, block_info=None):
+    if block_info and block_info[0]["chunk-location"] == (2,):
+        raise TaskFailedError
+    return block
+
+
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_failing_task_leaves_the_old_file_and_nothing_else(path, mode):
+    to_pytables(field(), path)
+    before = path.read_bytes()
+    bad = dask.array.ones(4, chunks=1).map_blocks(failing, dtype="f8", meta=np.empty(0))
+    with pytest.raises(TaskFailedError):
+        to_pytables(xr.Dataset({"bad": ("x", bad)}), path, mode=mode)
+    assert path.read_bytes() == before
+    assert not leftovers(path)
+
+
+def test_a_killed_writer_leaves_the_old_file_and_its_folder_is_removed_later(path):
+    to_pytables(field(), path)
+    before = path.read_bytes()
+    code = f"""
+        import os, signal, numpy as np, xarray as xr, dask.array, xr_pytables
+        def kill(block, block_info=None):
+            if block_info and block_info[0]["chunk-location"] == (2,):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return block
+        data = dask.array.ones(4, chunks=1).map_blocks(kill, dtype="f8", meta=np.empty(0))
+        xr_pytables.to_pytables(xr.Dataset({{"x": ("a", data)}}), {str(path)!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert len(leftovers(path)) == 1
+    to_pytables(xr.Dataset({"new": 1}), path)
+    assert not leftovers(path)
+
+
+def test_a_file_open_for_writing_elsewhere_is_busy(path):
+    to_pytables(field(), path)
+    with tables.open_file(path, "a"), pytest.raises(FileBusyError, match=r"file\.h5.*open_file"):
+        to_pytables(xr.Dataset({"new": 1}), path)
+    code = f"import tables, sys; f = tables.open_file({str(path)!r}, 'a'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        for mode in ("w", "a", "r+"):
+            with pytest.raises(FileBusyError, match="another process"):
+                to_pytables(xr.Dataset({"area": 1}), path, mode=mode)
+        other.kill()
+    xr.testing.assert_identical(open_ours(path), field())
+
+
+def test_permissions_and_symbolic_links_are_kept(path, tmp_path):
+    to_pytables(field(), path)
+    path.chmod(0o640)
+    link = tmp_path / "link.h5"
+    link.symlink_to(path)
+    to_pytables(xr.Dataset({"new": 1}), link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert list(open_ours(path)) == ["new"]
+
+
+def test_adding_to_an_untrusted_file_runs_nothing_from_it(path):
+    marker = path.with_name("executed")
+
+    class Attack:
+        def __reduce__(self):
+            return (os.system, (f"touch {marker}",))
+
+    payload = pickle.dumps(Attack(), protocol=0)
+    with h5py.File(path, "w") as file:
+        for node in (file, file.create_group("g"), file.create_dataset("a", data=[1, 2])):
+            for name in ("TITLE", "FILTERS", "user"):
+                node.attrs[name] = np.bytes_(payload)
+        file.attrs["PYTABLES_FORMAT_VERSION"] = "2.1"
+    to_pytables(xr.Dataset({"new": ("x", [1])}), path, mode="a")
+    to_pytables(xr.Dataset({"a": ("y", [5, 6])}), path, mode="a")
+    with pytest.warns(UserWarning, match="undecoded"):
+        assert open_ours(path).new.values.tolist() == [1]
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_fsync_is_called_on_file_and_folder_as_asked(path, monkeypatch, fsync):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or real(fd))
+    to_pytables(field(), path, fsync=fsync)
+    assert [Path(name).name for name in synced] == (["new.h5", path.parent.name] if fsync else [])
