@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import gc
 import inspect
 import os
 import re
@@ -17,11 +18,16 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tables
+import xarray as xr
 
 import xr_pytables
 from xr_pytables.backend import PyTablesBackendEntrypoint
+from xr_pytables.filters import BLOSC_CODES, BLOSCS
 from xr_pytables.layouts import KEYS
 from xr_pytables.writer import to_pytables
 
@@ -32,7 +38,15 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 CF_KEYS = {"_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar"}
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_TEST_NAME = re.compile(r"`(tests/[\w/]+\.py)((?:::\w+)+)`")
+_TEST_NAME = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)+)`")
+
+
+@pytest.fixture(autouse=True)
+def files_need_not_be_closed() -> Iterator[None]:
+    """Readers of the documentation may leave closing to Python; xarray's own suite, once imported, forbids it."""
+    with xr.set_options(warn_for_unclosed_files=False):  # type: ignore[no-untyped-call]
+        yield
+        gc.collect()
 
 
 def relative(page: Path) -> str:
@@ -62,7 +76,8 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         example = doctest.DocTestParser().get_doctest(code, namespace, relative(page), str(page), line)
         told: list[str] = []
         result = runner.run(example, out=told.append, clear_globs=False)
-        assert not result.failed, "".join(told)
+        if result.failed:
+            pytest.fail("".join(told), pytrace=False)
         namespace = example.globs
 
 
@@ -70,7 +85,7 @@ def test_a_wrong_output_on_a_page_is_found(tmp_path: Path, monkeypatch: pytest.M
     page = tmp_path / "page.md"
     page.write_text("# Page\n\n```python\nnumber = 1\n```\n\n```python\n>>> number\n2\n```\n")
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    with pytest.raises(AssertionError, match=r"(?s)page.md.*Expected:\s+2\s+Got:\s+1"):
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)page.md.*Expected:\s+2\s+Got:\s+1"):
         test_examples_run(page, tmp_path, monkeypatch)
 
 
@@ -90,11 +105,13 @@ def test_readme_has_two_commands_that_do_all_the_set_up() -> None:
     assert second.endswith("&& .venv/bin/python -m pytest")
 
 
-def test_continuous_integration_runs_the_command_of_the_readme() -> None:
+def test_continuous_integration_does_the_steps_of_the_readme() -> None:
     script = ROOT / ".ci" / "run"
     if not script.exists():
         pytest.skip("not a checkout: source archives leave .ci out")
-    assert readme_commands()[1] in script.read_text()
+    lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
+    steps = readme_commands()[1].split(" && ")
+    assert [line for line in lines if line in steps] == steps
 
 
 def test_commands_ask_for_extras_that_exist() -> None:
@@ -172,26 +189,170 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert [name for name in xr_pytables.__all__ if f"`{name}`" not in text] == []
 
 
-def defined_tests(path: Path) -> set[str]:
-    """`::name` and `::Class::name` of the tests that a file defines itself."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            found.add(f"::{node.name}")
-        elif isinstance(node, ast.ClassDef):
-            found.add(f"::{node.name}")
-            found |= {f"::{node.name}::{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
-    return found
+def test_modules_of_the_design_exist() -> None:
+    section = (DOCS / "design.md").read_text().split("\n## Layers\n")[1].split("\n## ")[0]
+    named = {
+        name for line in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall("`(.*?)`", line)
+    }
+    assert "safe_file" in named
+    assert [name for name in named if not (ROOT / "xr_pytables" / f"{name}.py").exists()] == []
+
+
+def is_test(name: str) -> bool:
+    """Whether `file.py::function` or `file.py::Class::method` exists."""
+    file, *inside = name.split("::")
+    if not (ROOT / file).exists():
+        return False
+    scope = ast.parse((ROOT / file).read_text()).body
+    for part in inside:
+        found = {node.name: node for node in scope if isinstance(node, ast.FunctionDef | ast.ClassDef)}.get(part)
+        if found is None:
+            return False
+        scope = found.body
+    return True
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _TEST_NAME.search(page.read_text())], ids=relative)
 def test_every_test_that_a_page_names_exists(page: Path) -> None:
-    missing = [
-        file + name
-        for file, name in _TEST_NAME.findall(page.read_text())
-        if not (ROOT / file).exists() or name not in defined_tests(ROOT / file)
-    ]
-    assert missing == []
+    assert [name for name in _TEST_NAME.findall(page.read_text()) if not is_test(name)] == []
+
+
+# -- arguments that no other test varies -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Path:
+    """A file with something for each decoder."""
+    path = tmp_path / "coded.h5"
+    with tables.open_file(path, "w") as file:
+        packed = file.create_array("/", "packed", np.array([1, -1, 3], "i2"))
+        packed.attrs._FillValue, packed.attrs.scale_factor = np.int16(-1), 0.5
+        clock = file.create_array("/", "clock", np.array([0, 1, 2]))
+        clock.attrs.units = "days since 2014-09-01"
+        wait = file.create_array("/", "wait", np.array([0, 1, 2]))
+        wait.attrs.units, wait.attrs.dtype = "hours", "timedelta64[ns]"
+        packed.attrs.coordinates = "clock"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "name", "kind"),
+    [
+        ("mask_and_scale", True, "packed", "f"),
+        ("mask_and_scale", False, "packed", "i"),
+        ("mask_and_scale", {"packed": False}, "packed", "i"),
+        ("decode_times", True, "clock", "M"),
+        ("decode_times", False, "clock", "i"),
+        ("decode_times", xr.coders.CFDatetimeCoder(use_cftime=True), "clock", "O"),
+        ("decode_timedelta", True, "wait", "m"),
+        ("decode_timedelta", False, "wait", "i"),
+    ],
+)
+@pytest.mark.parametrize("opener", [xr.open_dataset, xr.open_datatree, xr.open_groups])
+def test_decoders(coded: Path, opener: object, argument: str, value: object, name: str, kind: str) -> None:
+    assert callable(opener)
+    opened = opener(coded, engine="pytables", **{argument: value})
+    assert (opened["/"] if opener is xr.open_groups else opened)[name].dtype.kind == kind
+
+
+@pytest.mark.parametrize(("value", "coordinates"), [(True, {"clock"}), ("all", {"clock"}), (False, set())])
+def test_decode_coords(coded: Path, value: Any, coordinates: set[str]) -> None:
+    assert set(xr.open_dataset(coded, engine="pytables", decode_coords=value).coords) == coordinates
+
+
+@pytest.mark.parametrize(("value", "shape"), [(True, (2,)), (False, (2, 3))])
+def test_concat_characters(tmp_path: Path, value: bool, shape: tuple[int, ...]) -> None:
+    words = xr.Dataset({"word": ("n", np.array([b"lat", b"lon"]))})
+    words.to_netcdf(tmp_path / "words.nc", engine="h5netcdf", encoding={"word": {"dtype": "S1"}})
+    opened = xr.open_dataset(tmp_path / "words.nc", engine="pytables", concat_characters=value)
+    assert opened["word"].shape == shape
+
+
+def test_use_cftime_is_deprecated_by_xarray(coded: Path) -> None:
+    with pytest.warns(FutureWarning, match="use_cftime"):
+        assert xr.open_dataset(coded, engine="pytables", use_cftime=True)["clock"].dtype.kind == "O"
+
+
+def stored(path: Path, encoding: dict[str, object]) -> tuple[tables.Filters, np.dtype, np.ndarray]:
+    """Filters, type and values that plain PyTables sees after a write with that encoding."""
+    values = xr.Dataset({"v": (("y", "x"), np.arange(600.0).reshape(20, 30))})
+    to_pytables(values, path, encoding={"v": encoding})
+    with tables.open_file(path) as file:
+        with pytest.warns(tables.exceptions.DataTypeWarning, match="DIMENSION_LIST"):
+            leaf = file.root.v
+        return leaf.filters, leaf.atom.dtype, leaf[:]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ({}, {"complib": None, "complevel": 0, "shuffle": False, "fletcher32": True}),
+        ({"fletcher32": False}, {"complevel": 0, "fletcher32": False}),
+        ({"fletcher32": True}, {"fletcher32": True}),
+        ({"complib": "zlib"}, {"complib": "zlib", "complevel": 4, "shuffle": True, "fletcher32": True}),
+        ({"zlib": True, "complevel": 9}, {"complib": "zlib", "complevel": 9}),
+        ({"complib": "bzip2", "shuffle": False}, {"complib": "bzip2", "shuffle": False}),
+        ({"complib": "blosc:zstd", "complevel": 0}, {"complib": None, "complevel": 0}),
+        ({"complib": "blosc:zstd", "complevel": 7}, {"complib": "blosc:zstd", "complevel": 7, "shuffle": True}),
+        ({"complib": "blosc2:lz4", "shuffle": True}, {"complib": "blosc2:lz4", "shuffle": True, "bitshuffle": False}),
+        ({"complib": "blosc:lz4", "bitshuffle": True}, {"shuffle": False, "bitshuffle": True}),
+    ],
+)
+def test_encoding_keys_reach_the_file(tmp_path: Path, encoding: dict[str, object], expected: dict[str, object]) -> None:
+    filters, dtype, values = stored(tmp_path / "v.h5", encoding)
+    assert {key: getattr(filters, key) for key in expected} == expected
+    assert dtype == np.float64
+    np.testing.assert_array_equal(values, np.arange(600.0).reshape(20, 30))
+
+
+@pytest.mark.parametrize("complib", [f"{name}:{code}" for name in BLOSCS for code in BLOSC_CODES])
+def test_every_blosc_reaches_the_file(tmp_path: Path, complib: str) -> None:
+    filters, _, values = stored(tmp_path / "v.h5", {"complib": complib})
+    assert filters.complib == complib
+    np.testing.assert_array_equal(values, np.arange(600.0).reshape(20, 30))
+
+
+@pytest.mark.parametrize(
+    ("values", "encoding", "dtype", "on_disk", "attributes"),
+    [
+        ([1.0, 2.0], {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -1}, "i2", [2, 4], {"scale_factor": 0.5}),
+        ([1.0, 2.0], {"dtype": "int16", "add_offset": 1.0, "_FillValue": -1}, "i2", [0, 1], {"add_offset": 1.0}),
+        ([1.0, np.nan], {"dtype": "int16", "_FillValue": -9}, "i2", [1, -9], {"_FillValue": -9}),
+        ([1.0, np.nan], {"missing_value": -9.0, "_FillValue": None}, "f8", [1, -9], {"missing_value": -9.0}),
+        ([1, 250], {"dtype": "i1", "_Unsigned": "true", "_FillValue": -1}, "i1", [1, -6], {"_Unsigned": "true"}),
+        ([1.0, 2.0], {"dtype": ">f4"}, ">f4", [1, 2], {}),
+        (
+            np.array(["2014-09-02", "2014-09-03"], "M8[ns]"),
+            {"units": "hours since 2014-09-01", "calendar": "standard", "dtype": "i4"},
+            "i4",
+            [24, 48],
+            {"units": "hours since 2014-09-01", "calendar": "standard"},
+        ),
+    ],
+)
+def test_encoding_keys_of_cf_reach_the_file(
+    tmp_path: Path,
+    values: object,
+    encoding: dict[str, object],
+    dtype: str,
+    on_disk: object,
+    attributes: dict[str, object],
+) -> None:
+    array = np.asarray(values, "u1") if "_Unsigned" in encoding else np.asarray(values)
+    path = tmp_path / "v.h5"
+    to_pytables(xr.Dataset({"v": ("x", array)}), path, encoding={"v": encoding})
+    raw = xr.open_dataset(path, engine="pytables", decode_cf=False)["v"]
+    assert raw.encoding["dtype"] == np.dtype(dtype)
+    assert raw.values.tolist() == on_disk
+    assert {key: raw.attrs[key] for key in attributes} == attributes
+    np.testing.assert_array_equal(xr.open_dataset(path, engine="pytables")["v"], array)
+
+
+@pytest.mark.parametrize("argument", [{"append_dim": "x"}, {"region": {"x": slice(0, 2)}}, {"region": "auto"}])
+def test_append_dim_and_region_say_what_to_do_instead(tmp_path: Path, argument: dict[str, Any]) -> None:
+    with pytest.raises(NotImplementedError, match="Write the whole dataset with mode='w'"):
+        to_pytables(xr.Dataset({"v": ("x", [1, 2])}), tmp_path / "v.h5", **argument)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- the site ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import contextlib
 import datetime
 import functools
@@ -593,6 +594,7 @@ BAD_ARRAYS = {
     "deprecated_code": ({"code": "a5"}, "dtype 'a5'"),
     "byte_order": ({"order": "!"}, "byte order"),
     "text_beyond_unicode": ({"code": "U2", "payload": b"\xff" * 16}, "text that is not Unicode"),
+    "datetime_without_unit": ({"code": "M8", "payload": b"\1" * 16}, "datetime without a unit"),
     "overlapping_fields": (
         {"code": "V8", "extra": (None, ("a", "b"), dict.fromkeys("ab", (np.dtype("f8"), 0)), 8, 1, 16)},
         "fields that overlap",
@@ -839,16 +841,18 @@ AUDITED: list[str] = []
 AUDITING: list[bool] = []
 
 
+WATCHED = set("import exec compile code marshal pickle open os shutil subprocess socket ctypes".split())
+
+
 def audit(event: str, arguments: tuple[object, ...]) -> None:
-    if AUDITING and event.partition(".")[0] in (
-        *("import", "exec", "compile", "code", "marshal", "pickle", "open"),
-        *("os", "shutil", "subprocess", "socket", "ctypes"),
-    ):
+    if AUDITING and event.partition(".")[0] in WATCHED:
         # NumPy imports its own helpers when they are first needed
-        if not (event == "import" and str(arguments[0]).startswith("numpy")):
-            AUDITED.append(f"{event} {arguments}")
+        if event == "import" and str(arguments[0]).startswith("numpy"):
+            return
+        AUDITED.append(f"{event} {arguments}")
 
 
+codecs.lookup("raw_unicode_escape")  # Python imports its codecs when they are first needed
 sys.addaudithook(audit)  # for good: Python has no way to take it out again
 
 

@@ -1,0 +1,41 @@
+"""The project's own checks: style, types, and every benchmark in small."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "open_many.py": ["--variables", "5", "--rounds", "1"],
+}
+
+
+def run(*command: str) -> str:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_ruff_finds_nothing():
+    run("ruff", "check", ".")
+    run("ruff", "format", "--check", ".")
+
+
+def test_mypy_finds_nothing():
+    run("mypy")
+
+
+def test_every_benchmark_has_a_small_run():
+    assert sorted(path.name for path in (ROOT / "benchmarks").glob("*.py")) == sorted(SMALL)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_benchmark_runs(name):
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *SMALL[name]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
