@@ -112,6 +112,7 @@ def variables(draw):
     return values.reshape(shape), encoding
 
 
+@pytest.mark.filterwarnings("ignore:.*netCDF-C.*crashes on it:UserWarning")
 @SETTINGS
 @given(variables(), st.booleans())
 def test_any_array_comes_back_and_plain_pytables_reads_the_same(tmp_path_factory, variable, chunked):
@@ -206,8 +207,9 @@ def test_least_significant_digit_rounds(path):
 # -- attributes ---------------------------------------------------------------
 
 ATTRIBUTES = {
-    "text": "Zürich", "empty": "", "integer": 3, "real": 2.5, "complex": 1 + 2j, "bytes": b"a\0b", "none": None,
-    "true": True, "numpy_bool": np.bool_(False), "mapping": {"a": [1, {"b": None}]}, "mixed": [1, "a", None],
+    "text": "Zürich", "empty": "", "integer": 3, "real": 2.5, "complex": 1 + 2j, "bytes": b"a\0b", "padded": b"a\0",
+    "no_pickle": b"N.", "no_bytes": b"", "bytes_inside": {"a": [b"x"]}, "none": None, "true": True,
+    "numpy_bool": np.bool_(False), "mapping": {"a": [1, {"b": None}]}, "mixed": [1, "a", None],
     "texts": ["a", "Zürich", ""], "one_text": ["a"], "nothing": [], "nested": [[1, 2], [3]], "dots": "ends with .",
     "TITLE": "a title", "CLASS": "TABLE", "VERSION": 1, "FILTERS": 5, "NAME": "x", "_Netcdf4Dimid": 7,
     "DIMENSION_LIST": "me", "REFERENCE_LIST": [1], "FIELD_0_NAME": "f", "PYTABLES_FORMAT_VERSION": "9",
@@ -547,6 +549,52 @@ def test_mode_r_plus_sets_values_and_nothing_else(path):
         to_pytables(change, path.with_name("no.h5"), mode="r+")
 
 
+@pytest.mark.parametrize("string", ["fixed", "vlen"])
+def test_mode_r_plus_never_truncates_text(path, string):
+    to_pytables(xr.Dataset({"s": ("x", ["a", "bb"])}), path, encoding={"s": {"string": string}})
+    to_pytables(xr.Dataset({"s": ("x", ["c", "dd"])}), path, mode="r+")
+    assert open_ours(path).s.values.tolist() == ["c", "dd"]
+    longer = xr.Dataset({"s": ("x", ["ccc", "d"])})
+    if string == "vlen":
+        to_pytables(longer, path, mode="r+")
+        assert open_ours(path).s.values.tolist() == ["ccc", "d"]
+    else:
+        with pytest.raises(ValueError, match="mode='r\\+' needs the same"):
+            to_pytables(longer, path, mode="r+")
+
+
+def test_mode_r_plus_sets_times_in_the_units_that_are_stored(path):
+    to_pytables(xr.Dataset({"when": ("x", pd.date_range("2000-01-01", periods=2))}), path)
+    stored = open_ours(path, decode_times=False).when.attrs["units"]
+    changed = xr.Dataset({"when": ("x", pd.date_range("2001-02-03", periods=2))})
+    to_pytables(changed, path, mode="r+")
+    xr.testing.assert_equal(open_ours(path), changed)
+    assert open_ours(path, decode_times=False).when.attrs["units"] == stored
+
+
+def test_mode_r_plus_refuses_other_units(path):
+    to_pytables(field(), path)
+    celsius = xr.Dataset({"t2m": field().t2m.assign_attrs(units="degC")}).drop_vars(["time", "lat"])
+    with pytest.raises(ValueError, match=r"stored with units='K', the variable would need units=.*degC"):
+        to_pytables(celsius, path, mode="r+")
+
+
+def test_floats_that_crash_netcdf_are_written_with_a_warning(path):
+    for dtype in ("f2", "g"):
+        with pytest.warns(UserWarning, match=r"variable 'x': dtype float\d+ is written, but netCDF-C"):
+            to_pytables(xr.Dataset({"x": ("a", np.ones(2, dtype))}), path)
+        assert open_ours(path).x.dtype == dtype
+
+
+def test_a_contiguous_array_is_written_with_checksums_unless_asked_otherwise(path):
+    with tables.open_file(path, "w") as file:
+        file.create_array("/", "x", np.ones((3, 4)))
+    source = open_ours(path)
+    assert source.x.encoding["contiguous"] is True
+    to_pytables(source, path)
+    assert open_ours(path).x.encoding["fletcher32"] is True
+
+
 def test_bad_modes_groups_and_paths(path, tmp_path):
     with pytest.raises(ValueError, match="mode must be one of"):
         to_pytables(field(), path, mode="rw")
@@ -554,6 +602,8 @@ def test_bad_modes_groups_and_paths(path, tmp_path):
         to_pytables(field(), path, group=5)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         to_pytables(field(), tmp_path / "no" / "file.h5")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        to_pytables(field(), tmp_path / "no" / "file.h5", compute=False)
     with pytest.raises(IsADirectoryError, match="folder"):
         to_pytables(field(), tmp_path)
     with pytest.raises(TypeError, match="only a Dataset, DataArray or DataTree"):
@@ -581,6 +631,8 @@ def test_bad_modes_groups_and_paths(path, tmp_path):
         (xr.Dataset({"a": ("x/y", [1])}), ValueError, "Forward slashes"),
         (xr.Dataset({"": 1}), ValueError, "length 1 or greater"),
         (xr.Dataset({".": 1}), ValueError, "cannot be the name"),
+        (xr.Dataset({"_i_x": 1}), ValueError, "'_i_x' begins as only PyTables"),
+        (xr.Dataset({"_nc4_non_coord_x": 1}), ValueError, "'_nc4_non_coord_x' begins as only PyTables"),
         (xr.Dataset({5: 1}), TypeError, "must be either a string or None"),
         (xr.Dataset({"o": ("x", np.array([{}, 1], object))}), ValueError, "mixed native types"),
         (xr.Dataset({"v": ("x", np.zeros(2, "V3"))}), TypeError, "variable 'v'.*no form in HDF5"),

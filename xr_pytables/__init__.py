@@ -13,10 +13,11 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
-    from .files import FileChangedError
+    from .files import FileBusyError, FileChangedError
     from .writer import to_pytables
 
 __all__ = [
+    "FileBusyError",
     "FileChangedError",
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FileBusyError": "files",
     "FileChangedError": "files",
     "OpaqueBytes": "attributes",
     "PyTablesBackendEntrypoint": "backend",

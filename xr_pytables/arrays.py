@@ -13,7 +13,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from .files import FileChangedError, FileIdentity, OpenedFile
-from .libhdf5 import HDF5Error
+from .libhdf5 import HDF5Error, object_address
 from .nodes import VariableSpec
 from .safe_file import DatasetInfo, describe_dataset, read_hyperslab
 
@@ -49,7 +49,9 @@ class PyTablesArray(BackendArray):
             try:
                 with file.open(spec.path) as dataset:
                     if not before.same_version(self.file.identity):
-                        check_only_grown(spec, describe_dataset(dataset), self.file.identity, before)
+                        check_only_grown(
+                            spec, describe_dataset(dataset, object_address(dataset)), self.file.identity, before
+                        )
                     stored = read_hyperslab(
                         dataset,
                         spec.info,

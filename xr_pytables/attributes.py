@@ -6,6 +6,7 @@ pickles with `safe_pickle` only. Knows no dataset and no xarray.
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 import re
@@ -108,11 +109,6 @@ def format_version(root: Mapping[str, RawAttribute]) -> tuple[int, ...] | None:
     return tuple(int(part) for part in version.split("."))
 
 
-def is_pytables_node(raw: Mapping[str, RawAttribute]) -> bool:
-    """Whether PyTables (not a netCDF library, not this one) wrote the node's system attributes."""
-    return text(raw.get("CLASS")) in _PYTABLES_CLASSES
-
-
 def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bool = False) -> Attributes:
     """The user's attributes of a node.
 
@@ -123,11 +119,11 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
     """
     values: dict[str, object] = {}
     problems: list[str] = []
-    coded = set(texts(raw.get(JSON_MARKER)) or ())
-    system = is_pytables_node(raw)
-    scale = text(raw.get("CLASS")) == "DIMENSION_SCALE"
+    coded = set(texts(raw[JSON_MARKER]) or ()) if JSON_MARKER in raw else set()
+    kind = text(raw.get("CLASS"))
+    system, scale = kind in _PYTABLES_CLASSES, kind == "DIMENSION_SCALE"
     for name, attribute in raw.items():
-        if _is_hidden(name, system=system, scale=scale):
+        if name in _CONVENTION_NAMES or ((system or scale) and _is_hidden(name, system=system, scale=scale)):
             continue
         shown = name.removeprefix(ESCAPE)
         if name in coded:
@@ -140,14 +136,15 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
         if isinstance(value, OpaqueBytes):
             problems.append(f"attribute {name!r} is shown undecoded: {value.reason}")
         values[shown] = value
-    title = text(raw.get("TITLE"))
-    if system and title and "title" not in values:
-        values["title"] = title
+    if system and "title" not in values:
+        title = text(raw.get("TITLE"))
+        if title:
+            values["title"] = title
     return Attributes(values, tuple(problems))
 
 
 def _is_hidden(name: str, *, system: bool, scale: bool) -> bool:
-    if name in _CONVENTION_NAMES or (scale and name in ("CLASS", "NAME")):
+    if scale and name in ("CLASS", "NAME"):
         return True
     return system and (name in _PYTABLES_NAMES or bool(_FIELD_NAME.match(name)))
 
@@ -168,7 +165,7 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
             return decoded[0]
         return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
     if value.dtype.kind != "O":
-        value = value.astype(value.dtype.newbyteorder("="), copy=False)
+        value = value.astype(value.dtype.newbyteorder("="))
     # netCDF libraries write every scalar as an array of one element
     return value.reshape(-1)[0] if value.shape == () or (not by_pytables and value.shape == (1,)) else value
 
@@ -209,7 +206,7 @@ def _decoded(data: bytes, datatype: Datatype) -> str:
 def _from_json(attribute: RawAttribute, *, values_on_failure: list[str], name: str) -> object:
     stored = text(attribute)
     try:
-        return json.loads(stored or "")
+        return json.loads(stored or "", object_hook=_with_bytes)
     except (ValueError, RecursionError) as error:  # not JSON; an integer too long, or lists too deep, for Python
         values_on_failure.append(f"attribute {name!r} is shown as text: it is marked as JSON, but {error}")
         return stored
@@ -219,6 +216,20 @@ def is_reserved(name: str) -> bool:
     """Whether an attribute of that name means something to HDF5, netCDF-4, PyTables or this project."""
     own = name in (JSON_MARKER, TEXT_MARKER)  # about the user's own attributes and values: rewritten with them
     return not own and (name in _RESERVED or name == "TITLE" or bool(_FIELD_NAME.match(name)))
+
+
+_JSON_BYTES: Final = "_xr_pytables_bytes"
+"""Key of an object that stands for bytes, as base64 text."""
+
+
+def _with_bytes(item: dict[str, object]) -> object:
+    coded = item.get(_JSON_BYTES)
+    if len(item) != 1 or not isinstance(coded, str):
+        return item
+    try:
+        return base64.b64decode(coded, validate=True)
+    except ValueError:
+        return item
 
 
 @dataclass(frozen=True)
@@ -280,7 +291,9 @@ def _native(value: object) -> _Native | _NoNativeForm:
     if isinstance(value, str):
         return _encoded_text(value)
     if isinstance(value, bytes):
-        return (np.array(value, f"S{max(len(value), 1)}"), False)
+        if not value or value.endswith((b".", b"\0")):  # might be taken for a pickle; padding is lost
+            return _NoNativeForm()
+        return (np.array(value, f"S{len(value)}"), False)
     if value is None or isinstance(value, bool | np.bool_ | dict):
         return _NoNativeForm()
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
@@ -294,8 +307,10 @@ def _native(value: object) -> _Native | _NoNativeForm:
     if array.dtype.kind == "U" or (array.dtype.kind in "OT" and all(isinstance(item, str) for item in array.flat)):
         coded = [str(item).encode() for item in array.flat]
         return _encoded_texts(np.array(coded or [b""]).reshape(array.shape)) if array.size else _NoNativeForm()
-    if array.dtype.kind not in "iufcS" or not array.size or (array.dtype.kind == "f" and array.dtype.itemsize == 2):
+    if array.dtype.kind not in "iufcS" or not array.size:
         return _NoNativeForm()
+    if array.dtype == np.float16:  # netCDF-C crashes on it, and the value is the same
+        array = array.astype(np.float32)
     return (array, False)
 
 
@@ -316,6 +331,8 @@ def _encoded_texts(values: np.ndarray) -> _Native | _NoNativeForm:
 
 def _to_json(value: object, *, where: str, name: str) -> str:
     def plain(item: object) -> object:
+        if isinstance(item, bytes):
+            return {_JSON_BYTES: base64.b64encode(item).decode()}
         if isinstance(item, np.generic | np.ndarray) and item.dtype.kind in "biufU":
             return item.tolist()
         raise TypeError(f"no JSON form for {type(item).__name__}")

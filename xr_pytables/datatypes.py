@@ -6,6 +6,7 @@ Knows HDF5 type identifiers (the caller holds the lock), no dataset and no attri
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from ctypes import c_size_t
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ Kind = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Datatype:
     """What one element of a dataset or attribute is."""
 
@@ -44,6 +45,11 @@ class Datatype:
     reason: str = ""
     """Why the type is `unsupported`."""
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element, array dimensions included; of a variable-length type: of the descriptor in memory."""
+        return (self.dtype.itemsize if self.dtype is not None else 16) * math.prod(self.shape)
+
 
 _ORDERS = {0: "<", 1: ">"}
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
@@ -57,10 +63,56 @@ _X87_LAYOUT = (79, 64, 15, 0, 64, 16383)
 _TRUTH = {"FALSE": 0, "TRUE": 1}
 
 
+MAX_NESTING: Final = 32
+"""Types within types: more would only serve to exhaust Python's stack."""
+MAX_RANK: Final = 32
+"""Dimensions of an array type. HDF5 allows as many for the dataset, and NumPy 64 for both."""
+MAX_ELEMENT_BYTES: Final = 2**31 - 1
+"""What NumPy allows."""
+
+
 def describe(datatype: int) -> Datatype:
     """The meaning of an HDF5 type; kinds that nothing here can read come as `unsupported` with the reason."""
-    describer = _DESCRIBERS.get(call("H5Tget_class", datatype))
-    return describer(datatype) if describer else Datatype("unsupported", None, reason="unknown datatype class")
+    encoded = _encoded(datatype)
+    known = _KNOWN.get(encoded)
+    if known is None:
+        known = _describe(datatype, 0)
+        if len(_KNOWN) < _MAX_KNOWN:
+            _KNOWN[encoded] = known
+    return known
+
+
+_KNOWN: dict[bytes, Datatype] = {}
+"""A file has many arrays and attributes but few types: one call to encode a type saves a dozen that ask about it."""
+_MAX_KNOWN: Final = 1024
+
+
+def _encoded(datatype: int) -> bytes:
+    """The type as HDF5 stores it in files: equal for equal types."""
+    _ENCODED_SIZE.value = len(_ENCODED)
+    call("H5Tencode", datatype, _ENCODED, _ENCODED_SIZE_POINTER)
+    if _ENCODED_SIZE.value <= len(_ENCODED):
+        return ctypes.string_at(_ENCODED, _ENCODED_SIZE.value)
+    longer = ctypes.create_string_buffer(_ENCODED_SIZE.value)
+    call("H5Tencode", datatype, longer, _ENCODED_SIZE_POINTER)
+    return longer.raw
+
+
+# used again and again, under the lock
+_ENCODED = ctypes.create_string_buffer(1024)
+_ENCODED_SIZE = c_size_t()
+_ENCODED_SIZE_POINTER = ctypes.byref(_ENCODED_SIZE)
+
+
+def _describe(datatype: int, depth: int) -> Datatype:
+    kind, size = call("H5Tget_class", datatype), call("H5Tget_size", datatype)
+    if depth > MAX_NESTING:
+        return _unsupported(f"a type nested more than {MAX_NESTING} levels deep")
+    if size > MAX_ELEMENT_BYTES:
+        return _unsupported(f"elements of {size} bytes")
+    if kind in _NESTED:
+        return _NESTED[kind](datatype, depth + 1)
+    return _SIMPLE[kind](datatype) if kind in _SIMPLE else _unsupported("an unknown class of datatypes")
 
 
 def _unsupported(reason: str) -> Datatype:
@@ -147,9 +199,9 @@ def _member_name(datatype: int, number: int) -> str:
         call("H5free_memory", pointer)
 
 
-def _enum(datatype: int) -> Datatype:
+def _enum(datatype: int, depth: int) -> Datatype:
     with opened("H5Tget_super", datatype) as base:
-        stored = describe(base)
+        stored = _describe(base, depth)
     if stored.dtype is None or not stored.exact:
         return _unsupported(f"an enumeration of {stored.reason or 'unusual integers'}")
     members = []
@@ -162,19 +214,24 @@ def _enum(datatype: int) -> Datatype:
     return Datatype("enum", stored.dtype, members=tuple(members))
 
 
-def _array(datatype: int) -> Datatype:
+def _array(datatype: int, depth: int) -> Datatype:
     with opened("H5Tget_super", datatype) as base:
-        element = describe(base)
+        element = _describe(base, depth)
+    if element.kind == "unsupported":
+        return element
+    if element.dtype is None:  # one element of the array type is then several pointers
+        return _unsupported("an array type of variable-length values")
     dims = h5.sizes((0,) * call("H5Tget_array_ndims", datatype))
     call("H5Tget_array_dims2", datatype, dims)
-    return replace(element, shape=(*dims, *element.shape)) if element.kind != "unsupported" else element
+    shape = (*dims, *element.shape)
+    return replace(element, shape=shape) if len(shape) <= MAX_RANK else _unsupported(f"{len(shape)}-dimensional arrays")
 
 
-def _compound(datatype: int) -> Datatype:
+def _compound(datatype: int, depth: int) -> Datatype:
     names, members, offsets = [], [], []
     for number in range(call("H5Tget_nmembers", datatype)):
         with opened("H5Tget_member_type", datatype, number) as member_type:
-            members.append(describe(member_type))
+            members.append(_describe(member_type, depth))
         names.append(_member_name(datatype, number))
         offsets.append(call("H5Tget_member_offset", datatype, number))
     size = call("H5Tget_size", datatype)
@@ -208,24 +265,21 @@ def _complex(names: list[str], members: list[Datatype], offsets: list[int], size
     return Datatype("complex", np.dtype(f"{part.dtype.str[0]}c{size}"))
 
 
-def _vlen(datatype: int) -> Datatype:
+def _vlen(datatype: int, depth: int) -> Datatype:
     with opened("H5Tget_super", datatype) as base:
-        return Datatype("vlen", None, base=describe(base))
+        return Datatype("vlen", None, base=_describe(base, depth))
 
 
-_DESCRIBERS = {
+_SIMPLE = {
     h5.INTEGER: _integer,
     h5.FLOAT: _float,
     h5.TIME: _time,
     h5.STRING: _string,
     h5.BITFIELD: _bitfield,
     h5.OPAQUE: _opaque,
-    h5.COMPOUND: _compound,
     h5.REFERENCE: _reference,
-    h5.ENUM: _enum,
-    h5.VLEN: _vlen,
-    h5.ARRAY: _array,
 }
+_NESTED = {h5.COMPOUND: _compound, h5.ENUM: _enum, h5.VLEN: _vlen, h5.ARRAY: _array}
 
 _STANDARD = {
     "i1": "H5T_STD_I8", "i2": "H5T_STD_I16", "i4": "H5T_STD_I32", "i8": "H5T_STD_I64",

@@ -23,7 +23,7 @@ NON_COORDINATE_PREFIX: Final = "_nc4_non_coord_"
 """What netCDF-4 puts before a variable that is named as a dimension of its group but does not describe it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """What naming the dimensions of one array needs to know of it."""
 

@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_uint32, c_uint64, c_void_p
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Final
 
 import numpy as np
@@ -57,12 +57,18 @@ class HDF5Error(OSError):
     """A call of libhdf5 failed; the message is what HDF5 says of the innermost cause."""
 
 
+class Token(ctypes.Structure):
+    """H5O_token_t: in files of this library, the address of an object header and eight bytes of nothing."""
+
+    _fields_ = (("address", c_uint64), ("rest", c_uint64))
+
+
 class ObjectInfo(ctypes.Structure):
     """H5O_info2_t."""
 
     _fields_ = (
         ("file_number", ctypes.c_ulong),
-        ("token", ctypes.c_uint8 * 16),
+        ("token", Token),
         ("type", c_int),
         ("reference_count", c_uint),
         ("access_time", ctypes.c_long),
@@ -74,14 +80,14 @@ class ObjectInfo(ctypes.Structure):
 
 
 class LinkInfo(ctypes.Structure):
-    """H5L_info2_t (the union's larger member, a token, gives its size)."""
+    """H5L_info2_t; the union is a token for hard links, for others its first number is the size of the value."""
 
     _fields_ = (
         ("type", c_int),
         ("creation_order_valid", ctypes.c_bool),
         ("creation_order", c_int64),
         ("cset", c_int),
-        ("value", c_uint64 * 2),
+        ("value", Token),
     )
 
 
@@ -143,6 +149,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Iget_type": (c_int, (_hid,)),
     "H5Ldelete": (c_int, (_hid, c_char_p, _hid)),
     "H5Lexists": (c_int, (_hid, c_char_p, _hid)),
+    "H5Lget_info_by_idx2": (c_int, (_hid, c_char_p, c_int, c_int, c_uint64, c_void_p, _hid)),
     "H5Lget_info2": (c_int, (_hid, c_char_p, c_void_p, _hid)),
     "H5Lget_name_by_idx": (c_ssize_t, (_hid, c_char_p, c_int, c_int, c_uint64, c_void_p, c_size_t, _hid)),
     "H5Lget_val": (c_int, (_hid, c_char_p, c_void_p, c_size_t, _hid)),
@@ -150,6 +157,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Oclose": (c_int, (_hid,)),
     "H5Oget_info3": (c_int, (_hid, c_void_p, c_uint)),
     "H5Oopen": (_hid, (_hid, c_char_p, _hid)),
+    "H5Oopen_by_token": (_hid, (_hid, Token)),
     "H5Pclose": (c_int, (_hid,)),
     "H5Pcreate": (_hid, (_hid,)),
     "H5Pget_char_encoding": (c_int, (_hid, c_void_p)),
@@ -188,6 +196,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Tclose": (c_int, (_hid,)),
     "H5Tcopy": (_hid, (_hid,)),
     "H5Tcreate": (_hid, (c_int, c_size_t)),
+    "H5Tencode": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Tenum_create": (_hid, (_hid,)),
     "H5Tenum_insert": (c_int, (_hid, c_char_p, c_void_p)),
     "H5Tequal": (c_int, (_hid, _hid)),
@@ -307,13 +316,13 @@ class Identifier:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close it now; a second call does nothing."""
         identifier, self.id = self.id, -1
         if identifier >= 0:
             call(self._close, identifier)
+
+    def close(self) -> None:
+        """Close it now; a second call does nothing."""
+        self.__exit__(None, None, None)
 
 
 def opened(name: str, *args: object) -> Identifier:
@@ -338,6 +347,7 @@ _CLOSES = {
     "H5Gcreate2": "H5Gclose",
     "H5Gget_create_plist": "H5Pclose",
     "H5Oopen": "H5Oclose",
+    "H5Oopen_by_token": "H5Oclose",
     "H5Pcreate": "H5Pclose",
     "H5Screate": "H5Sclose",
     "H5Screate_simple": "H5Sclose",
@@ -357,6 +367,11 @@ def constant(name: str) -> int:
     return int(_hid.in_dll(_libraries()[0], name).value)
 
 
+MAX_RANK: Final = 32  # H5S_MAX_RANK
+_Sizes = c_uint64 * MAX_RANK
+_CURRENT, _MAXIMAL = _Sizes(), _Sizes()  # used again and again, under the lock
+
+
 def sizes(values: Sequence[int]) -> ctypes.Array[c_uint64]:
     """`values` as an array of hsize_t (never of length zero, which ctypes cannot point to)."""
     return (c_uint64 * max(len(values), 1))(*values)
@@ -371,12 +386,13 @@ def simple_space(shape: Sequence[int], maxshape: Sequence[int] | None = None) ->
 
 def space_shape(space: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Current and maximal shape (UNLIMITED where it may grow), in elements; None for a null dataspace."""
-    if call("H5Sget_simple_extent_type", space) == NULL_SPACE:
+    kind = call("H5Sget_simple_extent_type", space)
+    if kind == SCALAR_SPACE:
+        return (), ()
+    if kind == NULL_SPACE:
         return None
-    rank = call("H5Sget_simple_extent_ndims", space)
-    current, maximal = sizes((0,) * rank), sizes((0,) * rank)
-    call("H5Sget_simple_extent_dims", space, current, maximal)
-    return tuple(current[:rank]), tuple(maximal[:rank])
+    rank = call("H5Sget_simple_extent_dims", space, _CURRENT, _MAXIMAL)
+    return tuple(_CURRENT[:rank]), tuple(_MAXIMAL[:rank])
 
 
 def text_of(pointer: int | None, *, errors: str = "surrogateescape") -> str:
@@ -389,11 +405,26 @@ def name_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+def attribute_names(identifier: int) -> list[str] | None:
+    """Names of an object's attributes in one call, through PyTables' own loop in C; None where that does not serve.
+
+    It does not for names that are not UTF-8, nor if PyTables renames what is private to it.
+    """
+    try:
+        names: list[str] = _LISTER._g_list_attr(SimpleNamespace(_v_objectid=identifier))
+    except (AttributeError, TypeError, UnicodeDecodeError):
+        return None
+    return names
+
+
+_LISTER = tables.hdf5extension.AttributeSet()
+
+
 def object_address(identifier: int) -> int:
     """Address of an object's header, in bytes from the base address of the file."""
     info = ObjectInfo()
     call("H5Oget_info3", identifier, ctypes.byref(info), 1)
-    return int.from_bytes(bytes(info.token)[:8], "little")
+    return int(info.token.address)
 
 
 def reference_name(location: int, pointer: int) -> str | None:
@@ -409,32 +440,33 @@ def reference_name(location: int, pointer: int) -> str | None:
     return buffer.value.decode("utf-8", "surrogateescape")
 
 
+def chunkshape(creation_properties: int) -> tuple[int, ...]:
+    """Elements per chunk of a chunked dataset's creation property list."""
+    rank = call("H5Pget_chunk", creation_properties, MAX_RANK, _CURRENT)
+    return tuple(_CURRENT[:rank])
+
+
 def filter_pipeline(creation_properties: int) -> FilterPipeline:
     """The filters of a dataset creation property list with all their client data."""
-    filters = []
-    for number in range(call("H5Pget_nfilters", creation_properties)):
-        flags, count, config = c_uint(), c_size_t(0), c_uint()
-        name = ctypes.create_string_buffer(256)
+    steps = range(call("H5Pget_nfilters", creation_properties))
+    return FilterPipeline(tuple(_filter(creation_properties, number) for number in steps))
 
-        def get(
-            values: object,
-            number: int = number,
-            flags: c_uint = flags,
-            count: c_size_t = count,
-            config: c_uint = config,
-            name: object = name,
-        ) -> int:
-            reference = ctypes.byref
-            return call("H5Pget_filter2", creation_properties, number, reference(flags), reference(count),
-                        values, 256, name, reference(config))  # fmt: skip
 
-        get(None)
-        values = (c_uint * max(count.value, 1))()
-        identifier = get(values)
-        filters.append(
-            Filter(identifier, tuple(values[: count.value]), name.value.decode("latin-1"), bool(flags.value & 1))
-        )
-    return FilterPipeline(tuple(filters))
+def _filter(creation_properties: int, number: int) -> Filter:
+    _COUNT.value = len(_VALUES)
+    identifier = call("H5Pget_filter2", creation_properties, number, *_FILTER_ANSWERS)
+    values, count = _VALUES, _COUNT.value
+    if count > len(_VALUES):
+        values = (c_uint * count)()
+        flags, room, _, *rest = _FILTER_ANSWERS
+        call("H5Pget_filter2", creation_properties, number, flags, room, values, *rest)
+    return Filter(identifier, tuple(values[:count]), _NAME.value.decode("latin-1"), bool(_FLAGS.value & 1))
+
+
+# used again and again, under the lock
+_FLAGS, _COUNT, _CONFIG = c_uint(), c_size_t(), c_uint()
+_VALUES, _NAME = (c_uint * 32)(), ctypes.create_string_buffer(256)
+_FILTER_ANSWERS = (ctypes.byref(_FLAGS), ctypes.byref(_COUNT), _VALUES, 256, _NAME, ctypes.byref(_CONFIG))
 
 
 def fletcher32(data: bytes | bytearray | memoryview | np.ndarray) -> int:

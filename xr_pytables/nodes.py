@@ -21,7 +21,7 @@ import numpy as np
 from . import attributes, dimensions
 from . import libhdf5 as h5
 from .dimensions import Leaf, PhonyDims, Scales
-from .libhdf5 import call
+from .libhdf5 import HDF5Error, call
 from .safe_file import (
     DatasetInfo,
     ExternalLinkError,
@@ -41,7 +41,7 @@ _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 MAX_GROUPS: Final = 1_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VariableSpec:
     """One array of a file: all that is needed to read it lazily. Made in tests without a file."""
 
@@ -69,7 +69,7 @@ class VariableSpec:
     """Whether an array of single characters is netCDF's way to store text along its last dimension."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A node that is not shown, and why."""
 
@@ -77,7 +77,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scale:
     """A dimension that a group declares."""
 
@@ -86,7 +86,7 @@ class Scale:
     """Its netCDF-4 dimension id, unique in the file; None where the writer gave none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GroupSpec:
     """One group: its variables, attributes and children."""
 
@@ -114,7 +114,7 @@ class ReadOptions:
     drop_variables: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     """An object: the file it is in, its path there and the address of its header."""
 
@@ -178,7 +178,7 @@ class NodeReader:
             return self._group(place)
         if kind == h5.DATASET_ID:
             return self._one_array(place)
-        raise MissingNodeError(f"{place.file.path}: {place.path!r} is a committed datatype, not a group or an array")
+        raise ValueError(f"{place.file.path}: {place.path!r} is a committed datatype, not a group or an array")
 
     def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
         """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
@@ -199,12 +199,20 @@ class NodeReader:
             if key in shown or len(shown) >= MAX_GROUPS:
                 continue
             shown[key] = relative
-            contents = self._contents(place)
-            groups = [member for member in contents.members if member.is_group]
+            try:
+                contents = self._contents(place)
+                groups = [member for member in contents.members if member.is_group]
+                spec = self._described(place, contents, tuple(member.name for member in groups))
+            except OSError as error:  # a damaged group costs what is in it, not the others
+                if place is start:
+                    raise
+                skipped = Skipped(place.path, _reason(error, place.file.path))
+                yield relative, GroupSpec(place.file.path, place.path, (), {}, skipped=(skipped,))
+                continue
             for member in groups:
                 queue = linked if member.by_link else hard
                 queue.append((posixpath.join(relative, member.name), member.place))
-            yield relative, self._described(place, contents, tuple(member.name for member in groups))
+            yield relative, spec
 
     # -- finding ----------------------------------------------------------------------------------------------------
 
@@ -253,25 +261,28 @@ class NodeReader:
             path = posixpath.join(place.path, link.name)
             if _HIDDEN_NAME.match(link.name) or link.name in self._options.drop_variables:
                 continue
+            if link.kind == "unknown":
+                contents.skipped.append(Skipped(path, "a link of an unknown kind, or with a name that HDF5 forbids"))
+                continue
             try:
-                target = self._find(place.file, path) if link.kind != "hard" else None
-                self._add_member(contents, place, path, link.name, target)
+                linked = link.kind != "hard"
+                target = self._find(place.file, path) if linked else _Place(place.file, path, link.address)
+                self._add_member(contents, path, link.name, target, by_link=linked)
             except (OSError, ValueError) as error:  # one unreadable node never costs the others
                 contents.skipped.append(Skipped(path, _reason(error, place.file.path)))
         return contents
 
-    def _add_member(self, contents: _Contents, group: _Place, path: str, name: str, target: _Place | None) -> None:
-        file = target.file if target else group.file
-        with file.open(target.path if target else path) as node:
-            place = target or _Place(file, path, h5.object_address(node))
+    def _add_member(self, contents: _Contents, path: str, name: str, place: _Place, *, by_link: bool) -> None:
+        """Look at the object at `place`, which the group shows as `name`."""
+        with place.file.open_at(place.address) as node:
             kind = call("H5Iget_type", node)
             if kind == h5.GROUP_ID:
-                contents.members.append(_Member(name, place, True, target is not None))
+                contents.members.append(_Member(name, place, True, by_link))
                 return
             if kind != h5.DATASET_ID:
                 contents.skipped.append(Skipped(path, "a committed datatype holds no data"))
                 return
-            info = describe_dataset(node)
+            info = describe_dataset(node, place.address)
             raw = read_attributes(node)
         reason = why_not_array(info, raw)
         if reason:
@@ -300,12 +311,11 @@ class NodeReader:
             spec, said = self._variable(leaf, at, info, resolved.names[leaf.name])
             variables.append(spec)
             problems.extend(said)
-        with place.file.open(place.path) as group:
-            user = attributes.read(
-                read_attributes(group),
-                by_pytables=self._is_by_pytables(place.file),
-                allow_pickle=self._options.allow_pickle,
-            )
+        raw, said = _group_attributes(place.file, place.path)
+        problems.extend(said)
+        user = attributes.read(
+            raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
+        )
         problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
         return GroupSpec(
             file=place.file.path,
@@ -328,7 +338,7 @@ class NodeReader:
         parent_path = posixpath.dirname(place.path)
         contents = _Contents([], [], {}, {}, [])
         parent = self._find(place.file, parent_path)
-        self._add_member(contents, parent, place.path, name, place)
+        self._add_member(contents, place.path, name, place, by_link=False)
         if contents.skipped:
             raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {contents.skipped[0].reason}")
         siblings = self._contents(parent).leaves if _refers_to_scales(contents.leaves[0]) else contents.leaves
@@ -390,9 +400,8 @@ class NodeReader:
 
     def _is_by_pytables(self, file: SafeFile) -> bool:
         if file.path not in self._by_pytables:
-            with file.open("/") as root:
-                version = attributes.format_version(read_attributes(root))
-            self._by_pytables[file.path] = version is not None
+            root, _ = _group_attributes(file, "/")
+            self._by_pytables[file.path] = attributes.format_version(root) is not None
         return self._by_pytables[file.path]
 
     def _base_address(self, file: SafeFile) -> int:
@@ -414,8 +423,6 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
     kind = info.datatype.kind
     if kind == "unsupported":
         return f"its type is not supported: {info.datatype.reason}"
-    if kind == "text" and info.datatype.shape:
-        return "its type is not supported: arrays of variable-length text"
     return _NOT_YET.get(kind)
 
 
@@ -438,6 +445,15 @@ def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttr
         raw=raw,
         address=place.address,
     )
+
+
+def _group_attributes(file: SafeFile, path: str) -> tuple[dict[str, RawAttribute], list[str]]:
+    """A group's attributes; where HDF5 cannot read them, none, and a sentence that says so."""
+    with file.open(path) as group:
+        try:
+            return read_attributes(group), []
+        except HDF5Error as error:  # damaged, or of a newer version of HDF5: costs none of the group's arrays
+            return {}, [f"{file.path}:{path}: the group's attributes cannot be read: {error}"]
 
 
 def _refers_to_scales(leaf: Leaf) -> bool:

@@ -283,9 +283,9 @@ def _plan_group(
     own = _own_dimensions(plans, dataset, unlimited, dimensions, here)
     declared = dimensions.of_group(here.path)
     arranged = tuple(_placed(plan, declared, dimensions, here) for plan in plans)
-    names = [plan.name for plan in arranged]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{here}: names that begin with {NON_COORDINATE_PREFIX!r} are reserved by netCDF-4")
+    if here.mode == "r+":
+        for plan, original in zip(arranged, originals.values(), strict=True):
+            _check_only_values(plan, here.array(plan.name), here, is_time=original.dtype.kind in "mMO")
     return GroupPlan(here.path, tuple(attributes.encode(global_attributes, where=str(here))), own, arranged)
 
 
@@ -308,7 +308,11 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     keys: tuple[str, ...] = (*_CF_KEYS, *(("units", "calendar") if variable.dtype.kind in "mMO" else ()))
     found = {key: spec.attributes[key] for key in keys if key in spec.attributes}
     stored = spec.info.datatype.dtype
-    return {**found, "dtype": str if stored is None or spec.conversion == "text" else stored}
+    if spec.conversion in ("text", "fixed text"):
+        return {**found, "string": "vlen" if spec.conversion == "text" else "fixed"}
+    if stored is None or stored.kind == "S":  # a width would truncate
+        return found
+    return {**found, "dtype": stored}
 
 
 def _check_names(dataset: Dataset, here: _Here) -> None:
@@ -322,6 +326,10 @@ def _check_names(dataset: Dataset, here: _Here) -> None:
                 raise ValueError(
                     f"{here}: {name!r} cannot be the name of a {kind}: the string must be length 1 or greater, without "
                     "NUL, and neither '.' nor '..'"
+                )
+            if name.startswith(("_i_", "_p_", NON_COORDINATE_PREFIX)):
+                raise ValueError(
+                    f"{here}: {kind} name {name!r} begins as only PyTables and netCDF-4 name what they hide. Rename it"
                 )
             if "/" in name:
                 raise ValueError(
@@ -382,6 +390,11 @@ def _plan_variable(
     variable, storage = _with_text(variable, wishes, label)
     variable, extra = _quantized(variable, wishes, label)
     members = _enum_members(original, variable)
+    if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
+        emit_user_level_warning(
+            f"{label}: dtype {variable.dtype} is written, but netCDF-C (and so the netcdf4 engine) crashes on it; "
+            "encoding={'dtype': 'float32'} or 'float64' avoids that"
+        )
     try:
         layout = layouts.plan_layout(
             variable, wishes, where=label, unlimited=unlimited, members=members, text=storage == "vlen"
@@ -506,8 +519,6 @@ def _placed(plan: VariablePlan, declared: Mapping[str, Scale], dimensions: _Dime
         action = "set values" if fits_in_place(plan.layout, present) else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
-    if here.mode == "r+":
-        _check_only_values(plan, present, here)
     return replace(plan, name=name, scales=scales, numbers=numbers, action=action)
 
 
@@ -525,7 +536,7 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
     return datatype.dtype.newbyteorder("=") == layout.dtype.newbyteorder("=")
 
 
-def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Here) -> None:
+def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Here, *, is_time: bool) -> None:
     """For `r+`: the array is there and nothing but its values would change."""
     if spec is None:
         raise ValueError(
@@ -539,7 +550,9 @@ def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Her
     coded = {item.name: item.value for item in plan.attributes}
     for key in (*_CF_KEYS, "units", "calendar"):
         old, new = spec.attributes.get(key), coded.get(key)
-        if new is not None and key in coded and not _same_value(old, new):
+        if key in ("units", "calendar") and is_time:  # encoded with the stored ones, which xarray spells its own way
+            continue
+        if new is not None and not _same_value(old, new):
             raise ValueError(
                 f"{here}: array {plan.name!r} is stored with {key}={old!r}, the variable would need {key}={new!r}; "
                 "mode='r+' keeps what is stored. mode='a' replaces the array"

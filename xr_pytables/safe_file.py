@@ -9,9 +9,11 @@ xarray; the caller holds the HDF5 lock from opening to closing.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -49,17 +51,19 @@ class ExternalLinkError(MissingNodeError):
         self.target = target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Link:
     """One entry of a group."""
 
     name: str
     kind: Literal["hard", "soft", "external", "unknown"]
     target: str = ""
-    """Where a soft or external link leads, as written in the file (external: `file:path`)."""
+    """Where a soft or external link leads, as written in the file (external: file and path with a NUL between)."""
+    address: int = h5.UNDEFINED_ADDRESS
+    """Of the header of a hard link's object."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DatasetInfo:
     """What the bytes of one dataset are and where they lie. Shapes are in elements, without the atom's own."""
 
@@ -83,21 +87,21 @@ class DatasetInfo:
     """H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS: chunks over the edge are stored as they are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """An object reference: the address of an object header."""
 
     address: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """An attribute that no reader here can decode, and why."""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawAttribute:
     """An attribute as stored: a NumPy array (0-d for a scalar), text, references, or the reason it is not readable.
 
@@ -105,7 +109,7 @@ class RawAttribute:
     """
 
     value: np.ndarray | list[list[Reference]] | Unreadable | None
-    """None for a null dataspace."""
+    """None for a null dataspace. An array may be read-only."""
     datatype: Datatype
 
 
@@ -118,8 +122,8 @@ _LAYOUTS: dict[int, _Layout] = {
 }
 
 
-def describe_dataset(dataset: int) -> DatasetInfo:
-    """What an opened dataset is, from its header alone: no data, no attribute is read."""
+def describe_dataset(dataset: int, address: int) -> DatasetInfo:
+    """What an opened dataset with its header at `address` is; no data, no attribute is read."""
     with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space:
         datatype = datatypes.describe(stored)
         extent = h5.space_shape(space)
@@ -127,7 +131,7 @@ def describe_dataset(dataset: int) -> DatasetInfo:
             layout: _Layout = _LAYOUTS.get(call("H5Pget_layout", properties), "unknown")
             chunkshape, partial = None, False
             if layout == "chunked":
-                chunkshape, partial = _chunking(properties)
+                chunkshape, partial = h5.chunkshape(properties), _filters_whole_chunks_only(properties)
             filters = h5.filter_pipeline(properties)
             external = layout == "contiguous" and call("H5Pget_external_count", properties) > 0
             fill_value = _fill_value(properties, stored, datatype)
@@ -140,7 +144,7 @@ def describe_dataset(dataset: int) -> DatasetInfo:
         layout=layout,
         chunkshape=chunkshape,
         filters=filters,
-        address=h5.object_address(dataset),
+        address=address,
         offset=None if offset == h5.UNDEFINED_ADDRESS else offset,
         fill_value=fill_value,
         external=external,
@@ -148,24 +152,28 @@ def describe_dataset(dataset: int) -> DatasetInfo:
     )
 
 
-def _chunking(properties: int) -> tuple[tuple[int, ...], bool]:
-    rank = call("H5Pget_chunk", properties, 0, None)
-    dims, options = h5.sizes((0,) * rank), ctypes.c_uint()
-    call("H5Pget_chunk", properties, rank, dims)
+def _filters_whole_chunks_only(properties: int) -> bool:
+    options = ctypes.c_uint()
     call("H5Pget_chunk_opts", properties, ctypes.byref(options))
-    return tuple(dims[:rank]), bool(options.value & 2)
+    return bool(options.value & 2)
 
 
 def _fill_value(properties: int, stored: int, datatype: Datatype) -> bytes | None:
     if datatype.dtype is None or not datatype.exact:
         return None
-    defined = ctypes.c_int()
-    call("H5Pfill_value_defined", properties, ctypes.byref(defined))
-    if not defined.value:
+    call("H5Pfill_value_defined", properties, _DEFINED_POINTER)
+    if not _DEFINED.value:
         return None
-    buffer = ctypes.create_string_buffer(max(call("H5Tget_size", stored), 1))
+    size = datatype.itemsize
+    buffer = _SCRATCH if size <= len(_SCRATCH) else ctypes.create_string_buffer(size)
     call("H5Pget_fill_value", properties, stored, buffer)
-    return buffer.raw
+    return ctypes.string_at(buffer, size)
+
+
+# used again and again, under the lock
+_SCRATCH = ctypes.create_string_buffer(65536)
+_DEFINED = ctypes.c_int()
+_DEFINED_POINTER = ctypes.byref(_DEFINED)
 
 
 def read_hyperslab(
@@ -178,7 +186,7 @@ def read_hyperslab(
     after the other. Raises HDF5Error.
     """
     datatype = info.datatype
-    size = int(np.prod(count, dtype=object)) if count else 1
+    size = math.prod(count)
     with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space:
         if datatype.kind == "text":
             return _read_text(dataset, stored, space, tuple(count), start, step)
@@ -192,10 +200,10 @@ def read_hyperslab(
     return out
 
 
-def _memory_type(datatype: Datatype, stored: int) -> Identifier:
+def _memory_type(datatype: Datatype, stored: int) -> AbstractContextManager[int]:
     """The type to read into: the stored one (no conversion, NumPy swaps bytes) or the native one HDF5 converts to."""
     if datatype.exact or datatype.dtype is None:
-        return opened("H5Tcopy", stored)
+        return nullcontext(stored)
     native = datatypes.create(datatype.dtype)
     if not datatype.shape:
         return native
@@ -266,6 +274,10 @@ class SafeFile:
         """An object by a path without links (see `resolve`)."""
         return opened("H5Oopen", self.id, h5.name_bytes(path), h5.DEFAULT)
 
+    def open_at(self, address: int) -> Identifier:
+        """An object by the address of its header: without the search for its name."""
+        return opened("H5Oopen_by_token", self.id, h5.Token(address, 0))
+
     def links(self, group: int) -> Iterator[Link]:
         """The entries of an opened group: in order of creation where the file keeps it, else by name."""
         info, link = h5.GroupInfo(), h5.LinkInfo()
@@ -279,7 +291,10 @@ class SafeFile:
                 buffer = ctypes.create_string_buffer(length + 1)
                 call("H5Lget_name_by_idx", *where, buffer, len(buffer), h5.DEFAULT)
             raw = buffer.value
-            call("H5Lget_info2", group, raw, ctypes.byref(link), h5.DEFAULT)
+            if b"/" in raw or raw in (b"", b"."):  # HDF5 would take it for a path and follow links on it
+                yield Link(raw.decode("utf-8", "surrogateescape"), "unknown")
+                continue
+            call("H5Lget_info_by_idx2", *where, ctypes.byref(link), h5.DEFAULT)
             yield _link(group, raw, link)
 
     def resolve(self, path: str) -> str:
@@ -294,7 +309,8 @@ class SafeFile:
             here = posixpath.join(done, name)
             link = self._link_at(here)
             if link is None:
-                raise MissingNodeError(f"{self.path}: there is no {here!r}{self._suggestion(done)}")
+                way = f" (on the way of the links from {path!r})" if followed else ""
+                raise MissingNodeError(f"{self.path}: there is no {here!r}{way}{self._suggestion(done)}")
             if link.kind == "hard":
                 done = here
             elif link.kind == "soft":
@@ -333,17 +349,42 @@ class SafeFile:
 
 
 def read_attributes(node: int) -> dict[str, RawAttribute]:
-    """All attributes of an opened object, by name (bytes that are not UTF-8 as surrogates)."""
+    """All attributes of an opened object, by name (bytes that are not UTF-8 as surrogates).
+
+    Written flat: a file of many arrays has thousands of attributes, and most of the time to open it goes here.
+    """
+    names = h5.attribute_names(node)
+    if names is None:
+        names = [_attribute_name(node, number) for number in range(call("H5Aget_num_attrs", node))]
+    not_needed = _LONG_AND_UNUSED | ({"_Netcdf4Coordinates"} if "DIMENSION_LIST" in names else set())
     found = {}
-    for number in range(call("H5Aget_num_attrs", node)):
-        with opened(
-            "H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT
-        ) as attribute:
-            length = call("H5Aget_name", attribute, 0, None)
-            buffer = ctypes.create_string_buffer(length + 1)
-            call("H5Aget_name", attribute, length + 1, buffer)
-            found[buffer.value.decode("utf-8", "surrogateescape")] = _read_attribute(attribute)
+    for name in names:
+        if name in not_needed:
+            found[name] = _NOT_READ
+            continue
+        attribute = call("H5Aopen", node, h5.name_bytes(name), h5.DEFAULT)
+        try:
+            found[name] = _read_attribute(attribute)
+        finally:
+            call("H5Aclose", attribute)
     return found
+
+
+def _attribute_name(node: int, number: int) -> str:
+    with opened(
+        "H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT
+    ) as attribute:
+        length = call("H5Aget_name", attribute, 0, None)
+        buffer = ctypes.create_string_buffer(length + 1)
+        call("H5Aget_name", attribute, len(buffer), buffer)
+        return buffer.value.decode("utf-8", "surrogateescape")
+
+
+_LONG_AND_UNUSED: Final = frozenset({"REFERENCE_LIST"})
+"""A scale's back references, one for each variable of the file: quadratic to read, and DIMENSION_LIST says the same."""
+_NOT_READ: Final = RawAttribute(
+    Unreadable("it is not needed"), Datatype("unsupported", None, reason="it is not needed")
+)
 
 
 def _keeps_creation_order(group: int, info: h5.GroupInfo) -> bool:
@@ -363,10 +404,10 @@ def _creation_order_indexed(group: int) -> bool:
 def _link(location: int, raw: bytes, info: h5.LinkInfo) -> Link:
     name = posixpath.basename(raw.decode("utf-8", "surrogateescape"))
     if info.type == h5.HARD_LINK:
-        return Link(name, "hard")
+        return Link(name, "hard", address=int(info.value.address))
     if info.type not in (h5.SOFT_LINK, h5.EXTERNAL_LINK):
         return Link(name, "unknown")
-    size = int(info.value[0])
+    size = int(info.value.address)  # the union's other member
     value = ctypes.create_string_buffer(size + 1)
     call("H5Lget_val", location, raw, value, size, h5.DEFAULT)
     if info.type == h5.SOFT_LINK:
@@ -381,19 +422,25 @@ def _components(path: str) -> list[str]:
 
 
 def _read_attribute(attribute: int) -> RawAttribute:
-    with opened("H5Aget_type", attribute) as stored, opened("H5Aget_space", attribute) as space:
+    stored = call("H5Aget_type", attribute)
+    try:
+        space = call("H5Aget_space", attribute)
         try:
             datatype = datatypes.describe(stored)
             extent = h5.space_shape(space)
             if extent is None:
                 return RawAttribute(None, datatype)
             shape = extent[0]
-            size, width = int(np.prod(shape, dtype=object)), call("H5Tget_size", stored)
-            if size * width > MAX_ATTRIBUTE_BYTES:
-                return RawAttribute(Unreadable(f"{size * width} bytes are too many for an attribute"), datatype)
+            size = math.prod(shape)
+            if size * datatype.itemsize > MAX_ATTRIBUTE_BYTES:
+                return RawAttribute(Unreadable(f"{size} elements are too many for an attribute"), datatype)
             return RawAttribute(_attribute_value(attribute, stored, space, datatype, shape, size), datatype)
-        except HDF5Error as error:
+        except (HDF5Error, ValueError, MemoryError) as error:  # one odd attribute never costs the others
             return RawAttribute(Unreadable(str(error)), Datatype("unsupported", None, reason=str(error)))
+        finally:
+            call("H5Sclose", space)
+    finally:
+        call("H5Tclose", stored)
 
 
 def _attribute_value(
@@ -411,16 +458,21 @@ def _attribute_value(
         return _vlen_attribute(attribute, stored, space, datatype.base, shape, size)
     if datatype.dtype is None:
         return Unreadable(datatype.reason or f"attributes of kind {datatype.kind!r} are not supported")
-    with _memory_type(datatype, stored) as memory_type:
+    if not datatype.exact:
         out = np.empty((*shape, *datatype.shape), datatype.dtype)
-        if out.size:
+        with _memory_type(datatype, stored) as memory_type:
             call("H5Aread", attribute, memory_type, out.ctypes.data)
+        return out
+    room = size * datatype.itemsize
+    buffer = _SCRATCH if room <= len(_SCRATCH) else ctypes.create_string_buffer(room)
+    if room:
+        call("H5Aread", attribute, stored, buffer)
+    values = np.frombuffer(ctypes.string_at(buffer, room), datatype.dtype)
     if datatype.kind == "reference":
         if datatype.dtype.itemsize != 8:
             return Unreadable("region references are not supported")
-        addresses = out.view("<u8").reshape(-1).tolist()
-        return [[Reference(address)] for address in addresses]
-    return out
+        return [[Reference(address)] for address in values.view("<u8").tolist()]
+    return values.reshape((*shape, *datatype.shape))
 
 
 def _vlen_attribute(

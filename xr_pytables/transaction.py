@@ -45,17 +45,19 @@ class Transaction:
     def _owner(self) -> str:
         return os.path.join(self.folder, "owner")
 
-    def begin(self) -> int:
-        """Make the folder and mark it as in use by this process; the descriptor to give to `end`.
-
-        Removes the folders of writers that died. Raises FileNotFoundError, naming it, if the target's folder is
-        missing, and PermissionError if it cannot be written to.
-        """
+    def check_folder(self) -> None:
+        """Raise FileNotFoundError, naming it, if the target's folder is missing."""
         parent = os.path.dirname(self.target)
         if not os.path.isdir(parent):
             raise FileNotFoundError(f"{self.target}: there is no folder {parent}. Make it first")
+
+    def begin(self) -> int:
+        """Make the folder and mark it as in use by this process; the descriptor to give to `end`.
+
+        Removes the folders of writers that died. Raises PermissionError if the target's folder cannot be written to.
+        """
         remove_stale(self.target)
-        os.makedirs(self.folder, exist_ok=True)
+        os.mkdir(self.folder)
         owner = os.open(self._owner, os.O_CREAT | os.O_RDWR, 0o600)
         if fcntl is not None:
             fcntl.flock(owner, fcntl.LOCK_EX)

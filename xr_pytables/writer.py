@@ -6,6 +6,7 @@ the data of Dask arrays into it block by block, and renames it over the target a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import posixpath
@@ -131,6 +132,8 @@ def to_pytables(
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
+    transaction = Transaction.beside(target)
+    transaction.check_folder()
     existing = _existing(target, chosen)
     plan = plan_write(
         obj,
@@ -144,7 +147,6 @@ def to_pytables(
         existing=existing,
     )
     _check_filters(plan)
-    transaction = Transaction.beside(target)
     if compute:
         execute(plan, transaction, fsync=fsync)
         return None
@@ -246,7 +248,8 @@ def _second(first: object, second: SpoolTarget) -> SpoolTarget:
 
 
 def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
-    os.makedirs(transaction.folder, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # an earlier run of this step
+        os.mkdir(transaction.folder)
     if not os.path.exists(transaction.new_file):
         prepare(plan, transaction)
 
