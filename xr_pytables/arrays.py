@@ -1,57 +1,231 @@
 """Lazy arrays over the leaves of a file: what xarray indexes and Dask cuts into blocks.
 
-An array is a path, the identity of a file and a `VariableSpec`, so it pickles and travels. It holds no HDF5 handle:
-each read opens what it needs and closes it.
+An array is a path, the identity of a file and a `VariableSpec`, so it pickles and travels. It holds no HDF5 handle.
+Chunks are located once and then read and decoded past HDF5, in threads and without its lock, where `why_not_direct`
+has no objection; else HDF5 reads, under the lock, from a file that is opened and closed for each read.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from .files import FileChangedError, FileIdentity, OpenedFile
-from .libhdf5 import HDF5Error, object_address
+from . import chunk_io, codecs
+from .chunk_index import (
+    MISSING,
+    ChunkError,
+    ChunkIndex,
+    ChunkStorage,
+    Region,
+    Selection,
+    UnsupportedIndex,
+    bounding_region,
+    read_index,
+    touched_chunks,
+)
+from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
+from .libhdf5 import HDF5Error, chunk_info, object_address
 from .nodes import VariableSpec
 from .safe_file import DatasetInfo, describe_dataset, read_hyperslab
 
 _BasicKey = tuple[int | np.integer[Any] | slice, ...]
 
+SMALL_GRID: Final = 1 << 16
+"""Chunks: the index of a leaf up to this size is read whole at once (some milliseconds)."""
+_SHARE_BEFORE_WHOLE: Final = 16
+"""The whole index is read once the parts that were read on their own amount to this share of it."""
+_MAX_POINT_DIMENSIONS: Final = 1 << 24
+"""Elements: larger pointwise selections go through the outer product of their dimensions."""
+
+
+def why_not_direct(spec: VariableSpec) -> str | None:
+    """The reason why HDF5 has to read the array; None if its bytes can be read and decoded past HDF5."""
+    info, datatype = spec.info, spec.info.datatype
+    if datatype.dtype is None:
+        return "variable-length text lies in heaps that only HDF5 reads"
+    if not datatype.exact:
+        return f"its {datatype.kind} format has no NumPy dtype, so HDF5 converts it"
+    if datatype.kind not in ("integer", "float", "complex", "bool", "string", "enum", "time"):
+        return f"elements of kind {datatype.kind!r} are read by HDF5"
+    if info.external or info.layout not in ("chunked", "contiguous"):
+        return f"its layout is {'external' if info.external else info.layout}"
+    if info.whole_chunks_filtered_only:
+        return "its edge chunks are stored without the filters"
+    return codecs.why_not(info.filters)
+
+
+def storage_of(spec: VariableSpec) -> ChunkStorage:
+    """Where the bytes of the array are, in the words of the bytes side."""
+    info = spec.info
+    if info.datatype.dtype is None:
+        raise TypeError(f"{spec.path}: elements of kind {info.datatype.kind!r} have no dtype")
+    return ChunkStorage(
+        shape=spec.shape,
+        chunkshape=spec.chunks,
+        dtype=info.datatype.dtype,
+        pipeline=info.filters,
+        header=info.address,
+        base=spec.base_address,
+        offset=info.offset,
+        fill=info.fill_value or b"",
+        rank=len(info.shape or ()),
+    )
+
 
 class PyTablesArray(BackendArray):
     """One leaf as an array that reads what is asked for, when it is asked for."""
 
-    __slots__ = ("dtype", "file", "shape", "spec")
+    __slots__ = ("dtype", "file", "shape", "spec", "threads", "why_not_direct")
 
-    def __init__(self, file: OpenedFile, spec: VariableSpec) -> None:
+    def __init__(self, file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> None:
         self.file = file
         self.spec = spec
+        self.threads = threads
         self.shape = spec.shape
         self.dtype = spec.dtype
+        self.why_not_direct = why_not_direct(spec)
 
     def __repr__(self) -> str:
         return f"PyTablesArray({self.spec.file}:{self.spec.path}, shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        array: np.ndarray = indexing.explicit_indexing_adapter(
-            _with_plain_empty_slices(key, self.shape), self.shape, indexing.IndexingSupport.BASIC, self._read
-        )
+        plain = _with_plain_empty_slices(key, self.shape)
+        if self.why_not_direct is None:
+            try:
+                return converted(self._direct(plain), self.spec)
+            except UnsupportedIndex as reason:
+                self.why_not_direct = str(reason)
+        return converted(self._adapted(plain, indexing.IndexingSupport.BASIC, self._read), self.spec)
+
+    def _adapted(self, key: indexing.ExplicitIndexer, support: indexing.IndexingSupport, read: Any) -> np.ndarray:
+        array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)
         return array
 
+    # -- past HDF5 --------------------------------------------------------------------------------------------------
+
+    def _direct(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        if isinstance(key, indexing.VectorizedIndexer) and self.spec.chunks is not None:
+            points = _as_points(key, self.shape)
+            if points is not None:
+                return self._read_points(points)
+        return self._adapted(key, indexing.IndexingSupport.OUTER, self._read_directly)
+
+    def _read_directly(self, key: Selection) -> np.ndarray:
+        """The selected elements (outer indexing, steps > 0), read and decoded in threads without a lock."""
+        storage = storage_of(self.spec)
+        out = np.empty(_selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
+
+        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            if storage.chunkshape is None:
+                chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
+                return
+            index = self._index(descriptor, version, storage, bounding_region(storage, key), len_touched(storage, key))
+            chunk_io.read_into(descriptor.fd, storage, index, key, out, threads=self.threads, label=self._label())
+
+        self._guarded(read)
+        return out
+
+    def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
+        """The elements at `points`, arrays of one shape, one per dimension."""
+        storage = storage_of(self.spec)
+        out = np.empty(points[0].shape, storage.dtype.newbyteorder("="))
+        flat = [along.reshape(-1) for along in points]
+        region = tuple((int(along.min(initial=0)), int(along.max(initial=-1)) + 1) for along in flat[: storage.rank])
+
+        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            index = self._index(descriptor, version, storage, region, out.size)
+            chunk_io.read_points(
+                descriptor.fd, storage, index, flat, out.reshape(-1), threads=self.threads, label=self._label()
+            )
+
+        self._guarded(read)
+        return out
+
+    def _label(self) -> str:
+        return f"{self.spec.file}:{self.spec.path}"
+
+    def _guarded(self, read: Any) -> None:
+        """Run `read`, and make sure that nobody changed the file before or meanwhile."""
+        with self.file.descriptor() as descriptor:
+            before = FileIdentity.of(descriptor.fd)
+            if not before.same_version(self.file.identity):
+                self._check_only_grown(descriptor, before)
+            try:
+                read(descriptor, before)
+            except ChunkError:
+                check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
+                raise
+            check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
+
+    def _check_only_grown(self, descriptor: Descriptor, version: FileIdentity) -> None:
+        key = f"grown {self.spec.path}"
+        if descriptor.kept.get(key) == version:
+            return
+        with self.file.safe_file(descriptor) as file, file.open(self.spec.path) as dataset:
+            now = describe_dataset(dataset, object_address(dataset))
+        check_only_grown(self.spec, now, self.file.identity, version)
+        descriptor.kept[key] = version
+
+    def _index(
+        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, region: Region, touched: int
+    ) -> ChunkIndex:
+        kept = descriptor.kept.setdefault(self.spec.path, _KeptIndex())
+        assert isinstance(kept, _KeptIndex)
+        with kept.lock:
+            if kept.version != version:
+                kept.forget(version)
+            whole = math.prod(storage.grid)
+            if kept.whole is None and (whole <= SMALL_GRID or kept.located > whole // _SHARE_BEFORE_WHOLE):
+                kept.whole = read_index(descriptor.fd, storage)
+            kept.located += touched
+            index = kept.whole if kept.whole is not None else read_index(descriptor.fd, storage, region)
+            if not kept.checked:
+                self._self_check(descriptor, storage, index)
+                kept.checked = True
+            return index
+
+    def _self_check(self, descriptor: Descriptor, storage: ChunkStorage, index: ChunkIndex) -> None:
+        """Compare one chunk with what HDF5 says of it, once for each file; raise UnsupportedIndex if they differ."""
+        if descriptor.kept.get("checked"):
+            return
+        stored = np.flatnonzero(index.address != MISSING)
+        if not len(stored):
+            return
+        where = np.unravel_index(stored[-1], index.address.shape)
+        corner = [
+            (int(at) + first) * chunk
+            for at, first, chunk in zip(where, index.origin, storage.chunkshape or (), strict=False)
+        ]
+        ours = (int(index.address[where]), int(index.size[where]), int(index.filter_mask[where]))
+        try:
+            with self.file.safe_file(descriptor) as file, file.open(self.spec.path) as dataset:
+                theirs = chunk_info(dataset, corner)
+        except BlockingIOError:  # somebody writes to the file; the next read will check
+            return
+        if ours != theirs:
+            raise UnsupportedIndex(f"its chunk index, read without HDF5, says {ours} of a chunk and HDF5 {theirs}")
+        descriptor.kept["checked"] = True
+
+    # -- through HDF5 -----------------------------------------------------------------------------------------------
+
     def _read(self, key: _BasicKey) -> np.ndarray:
-        """The selected elements, through HDF5 and under its lock."""
+        """The selected elements as stored, through HDF5 and under its lock."""
         spec, rank = self.spec, len(self.spec.info.shape or ())
         ranges = [_range(index, size) for index, size in zip(key[:rank], self.shape, strict=False)]
         with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
-            before = FileIdentity.of(descriptor)
+            before = FileIdentity.of(descriptor.fd)
             try:
                 with file.open(spec.path) as dataset:
                     if not before.same_version(self.file.identity):
-                        check_only_grown(
-                            spec, describe_dataset(dataset, object_address(dataset)), self.file.identity, before
-                        )
+                        now = describe_dataset(dataset, object_address(dataset))
+                        check_only_grown(spec, now, self.file.identity, before)
                     stored = read_hyperslab(
                         dataset,
                         spec.info,
@@ -60,10 +234,67 @@ class PyTablesArray(BackendArray):
                         [chosen.step for chosen in ranges],
                     )
             except HDF5Error as error:
-                raise OSError(f"{spec.file}:{spec.path}: cannot be read: {error}") from None
-            check_unchanged_since(before, FileIdentity.of(descriptor), spec)
+                raise OSError(f"{self._label()}: cannot be read: {error}") from None
+            check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
         dropped = tuple(0 if not isinstance(index, slice) else slice(None) for index in key[:rank])
-        return converted(stored[(*dropped, *key[rank:], ...)], spec)  # the ellipsis keeps it an array
+        selected: np.ndarray = stored[(*dropped, *key[rank:], ...)]  # the ellipsis keeps it an array
+        return selected
+
+
+@dataclass
+class _KeptIndex:
+    """What is known of one leaf's chunks, as long as the descriptor is open and the file does not change."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    version: FileIdentity | None = None
+    whole: ChunkIndex | None = None
+    located: int = 0
+    """How many chunks were located in parts."""
+    checked: bool = False
+
+    def forget(self, version: FileIdentity) -> None:
+        self.version, self.whole, self.located, self.checked = version, None, 0, False
+
+
+def len_touched(storage: ChunkStorage, selection: Selection) -> int:
+    """How many chunks a selection touches."""
+    return math.prod(len(along) for along in touched_chunks(storage, selection))
+
+
+def _selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:
+    lengths = []
+    for index, size in zip(key, shape, strict=True):
+        if isinstance(index, slice):
+            lengths.append(len(range(size)[index]))
+        elif isinstance(index, np.ndarray):
+            lengths.append(len(index))
+    return tuple(lengths)
+
+
+def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np.ndarray] | None:
+    """Index arrays of the result's shape, one for each dimension; None if there would be too many of them.
+
+    Dimensions that share arrays come first in the result, sliced ones follow (xarray's rule).
+    """
+    arrays = [index for index in key.tuple if isinstance(index, np.ndarray)]
+    sliced = [range(size)[index] for index, size in zip(key.tuple, shape, strict=True) if isinstance(index, slice)]
+    if not arrays:
+        return None
+    points = np.broadcast_shapes(*(array.shape for array in arrays))
+    result = (*points, *map(len, sliced))
+    if math.prod(result) > _MAX_POINT_DIMENSIONS:
+        return None
+    found, axis = [], len(points)
+    for index, size in zip(key.tuple, shape, strict=True):
+        if isinstance(index, slice):
+            chosen = range(size)[index]
+            along = np.arange(chosen.start, chosen.stop, chosen.step)
+            along = along.reshape([-1 if number == axis else 1 for number in range(len(result))])
+            axis += 1
+        else:
+            along = np.asarray(index).reshape(np.shape(index) + (1,) * len(sliced))
+        found.append(np.broadcast_to(along, result))
+    return found
 
 
 def _with_plain_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:

@@ -41,6 +41,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     allow_pickle
         Unpickle for real the attributes that the restricted decoder refuses. That runs code from the file: only for
         files that you trust. Without it they are shown as opaque bytes, with a warning.
+    threads
+        How many threads may decode chunks for one read: None as many as there are CPUs, 1 none but the caller's.
     drop_variables
         Names of nodes to leave out; they are not even looked at.
 
@@ -54,7 +56,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     supports_groups = True
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
-        "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle",
+        "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle", "threads",
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -87,6 +89,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         phony_dims: str = "size",
         external_links: str = "near",
         allow_pickle: bool = False,
+        threads: int | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
         from .store import PyTablesDataStore, read_options  # imports tables
@@ -98,7 +101,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             allow_pickle=allow_pickle,
             drop_variables=drop_variables,
         )
-        store = PyTablesDataStore.open(filename_or_obj, group=group, options=options)
+        store = PyTablesDataStore.open(filename_or_obj, group=group, options=options, threads=threads)
         return _decoded(
             store,
             mask_and_scale=mask_and_scale,
@@ -126,6 +129,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         phony_dims: str = "size",
         external_links: str = "near",
         allow_pickle: bool = False,
+        threads: int | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
         from .store import PyTablesDataStore, read_options  # imports tables
@@ -137,7 +141,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             allow_pickle=allow_pickle,
             drop_variables=drop_variables,
         )
-        stores = PyTablesDataStore.open_tree(filename_or_obj, group=group, options=options)
+        stores = PyTablesDataStore.open_tree(filename_or_obj, group=group, options=options, threads=threads)
         return {
             path: _decoded(
                 store,

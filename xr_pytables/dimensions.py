@@ -194,6 +194,8 @@ def _recorded(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[str]]:
     names: list[str | None] = [None] * len(leaf.shape)
     problems = []
     for convention in CONVENTIONS:
+        if None not in names:
+            break
         said = convention(leaf, scales)
         if said is None:
             continue

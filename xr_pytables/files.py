@@ -130,8 +130,8 @@ def checked_group(group: object) -> str:
     return "/" + group.strip("/")
 
 
-class _Descriptor:
-    """A read-only file descriptor that closes as file objects do."""
+class Descriptor:
+    """A read-only file descriptor that closes as file objects do, and what readers keep as long as it is open."""
 
     def __init__(self, path: str, expected: FileIdentity, *, mode: str) -> None:
         assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
@@ -139,6 +139,8 @@ class _Descriptor:
         if not FileIdentity.of(self.fd).same_file(expected):
             os.close(self.fd)
             raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+        self.kept: dict[str, object] = {}
+        """By path of a node. Readers in several threads use `dict.setdefault`, which is atomic."""
 
     def close(self) -> None:
         os.close(self.fd)
@@ -154,28 +156,28 @@ class OpenedFile:
     def __init__(self, path: str, identity: FileIdentity) -> None:
         self.path = path
         self.identity = identity
-        self._descriptors = CachingFileManager(_Descriptor, path, identity, mode="r")
+        self._descriptors = CachingFileManager(Descriptor, path, identity, mode="r")
 
     def __repr__(self) -> str:
         return f"OpenedFile({self.path!r}, {self.identity!r})"
 
     @contextmanager
-    def descriptor(self) -> Iterator[int]:
+    def descriptor(self) -> Iterator[Descriptor]:
         """A descriptor of the very file that was opened, not closed while the block runs.
 
         Raises FileChangedError if another file has the path and this process has no descriptor of the old one.
         """
         with self._descriptors.acquire_context() as descriptor:
-            yield descriptor.fd
+            yield descriptor
 
     def close(self) -> None:
         """Give the descriptor back. A later read opens it again."""
         self._descriptors.close()
 
     @contextmanager
-    def safe_file(self, descriptor: int) -> Iterator[SafeFile]:
+    def safe_file(self, descriptor: Descriptor) -> Iterator[SafeFile]:
         """The file behind `descriptor`, opened by HDF5 for the length of the block. Holds the lock meanwhile."""
-        with hdf5_lock(), SafeFile(self.path, alias=self._alias(descriptor)) as file:
+        with hdf5_lock(), SafeFile(self.path, alias=self._alias(descriptor.fd)) as file:
             yield file
 
     def _alias(self, descriptor: int) -> str | None:

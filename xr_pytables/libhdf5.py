@@ -125,6 +125,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Awrite": (c_int, (_hid, _hid, c_void_p)),
     "H5Dclose": (c_int, (_hid,)),
     "H5Dcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid, _hid)),
+    "H5Dget_chunk_info_by_coord": (c_int, (_hid, c_void_p, c_void_p, c_void_p, c_void_p)),
     "H5Dget_create_plist": (_hid, (_hid,)),
     "H5Dget_offset": (c_uint64, (_hid,)),
     "H5Dget_space": (_hid, (_hid,)),
@@ -405,10 +406,24 @@ def name_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
+    """Address (bytes from the start of the file), stored bytes and filter mask of the chunk at `corner` (elements).
+
+    HDF5 searches from the first chunk on: for checks, not for loops.
+    """
+    mask, address, size = c_uint32(), c_uint64(), c_uint64()
+    call(
+        "H5Dget_chunk_info_by_coord", dataset, sizes(corner), ctypes.byref(mask), ctypes.byref(address),
+        ctypes.byref(size),
+    )  # fmt: skip
+    return address.value, size.value, mask.value
+
+
 def attribute_names(identifier: int) -> list[str] | None:
     """Names of an object's attributes in one call, through PyTables' own loop in C; None where that does not serve.
 
-    It does not for names that are not UTF-8, nor if PyTables renames what is private to it.
+    It does not for names that are not UTF-8, nor if PyTables renames what is private to it. It crashes if HDF5 cannot
+    list them: have HDF5 find one of them first, which decodes all.
     """
     try:
         names: list[str] = _LISTER._g_list_attr(SimpleNamespace(_v_objectid=identifier))

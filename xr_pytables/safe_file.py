@@ -353,9 +353,13 @@ def read_attributes(node: int) -> dict[str, RawAttribute]:
 
     Written flat: a file of many arrays has thousands of attributes, and most of the time to open it goes here.
     """
+    count = call("H5Aget_num_attrs", node)
+    if not count:
+        return {}
+    first = _attribute_name(node, 0)  # raises HDF5Error for a damaged header, where PyTables' loop in C crashes
     names = h5.attribute_names(node)
     if names is None:
-        names = [_attribute_name(node, number) for number in range(call("H5Aget_num_attrs", node))]
+        names = [first, *(_attribute_name(node, number) for number in range(1, count))]
     not_needed = _LONG_AND_UNUSED | ({"_Netcdf4Coordinates"} if "DIMENSION_LIST" in names else set())
     found = {}
     for name in names:

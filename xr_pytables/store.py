@@ -17,6 +17,7 @@ from xarray.core import indexing
 from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
+from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
 from .safe_file import SafeFile
 
@@ -47,18 +48,30 @@ def read_options(
     return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped))
 
 
+def checked_threads(threads: object) -> int | None:
+    """A bound for the number of threads of one read. Raises ValueError for anything but None and positive integers."""
+    if threads is None:
+        return None
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"threads must be a positive integer or None, not {threads!r}")
+    return threads
+
+
 class PyTablesDataStore(AbstractDataStore):
     """One group of one file, described but not read."""
 
-    __slots__ = ("_files", "_spec")
+    __slots__ = ("_files", "_spec", "_threads")
 
-    def __init__(self, spec: GroupSpec, files: Mapping[str, OpenedFile]) -> None:
+    def __init__(self, spec: GroupSpec, files: Mapping[str, OpenedFile], threads: int | None = None) -> None:
         self._spec = spec
         self._files = files
+        self._threads = threads
 
     @classmethod
-    def open(cls, path: object, *, group: object, options: ReadOptions) -> PyTablesDataStore:
-        """The group (or the array) at `group`.
+    def open(
+        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+    ) -> PyTablesDataStore:
+        """The group (or the array) at `group`, to be read with at most `threads` threads.
 
         Raises OSError for a missing or broken file or group, ValueError for arguments that do not fit it.
         """
@@ -70,23 +83,25 @@ class PyTablesDataStore(AbstractDataStore):
         ((_, spec),), files = _described(path, options, describe)
         _check_dims_used(options, [spec])
         _warn([spec], alone=True)
-        return cls(spec, files)
+        return cls(spec, files, checked_threads(threads))
 
     @classmethod
-    def open_tree(cls, path: object, *, group: object, options: ReadOptions) -> dict[str, PyTablesDataStore]:
+    def open_tree(
+        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+    ) -> dict[str, PyTablesDataStore]:
         """The group at `group` and all below it, by path relative to it ("/" for itself)."""
         where = checked_group(group)
         specs, files = _described(path, options, lambda reader: list(reader.tree(where)))
         _check_dims_used(options, [spec for _, spec in specs])
         _warn([spec for _, spec in specs], alone=False)
-        return {relative: cls(spec, files) for relative, spec in specs}
+        return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
 
     def get_variables(self) -> dict[str, Variable]:
         """Lazy variables by name."""
         return {spec.name: self._variable(spec) for spec in self._spec.variables}
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec))
+        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec, threads=self._threads))
         return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
@@ -121,14 +136,17 @@ def _described(
         with hdf5_lock():
             before = FileIdentity.of(absolute)
             with SafeFile(absolute) as file, NodeReader(file, options) as reader:
-                result = describe(reader)
+                try:
+                    result = describe(reader)
+                except HDF5Error as error:
+                    raise OSError(f"{absolute}: a damaged HDF5 file: {error}") from None
                 identities = {name: FileIdentity.of(name) for name in reader.file_paths()}
         identities[absolute] = before
         files = {name: OpenedFile(name, identity) for name, identity in identities.items()}
         try:
             for file_to_pin in files.values():
                 with file_to_pin.descriptor() as descriptor:
-                    now = FileIdentity.of(descriptor)
+                    now = FileIdentity.of(descriptor.fd)
                 if not now.same_version(file_to_pin.identity):
                     raise FileChangedError(f"{file_to_pin.path}: the file changes while it is opened")
         except FileChangedError:

@@ -1,0 +1,797 @@
+"""Reading selections of a dataset past HDF5: pread, decode and place, in several threads at once.
+
+Takes a file descriptor, a `ChunkStorage` and a `ChunkIndex`; knows integers and buffers, no PyTables node, no lock and
+no HDF5 call. The lazy arrays call it. Three layers: what a read has to fetch (`read_into`, `read_points`,
+`read_contiguous`), how one chunk is decoded and placed (`_Decoder`), and who does it (`_run`: the calling thread,
+helped by one pool for the whole process).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import codecs, libblosc2
+from .chunk_index import (
+    MISSING,
+    AxisPlan,
+    ChunkError,
+    ChunkIndex,
+    ChunkStorage,
+    Selection,
+    plan_selection,
+    read_at,
+    run_starts,
+)
+from .codecs import Workspace
+from .filters import BLOSC, BLOSC2, FLETCHER32
+from .libblosc2 import Box, Bytes
+
+Piece = slice | NDArray[np.int64]
+"""Elements along one dimension: a slice with a positive step, or ascending positions."""
+
+_BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
+_GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
+_SLAB: Final = 1 << 18  # bytes of raw data read into scratch at once: stays in the cache until it is copied
+_PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once
+_SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than another system call
+_MAX_EXPANSION: Final = 16  # no filter stores more than this many times the size of a chunk (and 64 KiB)
+
+_T = TypeVar("_T")
+
+
+def read_into(
+    fd: int,
+    storage: ChunkStorage,
+    index: ChunkIndex,
+    selection: Selection,
+    out: NDArray[Any],
+    *,
+    threads: int | None = None,
+    label: str = "",
+) -> None:
+    """Fill `out` with the selected elements of a chunked dataset, reading each touched chunk once.
+
+    `out` has the shape of the selection (as NumPy's outer indexing gives it) and the dtype `storage.dtype` in native
+    byte order; it may be strided. Missing chunks give the fill value. `index` has to cover the touched chunks.
+
+    At most `threads` threads work on it (None: one per usable CPU; 1: only the caller), the caller being one of them.
+    Holds no lock; safe from several threads as long as each has its own `out`. Needs memory for two decoded chunks per
+    thread. Raises ChunkError, naming `label` and the chunk, for bytes that are not a sound chunk; `out` is then partly
+    filled.
+    """
+    plans = plan_selection(storage, selection)
+    full = _all_dimensions(out, selection, plans)
+    if not out.size:
+        return
+    along = [plan.chunks for plan in plans[: storage.rank]]
+    found = index.at(np.ix_(*along))
+    grid = found.address.shape
+    chunks = _Chunks.stored(found, fd, storage, label)
+    if len(chunks.address) < found.address.size:
+        full[...] = _fill_of(storage, plans)
+    places = _with_pieces(plans)
+    decoder = _Decoder(storage)
+
+    def place(number: int, source: _Source, workspace: Workspace) -> None:
+        where = np.unravel_index(number, grid)
+        inside, outside = places([int(i) for i in where])
+        target = full[outside] if _all_slices(outside) else None
+        if target is not None:
+            source.into(inside, target, workspace)
+            return
+        scattered = np.empty([_count(piece) for piece in inside], full.dtype)
+        source.into(inside, scattered, workspace)
+        full[np.ix_(*(_positions(piece) for piece in outside))] = scattered
+
+    def name(number: int) -> str:
+        where = np.unravel_index(number, grid)
+        corner = (int(a[i]) * c for a, i, c in zip(along, where, storage.chunkshape or (), strict=False))
+        return f"{label + ': ' if label else ''}chunk at {tuple(corner)}"
+
+    _read_chunks(fd, chunks, decoder, place, name, threads)
+
+
+def read_points(
+    fd: int,
+    storage: ChunkStorage,
+    index: ChunkIndex,
+    points: Sequence[NDArray[np.integer[Any]]],
+    out: NDArray[Any],
+    *,
+    threads: int | None = None,
+    label: str = "",
+) -> None:
+    """Fill `out` with the elements at `points`: arrays of equal length, one per dimension (pointwise indexing).
+
+    `out` is 1-D, one element per point. Points may repeat and come in any order; each touched chunk is read once.
+    Otherwise as `read_into`. Raises IndexError for a point outside.
+    """
+    if len(points) != len(storage.shape) or storage.chunkshape is None:
+        raise IndexError(f"{len(points)} point arrays for {len(storage.shape)} dimensions of a chunked dataset")
+    elements = [_wrapped(p, n) for p, n in zip(points, storage.shape, strict=True)]
+    if out.shape != elements[0].shape:
+        raise ValueError(f"the output has shape {out.shape}, the points {elements[0].shape}")
+    if not out.size:
+        return
+    rank = storage.rank
+    coordinates = tuple(e // c for e, c in zip(elements[:rank], storage.chunkshape, strict=False))
+    number = np.ravel_multi_index(coordinates, storage.grid)
+    order = np.argsort(number, kind="stable")
+    starts = run_starts(number[order])
+    bounds = [*starts.tolist(), len(order)]
+    touched = tuple(c[order[starts]] for c in coordinates)
+    found = index.at(touched)
+    chunks = _Chunks.stored(found, fd, storage, label)
+    if len(chunks.address) < found.address.size:
+        out[...] = _fill_at(storage, elements)
+    chunkshape = storage.chunkshape
+    local = [e % c for e, c in zip(elements, chunkshape, strict=True)]
+
+    def place(i: int, source: _Source, workspace: Workspace) -> None:
+        mine = order[bounds[i] : bounds[i + 1]]
+        inside = [axis[mine] for axis in local]
+        box = tuple((int(axis.min()), int(axis.max()) + 1) for axis in inside)
+        block = source.fetch(box, workspace)
+        out[mine] = block[tuple(axis - start for axis, (start, _) in zip(inside, box, strict=True))]
+
+    def name(i: int) -> str:
+        corner = tuple(int(axis[i]) * c for axis, c in zip(touched, chunkshape, strict=False))
+        return f"{label + ': ' if label else ''}chunk at {corner}"
+
+    _read_chunks(fd, chunks, _Decoder(storage), place, name, threads)
+
+
+def read_contiguous(
+    fd: int,
+    storage: ChunkStorage,
+    selection: Selection,
+    out: NDArray[Any],
+    *,
+    threads: int | None = None,
+    label: str = "",
+) -> None:
+    """Fill `out` with the selected elements of a contiguous dataset, reading little more than them.
+
+    Arguments as for `read_into`. A dataset without allocated bytes gives the fill value. Raises ChunkError if the file
+    is too short for the dataset.
+    """
+    plans = plan_selection(storage, selection)
+    full = _all_dimensions(out, selection, plans)
+    if not out.size:
+        return
+    if storage.offset is None:
+        full[...] = _fill_of(storage, plans)
+        return
+    nbytes, size = storage.dtype.itemsize * math.prod(storage.shape), os.fstat(fd).st_size
+    if storage.offset + nbytes > size:
+        raise ChunkError(
+            f"{label + ': ' if label else ''}{nbytes} bytes of data at {storage.offset} lie beyond the end of the file "
+            f"({size} bytes)"
+        )
+    pieces = [plan.piece(0) for plan in plans]
+    inside, outside = [piece for piece, _ in pieces], [piece for _, piece in pieces]
+    target = full if _all_slices(outside) else np.empty(full.shape, full.dtype)
+    dense = _Dense(fd, storage.offset, storage.dtype, storage.shape, label)
+    dense.read(inside, target, threads=threads)
+    if target is not full:
+        full[np.ix_(*(_positions(piece) for piece in outside))] = target
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# selections
+
+
+def _all_dimensions(out: NDArray[Any], selection: Selection, plans: list[AxisPlan]) -> NDArray[Any]:
+    """`out` with a dimension of length 1 for each that an integer of the selection dropped (a view)."""
+    kept: list[Any] = [slice(None) if isinstance(one, slice) or np.ndim(one) else None for one in selection]
+    full = out[(*kept, ...)] if None in kept else out
+    expected = tuple(plan.length for plan in plans)
+    if full.shape != expected:
+        raise ValueError(f"the output has shape {out.shape}; the selection (integers count 1) has {expected}")
+    return full
+
+
+def _with_pieces(
+    plans: list[AxisPlan],
+) -> Callable[[list[int]], tuple[tuple[Piece, ...], tuple[Piece, ...]]]:
+    """A function from the position of a touched chunk to its (elements inside, places in the output)."""
+    beyond = [0] * len(plans)  # dimensions of the atom are not in the grid: one chunk
+
+    def pieces(where: list[int]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+        both = [plan.piece(i) for plan, i in zip(plans, where + beyond[len(where) :], strict=True)]
+        return tuple(piece for piece, _ in both), tuple(piece for _, piece in both)
+
+    return pieces
+
+
+def _wrapped(points: NDArray[np.integer[Any]], length: int) -> NDArray[np.int64]:
+    wrapped = points.astype(np.int64)
+    wrapped[wrapped < 0] += length
+    if len(wrapped) and not (wrapped.min() >= 0 and wrapped.max() < length):
+        raise IndexError(f"a point lies outside of {length} elements")
+    return wrapped
+
+
+def _fill_of(storage: ChunkStorage, plans: list[AxisPlan]) -> NDArray[Any]:
+    """The fill value, broadcasting against a selection: of the atom's numbers those that are selected."""
+    fill = storage.fill_values()
+    if not fill.ndim:
+        return fill
+    pieces = [plan.piece(0) for plan in plans[storage.rank :]]
+    selected = np.empty([plan.length for plan in plans[storage.rank :]], fill.dtype)
+    selected[np.ix_(*(_positions(outside) for _, outside in pieces))] = _take(
+        fill, [inside for inside, _ in pieces], [0] * len(pieces)
+    )
+    return selected
+
+
+def _fill_at(storage: ChunkStorage, points: list[NDArray[np.int64]]) -> NDArray[Any]:
+    fill = storage.fill_values()
+    return fill[tuple(points[storage.rank :])] if fill.ndim else fill
+
+
+def _all_slices(pieces: Sequence[Piece]) -> bool:
+    return all(isinstance(piece, slice) for piece in pieces)
+
+
+def _count(piece: Piece) -> int:
+    return len(range(piece.start, piece.stop, piece.step or 1)) if isinstance(piece, slice) else len(piece)
+
+
+def _positions(piece: Piece) -> NDArray[np.int64]:
+    return np.arange(piece.start, piece.stop, piece.step or 1) if isinstance(piece, slice) else piece
+
+
+def _extent(piece: Piece) -> tuple[int, int]:
+    """(start, stop) of what a piece reaches over."""
+    return (piece.start, piece.stop) if isinstance(piece, slice) else (int(piece[0]), int(piece[-1]) + 1)
+
+
+def _is_box(pieces: Sequence[Piece]) -> bool:
+    return all(isinstance(piece, slice) and (piece.step or 1) == 1 for piece in pieces)
+
+
+def _take(block: NDArray[Any], pieces: Sequence[Piece], corner: Sequence[int]) -> NDArray[Any]:
+    """The outer product of the pieces out of a block whose first element is at `corner`."""
+    for axis, (piece, start) in enumerate(zip(pieces, corner, strict=True)):
+        if isinstance(piece, slice):
+            moved: Piece = slice(piece.start - start, piece.stop - start, piece.step)
+        else:
+            moved = piece - start
+        block = block[(slice(None),) * axis + (moved,)]
+    return block
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# one chunk
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunks:
+    """The stored chunks of a read, in the order of their addresses; `number` is the place in the touched grid."""
+
+    number: NDArray[np.int64]
+    address: NDArray[np.int64]
+    size: NDArray[np.int64]
+    mask: NDArray[np.uint32]
+
+    @classmethod
+    def stored(cls, found: ChunkIndex, fd: int, storage: ChunkStorage, label: str) -> _Chunks:
+        """Leave out the missing ones. Raises ChunkError for a chunk beyond the file or of an absurd size."""
+        address = found.address.reshape(-1)
+        number = np.flatnonzero(address != MISSING)
+        number = number[np.argsort(address[number], kind="stable")]
+        address, size = address[number], found.size.reshape(-1)[number].astype(np.uint64)
+        end = os.fstat(fd).st_size
+        bad = (address > end) | (size > np.uint64(end) - np.minimum(address, np.uint64(end)))
+        bad |= size > _MAX_EXPANSION * storage.chunk_nbytes + 65536
+        if bad.any():
+            first = int(np.flatnonzero(bad)[0])
+            raise ChunkError(
+                f"{label + ': ' if label else ''}the index has a chunk of {size[first]} bytes at {address[first]}, "
+                f"in a file of {end} bytes and for chunks of {storage.chunk_nbytes} bytes"
+            )
+        return cls(number, address.astype(np.int64), size.astype(np.int64), found.filter_mask.reshape(-1)[number])
+
+    def batches(self, limit: int, alone: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """(begin, end) of chunks to read in one go: side by side in the file, near `limit` bytes together."""
+        stop = self.address + self.size
+        gap = self.address[1:] - stop[:-1]
+        breaks = (gap < 0) | (gap > _GAP) | alone[1:] | alone[:-1]
+        begins = np.flatnonzero(np.concatenate([[True], breaks]))
+        return _cut(self.address, begins, limit)
+
+
+def _cut(places: NDArray[np.int64], begins: NDArray[np.intp], limit: int) -> list[tuple[int, int]]:
+    """(begin, end) of groups: runs that begin at `begins`, cut again wherever a place is another `limit` further on."""
+    lengths = np.diff(np.append(begins, len(places)))
+    part = (places - np.repeat(places[begins], lengths)) // limit
+    part += np.repeat(begins, lengths) * (int(part.max()) + 1)  # another run, another part
+    return list(itertools.pairwise([*run_starts(part).tolist(), len(places)]))
+
+
+class _Decoder:
+    """What the chunks of one dataset have in common. Made for each read, used by all its threads."""
+
+    def __init__(self, storage: ChunkStorage) -> None:
+        assert storage.chunkshape is not None
+        self.dtype = storage.dtype
+        self.chunkshape = storage.chunkshape
+        self.nbytes = storage.chunk_nbytes
+        self.pipeline = storage.pipeline
+        filters = storage.pipeline.filters
+        self.all_skipped = (1 << len(filters)) - 1
+        # a Blosc buffer behind nothing but checksums can be decoded in part
+        self.blosc = filters[0].id if filters and filters[0].id in (BLOSC, BLOSC2) else 0
+        if any(step.id != FLETCHER32 for step in filters[1:]) or libblosc2.library() is None:
+            self.blosc = 0
+
+    def into(
+        self, raw: Bytes, mask: int, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace, keep: Bytes
+    ) -> None:
+        """Decode a chunk and put the selected elements into `target`, which has their shape."""
+        box = tuple(_extent(piece) for piece in inside)
+        whole = target.size * self.dtype.itemsize == self.nbytes and _is_box(inside)
+        if whole and target.flags.c_contiguous and _is_swapped(self.dtype, target.dtype) is not None:
+            flat = target.reshape(-1).view(np.uint8)
+            codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, flat, workspace=workspace, keep=(keep,))
+            if _is_swapped(self.dtype, target.dtype):
+                target.byteswap(inplace=True)
+            return
+        frame = self._frame(raw, mask)
+        if frame is not None and _is_box(inside):
+            self._blocks(frame, box, target)
+            return
+        block = self.fetch(raw, mask, box, workspace, keep)
+        target[...] = _take(block, inside, [start for start, _ in box])
+
+    def fetch(self, raw: Bytes, mask: int, box: Box, workspace: Workspace, keep: Bytes) -> NDArray[Any]:
+        """The elements of a box of a chunk, as stored; valid until the workspace is used again."""
+        frame = self._frame(raw, mask)
+        if frame is not None:
+            block = np.empty([stop - start for start, stop in box], self.dtype)
+            self._blocks(frame, box, block)
+            return block
+        start, shape = _rows(box, self.chunkshape)
+        size = math.prod(shape) * self.dtype.itemsize
+        if self.blosc and not mask & 1 and 2 * size <= self.nbytes:
+            data = self._part(raw, mask, start * self.dtype.itemsize, size, workspace, keep)
+        else:
+            data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
+            data = data[start * self.dtype.itemsize :][:size]
+        rows = data.view(self.dtype).reshape(shape)
+        return rows[tuple(_within(b, n, c) for b, n, c in zip(box, shape, self.chunkshape, strict=True))]
+
+    def _stored(self, raw: Bytes, mask: int) -> Bytes:
+        """The bytes under the checksums, which are verified."""
+        for i in reversed(range(1, len(self.pipeline.filters))):
+            if not mask >> i & 1:
+                raw = codecs.verified(raw)
+        return raw
+
+    def _frame(self, raw: Bytes, mask: int) -> libblosc2.Frame | None:
+        """The b2nd frame of which blocks can be decoded one by one; None if the chunk is not stored so."""
+        if self.blosc != BLOSC2 or mask & 1:
+            return None
+        try:
+            frame = libblosc2.Frame.of(self._stored(raw, mask))
+        except ValueError as error:
+            raise ChunkError(f"blosc2: {error}") from error
+        return frame if frame.shape == self.chunkshape and frame.chunk is not None else None
+
+    def _blocks(self, frame: libblosc2.Frame, box: Box, target: NDArray[Any]) -> None:
+        try:
+            libblosc2.read_blocks(frame, self.dtype, box, target)
+        except ValueError as error:
+            raise ChunkError(f"blosc2: {error}") from error
+
+    def _part(self, raw: Bytes, mask: int, start: int, size: int, workspace: Workspace, keep: Bytes) -> Bytes:
+        """Bytes `start` to `start + size` of a chunk in a Blosc 1 buffer or a Blosc2 frame without shape."""
+        stored = self._stored(raw, mask)
+        try:
+            chunk: Bytes | None = stored
+            if self.blosc == BLOSC2:
+                chunk = libblosc2.Frame.of(stored).chunk
+            header = libblosc2.BufferHeader.of(chunk) if chunk is not None else None
+            if chunk is None or header is None or not header.typesize or (start | size) % header.typesize:
+                data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
+                return data[start : start + size]
+            if header.nbytes != self.nbytes or header.stored > chunk.size:
+                raise ValueError(f"the header tells of {header.nbytes} bytes, expected {self.nbytes}")
+            out = workspace.take(size, raw, keep)
+            libblosc2.decompress_part(chunk, header, start, out)
+        except ValueError as error:
+            raise ChunkError(f"blosc: {error}") from error
+        return out
+
+
+def _rows(box: Box, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The smallest stretch of a C-ordered array that holds a box: (first element, shape of the stretch).
+
+    Dimensions in which the box has one element are passed; the next one is cut, those behind it are whole.
+    """
+    start, stride = 0, math.prod(shape)
+    for axis, ((low, high), length) in enumerate(zip(box, shape, strict=True)):
+        stride //= length
+        start += low * stride
+        if high - low > 1:
+            return start, (1,) * axis + (high - low, *shape[axis + 1 :])
+    return start, (1,) * len(shape)
+
+
+def _within(bounds: tuple[int, int], rows: int, length: int) -> slice:
+    """Where a box lies along a dimension of its stretch: all of a cut dimension, its own place in a whole one."""
+    start, stop = bounds
+    return slice(start, stop) if rows == length else slice(0, rows)
+
+
+def _is_swapped(stored: np.dtype[Any], target: np.dtype[Any]) -> bool | None:
+    """Whether stored bytes become `target` by swapping their order (False: they are alike; None: neither)."""
+    if stored == target:
+        return False
+    if stored.kind in "iufc" and stored.newbyteorder("=") == target:
+        return True
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# raw data: contiguous datasets, and chunks without filters
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """An array of C order that lies in the file as it is, at `offset`."""
+
+    fd: int
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    label: str
+
+    def read(
+        self,
+        inside: Sequence[Piece],
+        target: NDArray[Any],
+        *,
+        workspace: Workspace | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Read the outer product of the pieces into `target`, which has its shape.
+
+        Long runs go straight into the target. Short ones that lie close together are read with the gaps between them,
+        short ones far apart are read one by one. With `workspace` the calling thread does it alone.
+        """
+        if not self.shape:
+            inside, target = [slice(0, 1)], target.reshape(1)
+            _Dense(self.fd, self.offset, self.dtype, (1,), self.label).read(
+                inside, target, workspace=workspace, threads=threads
+            )
+            return
+        outer, first, run = self._runs(inside)
+        far = outer == 0 or self._gap(inside, outer, run) > _SKIP
+        swapped = _is_swapped(self.dtype, target.dtype)
+        if swapped is None or not (run >= _SLAB or far):
+            self._read_slabs(inside, target, workspace, threads)
+        elif target.flags.c_contiguous:
+            self._read_runs(inside[:outer], first, run, target.reshape(-1).view(np.uint8), workspace, threads)
+            if swapped:
+                target.byteswap(inplace=True)
+        elif far and run < _SLAB:
+            whole = np.empty(target.shape, target.dtype)
+            self.read(inside, whole, workspace=workspace, threads=threads)
+            target[...] = whole
+        else:
+            self._read_slabs(inside, target, workspace, threads)
+
+    def _strides(self) -> list[int]:
+        strides = [self.dtype.itemsize]
+        for length in reversed(self.shape[1:]):
+            strides.append(strides[-1] * length)
+        return strides[::-1]
+
+    def _runs(self, inside: Sequence[Piece]) -> tuple[int, int, int]:
+        """The longest runs of wanted bytes: (number of outer dimensions, first byte within an outer step, bytes)."""
+        strides = self._strides()
+        axis = len(self.shape)
+        while axis and _is_box(inside[axis - 1 : axis]):
+            axis -= 1
+            start, stop = _extent(inside[axis])
+            if (start, stop) != (0, self.shape[axis]):
+                return axis, start * strides[axis], (stop - start) * strides[axis]
+        return axis, 0, strides[axis - 1] if axis else strides[0] * self.shape[0]
+
+    def _gap(self, inside: Sequence[Piece], outer: int, run: int) -> int:
+        """Bytes from the end of one run to the next of the innermost outer dimension."""
+        piece = inside[outer - 1]
+        step = piece.step or 1 if isinstance(piece, slice) else int(np.diff(piece).max(initial=1))
+        return step * self._strides()[outer - 1] - run
+
+    def _read_runs(
+        self,
+        outer: Sequence[Piece],
+        first: int,
+        run: int,
+        target: Bytes,
+        workspace: Workspace | None,
+        threads: int | None,
+    ) -> None:
+        def pieces() -> Iterator[tuple[int, int, int]]:
+            place = 0
+            for offset in self._offsets(outer):
+                for begin in range(0, run, _PIECE):
+                    size = min(_PIECE, run - begin)
+                    yield offset + first + begin, place, size
+                    place += size
+
+        def read(piece: tuple[int, int, int], workspace: Workspace) -> None:
+            offset, place, size = piece
+            self._fill(offset, target[place : place + size])
+
+        _run(pieces(), read, 1 if run < _SLAB else threads, count=-(-target.size // _PIECE), workspace=workspace)
+
+    def _offsets(self, outer: Sequence[Piece]) -> Iterator[int]:
+        """Where each combination of the outer positions begins in the file."""
+        if not outer:
+            yield self.offset
+            return
+        strides = self._strides()
+        last = _positions(outer[-1]) * strides[len(outer) - 1] + self.offset
+        for where in itertools.product(*(_positions(piece).tolist() for piece in outer[:-1])):
+            start = sum(i * stride for i, stride in zip(where, strides, strict=False))
+            yield from (last + start).tolist()
+
+    def _read_slabs(
+        self, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace | None, threads: int | None
+    ) -> None:
+        axis, strides = self._slab_axis(inside), self._strides()
+        row, inner = strides[axis], self.shape[axis + 1 :]
+        batches = _row_batches(_positions(inside[axis]), row)
+
+        def slabs() -> Iterator[tuple[tuple[int, ...], int, int, int]]:
+            ranges = [range(_count(piece)) for piece in inside[:axis]]
+            for where, offset in zip(itertools.product(*ranges), self._offsets(inside[:axis]), strict=True):
+                for begin, end in batches:
+                    yield where, offset, begin, end
+
+        def read(slab: tuple[tuple[int, ...], int, int, int], own: Workspace) -> None:
+            where, offset, begin, end = slab
+            rows = _sub(inside[axis], begin, end)
+            low, high = _extent(rows)
+            data = own.take((high - low) * row, target)
+            self._fill(offset + low * row, data)
+            block = data.view(self.dtype).reshape(high - low, *inner)
+            wanted = _take(block, [rows, *inside[axis + 1 :]], [low] + [0] * len(inner))
+            place: tuple[int | slice, ...] = (*where, slice(begin, end))
+            target[place] = wanted
+
+        _run(slabs(), read, threads, count=len(batches) * math.prod(target.shape[:axis]), workspace=workspace)
+
+    def _slab_axis(self, inside: Sequence[Piece]) -> int:
+        """The outermost dimension whose rows are small enough, and wanted enough, to be read whole."""
+        strides, axis = self._strides(), len(self.shape) - 1
+        wanted = strides[axis]
+        while axis and strides[axis - 1] <= _SLAB:
+            start, stop = _extent(inside[axis])
+            wanted = strides[axis] * (stop - start)
+            if strides[axis - 1] - wanted > max(_SKIP, wanted):
+                break
+            axis -= 1
+        return axis
+
+    def _fill(self, offset: int, buffer: Bytes) -> None:
+        if read_at(self.fd, buffer, offset) != buffer.size:
+            raise ChunkError(f"{self.label + ': ' if self.label else ''}the file ends before {offset + buffer.size}")
+
+
+def _row_batches(rows: NDArray[np.int64], size: int) -> list[tuple[int, int]]:
+    """(begin, end) into ascending `rows` of `size` bytes each: together below a slab, without a large gap."""
+    limit = max(_SLAB // size, 1)
+    begins = np.flatnonzero(np.concatenate([[True], (np.diff(rows) - 1) * size > _SKIP]))
+    return _cut(rows, begins, limit)
+
+
+def _sub(piece: Piece, begin: int, end: int) -> Piece:
+    """Elements `begin` to `end` of a piece."""
+    if not isinstance(piece, slice):
+        return piece[begin:end]
+    step = piece.step or 1
+    return slice(piece.start + begin * step, piece.start + (end - 1) * step + 1, step)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# from batches of chunks to places
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """One chunk on its way: its bytes, or where they can be read."""
+
+    decoder: _Decoder
+    mask: int
+    raw: Bytes | None
+    keep: Bytes
+    """Bytes that scratch memory must not overwrite, as other chunks of the batch are in them."""
+    dense: _Dense | None = None
+
+    def into(self, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace) -> None:
+        if self.raw is not None:
+            self.decoder.into(self.raw, self.mask, inside, target, workspace, self.keep)
+        elif self.dense is not None:
+            self.dense.read(inside, target, workspace=workspace)
+
+    def fetch(self, box: Box, workspace: Workspace) -> NDArray[Any]:
+        if self.raw is not None:
+            return self.decoder.fetch(self.raw, self.mask, box, workspace, self.keep)
+        block = np.empty([stop - start for start, stop in box], self.decoder.dtype)
+        self.into([slice(*bounds) for bounds in box], block, workspace)
+        return block
+
+
+def _read_chunks(
+    fd: int,
+    chunks: _Chunks,
+    decoder: _Decoder,
+    place: Callable[[int, _Source, Workspace], None],
+    name: Callable[[int], str],
+    threads: int | None,
+) -> None:
+    """Read the chunks, several at once where they are small neighbours, and hand each to `place`."""
+    if not len(chunks.address):
+        return
+    raw_chunk = (chunks.mask & decoder.all_skipped) == decoder.all_skipped
+    alone = raw_chunk & (chunks.size > _SLAB // 4)
+    limit = min(_BATCH, max(int(chunks.size.sum()) // (4 * _usable_cpus()), 1))
+    batches = chunks.batches(limit, alone)
+    numbers, masks = chunks.number.tolist(), chunks.mask.tolist()
+    starts, sizes = chunks.address.tolist(), chunks.size.tolist()
+    nothing = np.empty(0, np.uint8)
+
+    def read(batch: tuple[int, int], workspace: Workspace) -> None:
+        begin, end = batch
+        try:
+            if alone[begin]:
+                _check_raw_size(sizes[begin], decoder)
+                dense = _Dense(fd, starts[begin], decoder.dtype, decoder.chunkshape, "")
+                place(numbers[begin], _Source(decoder, masks[begin], None, nothing, dense), workspace)
+                return
+            first = starts[begin]
+            stored = workspace.take(starts[end - 1] + sizes[end - 1] - first)
+            if read_at(fd, stored, first) != stored.size:
+                raise ChunkError(f"the file ends before {first + stored.size}")
+            keep = stored if end - begin > 1 else nothing
+            for i in range(begin, end):
+                begin = i  # for the message
+                raw = stored[starts[i] - first :][: sizes[i]]
+                place(numbers[i], _Source(decoder, masks[i], raw, keep), workspace)
+        except ChunkError as error:
+            raise ChunkError(f"{name(numbers[begin])}: {error}") from error
+
+    _run(iter(batches), read, threads, count=len(batches))
+
+
+def _check_raw_size(size: int, decoder: _Decoder) -> None:
+    if size != decoder.nbytes:
+        raise ChunkError(f"{size} bytes are stored without filters, expected {decoder.nbytes}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# threads
+
+
+class _Team:
+    """The helper threads of the process, and how many threads (callers included) are decoding right now."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.busy = 0
+        self.pool: ThreadPoolExecutor | None = None
+
+    def enter(self) -> None:
+        with self.lock:
+            self.busy += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.busy -= 1
+
+    def ask(self, count: int, work: Callable[[], None]) -> list[Future[None]]:
+        """Up to `count` helpers for `work`, as many as there are CPUs without work."""
+        with self.lock:
+            count = min(count, _usable_cpus() - self.busy - 1)  # the caller is about to begin
+            if count > 0 and self.pool is None:
+                self.pool = ThreadPoolExecutor(_usable_cpus(), thread_name_prefix="xr_pytables")
+            pool = self.pool
+        if pool is None:
+            return []
+        try:
+            return [pool.submit(work) for _ in range(count)]
+        except RuntimeError:  # the interpreter is shutting down: the caller does it alone
+            return []
+
+
+_team = _Team()
+
+
+def _renew_team() -> None:
+    """After a fork: the threads of the pool are gone, and the lock may have been held by one of them."""
+    global _team
+    _team = _Team()
+
+
+os.register_at_fork(after_in_child=_renew_team)
+
+
+def _usable_cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+class _Job:
+    """Tasks that several threads take from one iterator until it ends, one of them fails, or they are not needed."""
+
+    def __init__(self, tasks: Iterator[Any], work: Callable[[Any, Workspace], None], team: _Team) -> None:
+        self.tasks = tasks
+        self.work = work
+        self.team = team
+        self.lock = threading.Lock()  # an iterator may be a generator, which two threads cannot enter
+        self.failure: BaseException | None = None
+
+    def drain(self, *, helps: bool) -> None:
+        workspace = Workspace()
+        self.team.enter()
+        try:
+            # a helper goes when other callers came: each of them works itself
+            while self.failure is None and not (helps and self.team.busy > _usable_cpus()):
+                with self.lock:
+                    task = next(self.tasks, self)
+                if task is self:
+                    return
+                self.work(task, workspace)
+        except BaseException as error:
+            self.failure = self.failure or error
+        finally:
+            self.team.leave()
+
+    def help(self) -> None:
+        self.drain(helps=True)
+
+
+def _run(
+    tasks: Iterator[_T],
+    work: Callable[[_T, Workspace], None],
+    threads: int | None,
+    *,
+    count: int,
+    workspace: Workspace | None = None,
+) -> None:
+    """Do `work` on each task (there are `count`), in the calling thread and up to `threads` - 1 helpers.
+
+    The caller never waits for a helper that has not begun, so callers that are pool threads themselves (of Dask, say)
+    cannot block each other. With `workspace` this is a part of a task: the calling thread does it with that scratch
+    memory. The first exception ends the others after their current task and is raised here.
+    """
+    if workspace is not None:
+        for task in tasks:
+            work(task, workspace)
+        return
+    team = _team
+    job = _Job(tasks, work, team)
+    helpers = team.ask(min(threads or count, count) - 1, job.help)
+    job.drain(helps=False)
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    if job.failure is not None:
+        raise job.failure
