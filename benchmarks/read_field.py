@@ -1,0 +1,193 @@
+"""Reading a field of 1 GB through `xr.open_dataset`: this engine, the peers and plain PyTables, codec by codec.
+
+    python benchmarks/read_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5]
+
+For each codec every engine reads the same array from a file of its own in its own words for the same codec, chunks
+24 x 181 x 360: `.values` (threads as each engine likes), and a Dask `.mean()` with `chunks={}`. The engines take turns
+in every round, so that all see the same machine; printed are the medians in MB/s of decoded data, and for this engine
+the ratio to each peer. Files are in the page cache.
+
+The physical limit is measured in the same run: the same raw chunks, decoded by as many threads as there are CPUs with
+no file, no index and no xarray, and copied to their place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tables
+import xarray as xr
+
+from xr_pytables import codecs, to_pytables
+from xr_pytables.arrays import storage_of
+from xr_pytables.chunk_index import read_index
+
+CHUNKS = (24, 181, 360)
+CODECS: dict[str, dict[str, object]] = {
+    "zlib": {"complib": "zlib", "complevel": 1, "shuffle": True},
+    "blosc-lz4": {"complib": "blosc:lz4", "complevel": 5, "shuffle": True},
+    "blosc-zstd": {"complib": "blosc:zstd", "complevel": 5, "shuffle": True},
+    "blosc2-lz4": {"complib": "blosc2:lz4", "complevel": 5, "shuffle": True},
+    "blosc2-zstd": {"complib": "blosc2:zstd", "complevel": 5, "shuffle": True},
+    "none": {},
+    "contiguous": {},
+}
+Reader = Callable[[bool], object]
+
+
+def make_field(shape: tuple[int, int, int]) -> np.ndarray:
+    """Waves with noise, rounded to 1/64 as packed measurements are: compresses about as weather data do."""
+    rng = np.random.default_rng(0)
+    time_, lat, lon = (np.linspace(0, turns * np.pi, n, dtype="f4") for turns, n in zip((9, 5, 11), shape, strict=True))
+    field = np.empty(shape, "f4")
+    base = 280 + 20 * np.cos(lat)[:, None] * np.sin(lon)
+    for step, phase in enumerate(time_):
+        noise = rng.standard_normal(shape[1:], dtype="f4")
+        field[step] = np.round((base + 5 * np.sin(phase + lon) + noise) * 64) / 64
+    return field
+
+
+def make_files(folder: Path, name: str, dataset: xr.Dataset) -> dict[str, Path]:
+    """Files of the same array with the same codec, by the engine that reads them."""
+    words = CODECS[name]
+    chunks = tuple(min(chunk, size) for chunk, size in zip(CHUNKS, dataset.field.shape, strict=True))
+    files = {"pytables": folder / f"{name}.h5"}
+    # without checksums, as the peers write; PyTables' own fast path for Blosc2 needs that, too
+    layout = {"contiguous": True} if name == "contiguous" else {"chunksizes": chunks, "fletcher32": False}
+    to_pytables(dataset, files["pytables"], encoding={"field": {**words, **layout}}, fsync=False)
+    if name in ("zlib", "none", "contiguous"):
+        files["netcdf4"] = files["h5netcdf"] = folder / f"{name}.nc"
+        zlib = {"zlib": True, "complevel": 1, "shuffle": True} if name == "zlib" else {}
+        layout = {"contiguous": True} if name == "contiguous" else {"chunksizes": chunks}
+        dataset.to_netcdf(files["netcdf4"], engine="netcdf4", encoding={"field": {**zlib, **layout}})
+        if name == "zlib" and importlib.util.find_spec("hidefix"):
+            files["hidefix"] = files["netcdf4"]
+    if name != "contiguous" and importlib.util.find_spec("zarr"):
+        files["zarr"] = folder / f"{name}.zarr"
+        dataset.to_zarr(files["zarr"], encoding={"field": {"chunks": chunks, "compressors": _zarr_codec(name)}})
+    if name == "contiguous":
+        files["np.load"] = folder / "field.npy"
+        np.save(files["np.load"], dataset.field.values)
+    files["plain PyTables"] = files["pytables"]
+    return files
+
+
+def _zarr_codec(name: str) -> object:
+    import zarr.codecs
+
+    if name == "none":
+        return None
+    if name == "zlib":
+        import zarr.codecs.numcodecs as numcodecs
+
+        return [numcodecs.Shuffle(elementsize=4), numcodecs.Zlib(level=1)]
+    inner = name.partition("-")[2]
+    return [zarr.codecs.BloscCodec(cname=inner, clevel=5, shuffle="shuffle")]
+
+
+def reader(engine: str, path: Path) -> Reader:
+    """`read(lazy)`: all values, or with `lazy` their mean chunk by chunk."""
+    if engine == "np.load":
+        return lambda lazy: np.load(path).mean() if lazy else np.load(path)
+    if engine == "plain PyTables":
+
+        def plain(lazy: bool) -> object:
+            with tables.open_file(path) as file:
+                values = file.root.field[:]
+                return values.mean() if lazy else values
+
+        return plain
+
+    def through_xarray(lazy: bool) -> object:
+        options = {"chunks": {}} if lazy else {}
+        with xr.open_dataset(path, engine=engine, decode_cf=False, **options) as dataset:
+            return float(dataset.field.mean()) if lazy else dataset.field.values
+
+    return through_xarray
+
+
+def physical_limit(path: Path, shape: tuple[int, ...]) -> float:
+    """Seconds to decode and place all chunks of our file, already in memory, on all CPUs."""
+    with xr.open_dataset(path, engine="pytables", decode_cf=False) as dataset:
+        array = dataset.variables["field"]._data
+        while not hasattr(array, "spec"):
+            array = array.array
+        storage = storage_of(array.spec)
+    with open(path, "rb") as file:
+        index = read_index(file.fileno(), storage)
+        raw = [
+            (
+                where,
+                os.pread(file.fileno(), int(index.size[where]), int(index.address[where])),
+                int(index.filter_mask[where]),
+            )
+            for where in np.ndindex(index.address.shape)
+        ]
+    out = np.empty(shape, "f4")
+
+    def one(item: tuple[tuple[int, ...], bytes, int]) -> None:
+        where, data, mask = item
+        chunk = np.empty(storage.chunkshape, "f4")
+        codecs.decode_chunk(
+            np.frombuffer(data, np.uint8), mask, storage.pipeline, chunk.nbytes, chunk.reshape(-1).view("u1")
+        )
+        place = tuple(slice(at * size, (at + 1) * size) for at, size in zip(where, storage.chunkshape, strict=True))
+        target = out[place]
+        target[...] = chunk[tuple(slice(0, length) for length in target.shape)]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(one, raw[:4]))
+        start = time.perf_counter()
+        list(pool.map(one, raw))
+        return time.perf_counter() - start
+
+
+def compare(name: str, files: dict[str, Path], shape: tuple[int, ...], rounds: int) -> None:
+    size = float(np.prod(shape)) * 4
+    readers = {engine: reader(engine, path) for engine, path in files.items()}
+    for lazy, title in ((False, ".values"), (True, ".mean()")):
+        taken: dict[str, list[float]] = {engine: [] for engine in readers}
+        for turn in range(rounds + 1):
+            for engine, read in readers.items():
+                start = time.perf_counter()
+                result = read(lazy)
+                seconds = time.perf_counter() - start
+                del result
+                if turn:
+                    taken[engine].append(seconds)
+        speeds = {engine: size / statistics.median(times) / 1e6 for engine, times in taken.items()}
+        ratios = "  ".join(
+            f"{speeds['pytables'] / speed:.2f}x {engine}" for engine, speed in speeds.items() if engine != "pytables"
+        )
+        print(f"{name:12} {title:8} {speeds['pytables']:6.0f} MB/s   {ratios}", flush=True)
+        if not lazy and name != "contiguous":
+            limits = [physical_limit(files["pytables"], shape) for _ in range(max(1, rounds // 2))]
+            limit = size / statistics.median(limits) / 1e6
+            print(f"{'':12} {'limit':8} {limit:6.0f} MB/s   {speeds['pytables'] / limit:.2f} of it reached", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codecs", default=",".join(CODECS))
+    parser.add_argument("--shape", default="240,721,1440")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    shape = tuple(int(size) for size in arguments.shape.split(","))
+    dataset = xr.Dataset({"field": (("time", "lat", "lon"), make_field(shape))})
+    for name in arguments.codecs.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            files = make_files(Path(folder), name, dataset)
+            compare(name, files, shape, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Who reads an array: past HDF5 where it can be done, through HDF5 where there is a reason; and beside writers."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import tables
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xr_pytables import FileChangedError, arrays
+from xr_pytables.arrays import PyTablesArray
+from xr_pytables.chunk_index import ChunkError
+
+
+def lazy_array(dataset: xr.Dataset, name: str) -> PyTablesArray:
+    """The backend array below xarray's wrappers."""
+    data = dataset.variables[name]._data
+    while not isinstance(data, PyTablesArray):
+        data = data.array
+    return data
+
+
+def opened(path, **kwargs) -> xr.Dataset:
+    return xr.open_dataset(path, engine="pytables", decode_cf=False, cache=False, **kwargs)
+
+
+@pytest.fixture
+def no_hdf5_reads(monkeypatch):
+    """Make a read through HDF5 fail."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("this read went through HDF5")
+
+    monkeypatch.setattr(arrays, "read_hyperslab", refuse)
+
+
+COMPLIBS = [None, "zlib", "bzip2", "blosc:blosclz", "blosc:lz4", "blosc:lz4hc", "blosc:zlib", "blosc:zstd",
+            "blosc2:blosclz", "blosc2:lz4", "blosc2:lz4hc", "blosc2:zlib", "blosc2:zstd"]  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_hdf5_reads")
+@pytest.mark.parametrize("complib", COMPLIBS)
+@pytest.mark.parametrize("fletcher32", [False, True])
+@pytest.mark.parametrize("user_block", [0, 1024])
+def test_what_pytables_writes_is_read_past_hdf5(tmp_path, complib, fletcher32, user_block):
+    path = tmp_path / "file.h5"
+    values = np.random.default_rng(0).integers(0, 50, (50, 40)).astype("f4")
+    filters = tables.Filters(5 if complib else 0, complib or "zlib", fletcher32=fletcher32)
+    with tables.open_file(path, "w", user_block_size=user_block) as file:
+        file.create_carray("/", "chunked", obj=values, chunkshape=(7, 16), filters=filters)
+        file.create_array("/", "contiguous", values.astype(">f4"))
+        extendable = file.create_earray(
+            "/", "extendable", tables.Float32Atom(), (0, 40), chunkshape=(8, 9), filters=filters
+        )
+        for row in values:
+            extendable.append(row[None])
+    with opened(path) as dataset:
+        for name in dataset:
+            assert lazy_array(dataset, name).why_not_direct is None
+            np.testing.assert_array_equal(dataset[name].values, values)
+            np.testing.assert_array_equal(dataset[name][3:45:4, ::-3].values, values[3:45:4, ::-3])
+            np.testing.assert_array_equal(dataset[name][[5, 1, 1, 49]].values, values[[5, 1, 1, 49]])
+
+
+def make_reasons(path: Path) -> dict[str, str]:
+    """A file of arrays that HDF5 must read, and what the reason for each says."""
+    with h5py.File(path, "w") as file:
+        data = np.arange(64.0).reshape(8, 8)
+        file.create_dataset("text", data=["a", "b"], dtype=h5py.string_dtype())
+        file.create_dataset("scaleoffset", data=data, chunks=(4, 4), scaleoffset=3)
+        file.create_dataset("lzf", data=data, chunks=(4, 4), compression="lzf")
+        file.create_dataset("zstd", data=data, chunks=(4, 4), **hdf5plugin.Zstd())
+        compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        compact.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple((2,))
+        h5py.h5d.create(file.id, b"compact", h5py.h5t.IEEE_F64LE, space, compact).write(
+            h5py.h5s.ALL, h5py.h5s.ALL, data[0, :2]
+        )
+        odd = h5py.h5t.STD_I32LE.copy()
+        odd.set_precision(20)
+        h5py.h5d.create(file.id, b"bits", odd, space)
+    with h5py.File(path.with_name("new.h5"), "w", libver="latest") as file:
+        file.create_dataset("latest", data=np.arange(64.0).reshape(8, 8), chunks=(4, 4))
+    return {
+        "text": "variable-length text",
+        "scaleoffset": "scaleoffset",
+        "lzf": "not known here",
+        "zstd": "not known here",
+        "compact": "layout is compact",
+        "bits": "HDF5 converts it",
+    }
+
+
+def test_each_refusal_has_its_reason(tmp_path):
+    path = tmp_path / "file.h5"
+    reasons = make_reasons(path)
+    with opened(path) as dataset:
+        assert set(dataset) == set(reasons)
+        for name, reason in reasons.items():
+            assert reason in lazy_array(dataset, name).why_not_direct
+        with h5py.File(path) as file:
+            for name in ("scaleoffset", "compact", "bits"):
+                np.testing.assert_array_equal(dataset[name].values, file[name][:])
+        with pytest.raises(OSError, match=r"file\.h5:/lzf: cannot be read"):
+            dataset.lzf.values  # noqa: B018
+
+
+def test_an_index_that_is_no_btree_is_read_through_hdf5(tmp_path):
+    path = tmp_path / "file.h5"
+    make_reasons(path)
+    with opened(path.with_name("new.h5")) as dataset:
+        array = lazy_array(dataset, "latest")
+        assert array.why_not_direct is None  # only a look at the file tells
+        np.testing.assert_array_equal(dataset.latest[::-2, [1, 5]].values, np.arange(64.0).reshape(8, 8)[::-2, [1, 5]])
+        np.testing.assert_array_equal(
+            array[xr.core.indexing.BasicIndexer((slice(None), 3))], np.arange(64.0).reshape(8, 8)[:, 3]
+        )
+
+
+def test_an_index_that_disagrees_with_hdf5_is_not_used(tmp_path, monkeypatch):
+    path = tmp_path / "file.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "x", obj=np.arange(100), chunkshape=(10,))
+    real = arrays.read_index
+
+    def wrong(*args):
+        index = real(*args)
+        index.address[...] += 8
+        return index
+
+    monkeypatch.setattr(arrays, "read_index", wrong)
+    with opened(path) as dataset:
+        np.testing.assert_array_equal(dataset.x.values, np.arange(100))
+
+
+@pytest.mark.usefixtures("no_hdf5_reads")
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_pointwise_selections(tmp_path_factory, data):
+    rank = data.draw(st.integers(1, 3))
+    shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=rank, max_size=rank)))
+    values = np.arange(np.prod(shape)).reshape(shape)
+    path = tmp_path_factory.mktemp("points") / "file.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "chunked", obj=values, chunkshape=tuple(data.draw(st.integers(1, n)) for n in shape))
+        file.create_array("/", "contiguous", values)
+    points = data.draw(st.sampled_from([(0,), (4,), (2, 3)]))
+    dims = [f"d{number}" for number in range(rank)]
+    indexers = {}
+    for number, size in enumerate(shape):
+        kind = data.draw(st.sampled_from(["points", "slice", "int"]))
+        if kind == "points":
+            index = data.draw(
+                st.lists(st.integers(-size, size - 1), min_size=int(np.prod(points)), max_size=int(np.prod(points)))
+            )
+            indexers[dims[number]] = (("p", "q")[: len(points)], np.array(index, int).reshape(points))
+        elif kind == "slice":
+            indexers[dims[number]] = slice(None, None, data.draw(st.sampled_from([1, 2, -1])))
+        else:
+            indexers[dims[number]] = data.draw(st.integers(0, size - 1))
+    expected = xr.Variable(dims, values).isel(
+        {k: xr.Variable(*v) if isinstance(v, tuple) else v for k, v in indexers.items()}
+    )
+    with opened(path, dims={"chunked": dims, "contiguous": dims}) as dataset:
+        for name in dataset:
+            actual = dataset.variables[name].isel(
+                {k: xr.Variable(*v) if isinstance(v, tuple) else v for k, v in indexers.items()}
+            )
+            xr.testing.assert_equal(actual, expected)
+
+
+def test_few_chunks_of_a_huge_grid_do_not_cost_the_whole_index(tmp_path, monkeypatch):
+    path = tmp_path / "file.h5"
+    with tables.open_file(path, "w") as file:
+        leaf = file.create_carray("/", "x", tables.Int8Atom(), (300_000,), chunkshape=(2,))
+        leaf[:1000] = 1
+        leaf[-1] = 2
+    regions = []
+    real = arrays.read_index
+
+    def noted(fd, storage, region=None):
+        regions.append(region)
+        return real(fd, storage, region)
+
+    monkeypatch.setattr(arrays, "read_index", noted)
+    with opened(path) as dataset:
+        assert dataset.x[10:13].values.tolist() == [1, 1, 1]
+        assert dataset.x[-1].values == 2
+        assert None not in regions
+        assert dataset.x[:].values.sum() == 1002  # more than a sixteenth of it: from now on the whole index is kept
+        assert dataset.x[5000:5003].values.tolist() == [0, 0, 0]
+        assert regions[-1] is None
+        count = len(regions)
+        assert dataset.x[0].values == 1
+        assert len(regions) == count
+
+
+def test_a_damaged_chunk_raises_naming_file_node_and_chunk(tmp_path):
+    path = tmp_path / "file.h5"
+    with tables.open_file(path, "w") as file:
+        filters = tables.Filters(5, "blosc2:zstd", fletcher32=True)
+        leaf = file.create_carray("/", "x", obj=np.arange(1000), chunkshape=(100,), filters=filters)
+        info = leaf.chunk_info((300,))
+    with open(path, "r+b") as raw:
+        raw.seek(info.offset + info.size // 2)
+        byte = raw.read(1)
+        raw.seek(-1, 1)
+        raw.write(bytes([byte[0] ^ 4]))
+    with opened(path) as dataset:
+        np.testing.assert_array_equal(dataset.x[:300].values, np.arange(300))
+        with pytest.raises(ChunkError, match=r"file\.h5:/x: chunk at \(300,\).*[fF]letcher"):
+            dataset.x.load()
+
+
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_threads_bound_the_threads(tmp_path, threads):
+    path = tmp_path / "file.h5"
+    values = np.arange(10_000).reshape(100, 100)
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "x", obj=values, chunkshape=(10, 10), filters=tables.Filters(1, "zlib"))
+    with opened(path, threads=threads) as dataset:
+        np.testing.assert_array_equal(dataset.x.values, values)
+        assert lazy_array(dataset, "x").threads == threads
+        assert lazy_array(pickle.loads(pickle.dumps(dataset)), "x").threads == threads
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_bad_threads_are_refused(tmp_path, threads):
+    path = tmp_path / "file.h5"
+    tables.open_file(path, "w").close()
+    with pytest.raises(ValueError, match="threads must be a positive integer"):
+        opened(path, threads=threads)
+
+
+def test_growth_in_place_is_read_with_the_old_shape(tmp_path):
+    path = tmp_path / "file.h5"
+    with tables.open_file(path, "w") as file:
+        leaf = file.create_earray("/", "x", obj=np.arange(25), chunkshape=(10,), filters=tables.Filters(5, "zlib"))
+    with opened(path) as dataset:
+        for start in (25, 10_000):
+            with tables.open_file(path, "a") as file:
+                leaf = file.root.x
+                leaf.append(np.arange(len(leaf), start + 9999))
+            np.testing.assert_array_equal(dataset.x.values, np.arange(25))
+            np.testing.assert_array_equal(dataset.x[20:].values, np.arange(20, 25))
+
+
+def test_a_reader_beside_a_writer_in_place_gets_right_data_or_an_error(tmp_path):
+    """500 reads while another process rewrites the file in place again and again."""
+    path = tmp_path / "file.h5"
+    writer = f"""
+        import sys, time, numpy as np, tables
+        filters = tables.Filters(1, "blosc:lz4")
+        with tables.open_file({str(path)!r}, "w") as file:
+            file.create_earray("/", "x", obj=np.arange(1005), chunkshape=(10,), filters=filters)
+        print("made", flush=True)
+        sys.stdin.readline()
+        for step in range(100_000):
+            with tables.open_file({str(path)!r}, "a") as file:
+                leaf = file.root.x
+                leaf.append(np.arange(len(leaf), len(leaf) + 7))
+                if len(leaf) > 100_000:
+                    leaf.truncate(1005)
+    """
+    right = changed = 0
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(writer)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "made\n"
+        with opened(path) as dataset:
+            assert dataset.x[3].values == 3  # the index is checked before the writer starts
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            for _ in range(500):
+                try:
+                    values = dataset.x.values
+                except (FileChangedError, BlockingIOError):
+                    changed += 1
+                else:
+                    np.testing.assert_array_equal(values, np.arange(1005))
+                    right += 1
+        process.kill()
+    assert right + changed == 500
+
+
+def test_many_threads_read_while_others_use_plain_pytables_and_h5py(tmp_path):
+    """Without our lock around the others."""
+    path, other = tmp_path / "file.h5", tmp_path / "other.h5"
+    values = np.arange(40_000.0).reshape(200, 200)
+    with tables.open_file(path, "w") as file:
+        for number, complib in enumerate(["zlib", "blosc:lz4", "blosc2:zstd", "bzip2"]):
+            file.create_carray("/", f"x{number}", obj=values, chunkshape=(20, 50), filters=tables.Filters(1, complib))
+    with h5py.File(other, "w") as file:
+        file.create_dataset("y", data=values, chunks=(20, 50), compression="gzip")
+    stop, problems = threading.Event(), []
+
+    def guarded(work):
+        def run():
+            try:
+                while not stop.is_set():
+                    work()
+            except BaseException as error:
+                problems.append(error)
+
+        return threading.Thread(target=run)
+
+    with opened(path) as dataset:
+
+        def ours():
+            for name in dataset:
+                np.testing.assert_array_equal(dataset[name].values, values)
+
+        def theirs():
+            with h5py.File(other) as file:
+                np.testing.assert_array_equal(file["y"][:], values)
+
+        workers = [guarded(ours) for _ in range(8)] + [guarded(theirs) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for _ in range(20):  # PyTables' own registry is not thread-safe: one thread
+            with tables.open_file(path) as file:
+                np.testing.assert_array_equal(file.root.x2[:], values)
+        stop.set()
+        for worker in workers:
+            worker.join(60)
+            assert not worker.is_alive()
+    assert not problems
