@@ -111,7 +111,7 @@ class PyTablesArray(BackendArray):
     # -- past HDF5 --------------------------------------------------------------------------------------------------
 
     def _direct(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        if isinstance(key, indexing.VectorizedIndexer) and self.spec.chunks is not None:
+        if isinstance(key, indexing.VectorizedIndexer) and self.spec.chunks is not None and not self._is_short():
             points = _as_points(key, self.shape)
             if points is not None:
                 return self._read_points(points)
@@ -130,7 +130,33 @@ class PyTablesArray(BackendArray):
             chunk_io.read_into(descriptor.fd, storage, index, key, out, threads=self.threads, label=self._label())
 
         self._guarded(read)
+        self._fill_up(out, key)
         return out
+
+    def _is_short(self) -> bool:
+        """Whether the leaf ends before its dimensions do."""
+        stored = self.spec.info.shape or ()
+        return stored != self.shape[: len(stored)]
+
+    def _fill_up(self, out: np.ndarray, key: Selection) -> None:
+        """Put fill values where the leaf has ended: the rest of its last chunks may hold anything."""
+        if not self._is_short():
+            return
+        axis = 0
+        for index, size, stored in zip(key, self.shape, self.spec.info.shape or (), strict=False):
+            if stored < size:
+                beyond = np.arange(size)[index] >= stored
+                if beyond.any():
+                    out[(slice(None),) * axis + (beyond,) if beyond.ndim else ...] = self._fill_value()
+            axis += not isinstance(index, int | np.integer)
+
+    def _fill_value(self) -> Any:
+        datatype, fill = self.spec.info.datatype, self.spec.info.fill_value
+        if datatype.dtype is None:
+            return b""
+        if not fill or len(fill) != datatype.dtype.itemsize:
+            return np.zeros((), datatype.dtype)[()]
+        return np.frombuffer(fill, datatype.dtype)[0]
 
     def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
         """The elements at `points`, arrays of one shape, one per dimension."""
@@ -218,7 +244,11 @@ class PyTablesArray(BackendArray):
     def _read(self, key: _BasicKey) -> np.ndarray:
         """The selected elements as stored, through HDF5 and under its lock."""
         spec, rank = self.spec, len(self.spec.info.shape or ())
-        ranges = [_range(index, size) for index, size in zip(key[:rank], self.shape, strict=False)]
+        asked = [_range(index, size) for index, size in zip(key[:rank], self.shape, strict=False)]
+        ranges = [
+            range(chosen.start, min(chosen.stop, stored), chosen.step) if chosen.start < stored else range(0)
+            for chosen, stored in zip(asked, spec.info.shape or (), strict=True)
+        ]
         with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
             before = FileIdentity.of(descriptor.fd)
             try:
@@ -236,6 +266,10 @@ class PyTablesArray(BackendArray):
             except HDF5Error as error:
                 raise OSError(f"{self._label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
+        if ranges != asked:
+            full = np.full((*map(len, asked), *stored.shape[rank:]), self._fill_value(), stored.dtype)
+            full[tuple(slice(0, len(chosen)) for chosen in ranges)] = stored
+            stored = full
         dropped = tuple(0 if not isinstance(index, slice) else slice(None) for index in key[:rank])
         selected: np.ndarray = stored[(*dropped, *key[rank:], ...)]  # the ellipsis keeps it an array
         return selected

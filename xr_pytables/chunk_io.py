@@ -43,8 +43,11 @@ _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together
 _GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
 _SLAB: Final = 1 << 18  # bytes of raw data read into scratch at once: stays in the cache until it is copied
 _PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once
+_HEAD: Final = 4096  # bytes of a Blosc2 frame that hold its header and the places of some hundred blocks
 _SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than another system call
 _MAX_EXPANSION: Final = 16  # no filter stores more than this many times the size of a chunk (and 64 KiB)
+
+_MAX_PIECES: Final = 4096  # along one dimension, kept as objects
 
 _T = TypeVar("_T")
 
@@ -83,8 +86,7 @@ def read_into(
     decoder = _Decoder(storage)
 
     def place(number: int, source: _Source, workspace: Workspace) -> None:
-        where = np.unravel_index(number, grid)
-        inside, outside = places([int(i) for i in where])
+        inside, outside = places(_unravel(number, grid))
         target = full[outside] if _all_slices(outside) else None
         if target is not None:
             source.into(inside, target, workspace)
@@ -94,7 +96,7 @@ def read_into(
         full[np.ix_(*(_positions(piece) for piece in outside))] = scattered
 
     def name(number: int) -> str:
-        where = np.unravel_index(number, grid)
+        where = _unravel(number, grid)
         corner = (int(a[i]) * c for a, i, c in zip(along, where, storage.chunkshape or (), strict=False))
         return f"{label + ': ' if label else ''}chunk at {tuple(corner)}"
 
@@ -191,6 +193,15 @@ def read_contiguous(
 # selections
 
 
+def _unravel(number: int, grid: tuple[int, ...]) -> list[int]:
+    """`np.unravel_index` for one number, which is quicker in Python."""
+    where = []
+    for length in reversed(grid):
+        number, i = divmod(number, length)
+        where.append(i)
+    return where[::-1]
+
+
 def _all_dimensions(out: NDArray[Any], selection: Selection, plans: list[AxisPlan]) -> NDArray[Any]:
     """`out` with a dimension of length 1 for each that an integer of the selection dropped (a view)."""
     kept: list[Any] = [slice(None) if isinstance(one, slice) or np.ndim(one) else None for one in selection]
@@ -205,13 +216,22 @@ def _with_pieces(
     plans: list[AxisPlan],
 ) -> Callable[[list[int]], tuple[tuple[Piece, ...], tuple[Piece, ...]]]:
     """A function from the position of a touched chunk to its (elements inside, places in the output)."""
+    along = [_pieces(plan) for plan in plans]
     beyond = [0] * len(plans)  # dimensions of the atom are not in the grid: one chunk
 
     def pieces(where: list[int]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-        both = [plan.piece(i) for plan, i in zip(plans, where + beyond[len(where) :], strict=True)]
-        return tuple(piece for piece, _ in both), tuple(piece for _, piece in both)
+        both = [axis(i) for axis, i in zip(along, where + beyond[len(where) :], strict=True)]
+        inside, outside = zip(*both, strict=True)
+        return inside, outside
 
     return pieces
+
+
+def _pieces(plan: AxisPlan) -> Callable[[int], tuple[Piece, Piece]]:
+    """`plan.piece`; from a list if it is not a long one, as each is asked for once per chunk across the dimension."""
+    if len(plan.chunks) > _MAX_PIECES:
+        return plan.piece
+    return [plan.piece(i) for i in range(len(plan.chunks))].__getitem__
 
 
 def _wrapped(points: NDArray[np.integer[Any]], length: int) -> NDArray[np.int64]:
@@ -241,7 +261,7 @@ def _fill_at(storage: ChunkStorage, points: list[NDArray[np.int64]]) -> NDArray[
 
 
 def _all_slices(pieces: Sequence[Piece]) -> bool:
-    return all(isinstance(piece, slice) for piece in pieces)
+    return all([isinstance(piece, slice) for piece in pieces])  # noqa: C419 - a list is quicker for so few
 
 
 def _count(piece: Piece) -> int:
@@ -258,7 +278,7 @@ def _extent(piece: Piece) -> tuple[int, int]:
 
 
 def _is_box(pieces: Sequence[Piece]) -> bool:
-    return all(isinstance(piece, slice) and (piece.step or 1) == 1 for piece in pieces)
+    return all([isinstance(piece, slice) and (piece.step or 1) == 1 for piece in pieces])  # noqa: C419 - as above
 
 
 def _take(block: NDArray[Any], pieces: Sequence[Piece], corner: Sequence[int]) -> NDArray[Any]:
@@ -328,11 +348,13 @@ class _Decoder:
         self.dtype = storage.dtype
         self.chunkshape = storage.chunkshape
         self.nbytes = storage.chunk_nbytes
+        self.items = math.prod(storage.chunkshape)
         self.pipeline = storage.pipeline
         filters = storage.pipeline.filters
         self.all_skipped = (1 << len(filters)) - 1
         # a Blosc buffer behind nothing but checksums can be decoded in part
         self.blosc = filters[0].id if filters and filters[0].id in (BLOSC, BLOSC2) else 0
+        self.only_blosc2 = self.blosc == BLOSC2 and len(filters) == 1
         if any(step.id != FLETCHER32 for step in filters[1:]) or libblosc2.library() is None:
             self.blosc = 0
 
@@ -340,20 +362,32 @@ class _Decoder:
         self, raw: Bytes, mask: int, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace, keep: Bytes
     ) -> None:
         """Decode a chunk and put the selected elements into `target`, which has their shape."""
-        box = tuple(_extent(piece) for piece in inside)
-        whole = target.size * self.dtype.itemsize == self.nbytes and _is_box(inside)
-        if whole and target.flags.c_contiguous and _is_swapped(self.dtype, target.dtype) is not None:
-            flat = target.reshape(-1).view(np.uint8)
-            codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, flat, workspace=workspace, keep=(keep,))
-            if _is_swapped(self.dtype, target.dtype):
-                target.byteswap(inplace=True)
+        if target.size == self.items and _is_box(inside):
+            self._whole(raw, mask, target, workspace, keep)
             return
+        box = tuple([_extent(piece) for piece in inside])
         frame = self._frame(raw, mask)
         if frame is not None and _is_box(inside):
             self._blocks(frame, box, target)
             return
         block = self.fetch(raw, mask, box, workspace, keep)
         target[...] = _take(block, inside, [start for start, _ in box])
+
+    def _whole(self, raw: Bytes, mask: int, target: NDArray[Any], workspace: Workspace, keep: Bytes) -> None:
+        """Decode all of a chunk: into the target itself if it is contiguous, else by blocks or by scratch memory."""
+        swapped = _is_swapped(self.dtype, target.dtype)
+        if target.flags.c_contiguous and swapped is not None:
+            flat = target.reshape(-1).view(np.uint8)
+            codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, flat, workspace=workspace, keep=(keep,))
+            if swapped:
+                target.byteswap(inplace=True)
+            return
+        frame = self._frame(raw, mask)
+        if frame is not None:
+            self._blocks(frame, tuple([(0, length) for length in self.chunkshape]), target)
+            return
+        data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
+        target[...] = data.view(self.dtype).reshape(self.chunkshape)
 
     def fetch(self, raw: Bytes, mask: int, box: Box, workspace: Workspace, keep: Bytes) -> NDArray[Any]:
         """The elements of a box of a chunk, as stored; valid until the workspace is used again."""
@@ -622,19 +656,66 @@ class _Source:
     keep: Bytes
     """Bytes that scratch memory must not overwrite, as other chunks of the batch are in them."""
     dense: _Dense | None = None
+    """Where the chunk is, if it is stored without filters."""
+    frame: _StoredFrame | None = None
+    """Where the chunk is, if it is a large b2nd frame."""
 
     def into(self, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace) -> None:
-        if self.raw is not None:
-            self.decoder.into(self.raw, self.mask, inside, target, workspace, self.keep)
-        elif self.dense is not None:
+        if self.dense is not None:
             self.dense.read(inside, target, workspace=workspace)
+        else:
+            raw = self._bytes(tuple([_extent(piece) for piece in inside]), workspace)
+            self.decoder.into(raw, self.mask, inside, target, workspace, self.keep)
 
     def fetch(self, box: Box, workspace: Workspace) -> NDArray[Any]:
-        if self.raw is not None:
-            return self.decoder.fetch(self.raw, self.mask, box, workspace, self.keep)
+        if self.dense is None:
+            raw = self._bytes(box, workspace)
+            return self.decoder.fetch(raw, self.mask, box, workspace, self.keep)
         block = np.empty([stop - start for start, stop in box], self.decoder.dtype)
         self.into([slice(*bounds) for bounds in box], block, workspace)
         return block
+
+    def _bytes(self, box: Box, workspace: Workspace) -> Bytes:
+        if self.frame is not None:
+            return self.frame.read(box, self.decoder.chunkshape, workspace)
+        assert self.raw is not None  # one of the three is given
+        return self.raw
+
+
+@dataclass(frozen=True)
+class _StoredFrame:
+    """A chunk that is nothing but a Blosc2 frame of `size` bytes at `address`."""
+
+    fd: int
+    address: int
+    size: int
+
+    def read(self, box: Box, chunkshape: tuple[int, ...], workspace: Workspace) -> Bytes:
+        """The frame's bytes; of its blocks at least those that the box touches (the others are left undefined)."""
+        data = workspace.take(self.size)
+        wanted = math.prod(stop - start for start, stop in box)
+        if 2 * wanted > math.prod(chunkshape) or not self._read_blocks(box, chunkshape, data):
+            self._fill(data, 0, self.size)
+        return data
+
+    def _read_blocks(self, box: Box, chunkshape: tuple[int, ...], data: Bytes) -> bool:
+        head = min(_HEAD, self.size)
+        self._fill(data, 0, head)
+        try:
+            frame = libblosc2.Frame.of(data)
+            if frame.shape != chunkshape or frame.chunk is None:
+                return False
+            begin = libblosc2.pointer(frame.chunk) - libblosc2.pointer(data)
+            spans = libblosc2.block_spans(frame, box, head - begin)
+        except ValueError:  # more than its beginning is needed to tell, or to say what is wrong with it
+            return False
+        for start, stop in spans or ():
+            self._fill(data, begin + start, begin + stop)
+        return spans is not None
+
+    def _fill(self, data: Bytes, start: int, stop: int) -> None:
+        if read_at(self.fd, data[start:stop], self.address + start) != stop - start:
+            raise ChunkError(f"the file ends before {self.address + stop}")
 
 
 def _read_chunks(
@@ -649,7 +730,8 @@ def _read_chunks(
     if not len(chunks.address):
         return
     raw_chunk = (chunks.mask & decoder.all_skipped) == decoder.all_skipped
-    alone = raw_chunk & (chunks.size > _SLAB // 4)
+    # read in part, if a part is wanted: raw data, and b2nd frames that no checksum covers
+    alone = (raw_chunk | ((chunks.mask & 1 == 0) & decoder.only_blosc2)) & (chunks.size > _SLAB // 4)
     limit = min(_BATCH, max(int(chunks.size.sum()) // (4 * _usable_cpus()), 1))
     batches = chunks.batches(limit, alone)
     numbers, masks = chunks.number.tolist(), chunks.mask.tolist()
@@ -658,7 +740,12 @@ def _read_chunks(
 
     def read(batch: tuple[int, int], workspace: Workspace) -> None:
         begin, end = batch
+        i = begin
         try:
+            if alone[begin] and not raw_chunk[begin]:
+                frame = _StoredFrame(fd, starts[begin], sizes[begin])
+                place(numbers[begin], _Source(decoder, masks[begin], None, nothing, frame=frame), workspace)
+                return
             if alone[begin]:
                 _check_raw_size(sizes[begin], decoder)
                 dense = _Dense(fd, starts[begin], decoder.dtype, decoder.chunkshape, "")
@@ -670,11 +757,10 @@ def _read_chunks(
                 raise ChunkError(f"the file ends before {first + stored.size}")
             keep = stored if end - begin > 1 else nothing
             for i in range(begin, end):
-                begin = i  # for the message
                 raw = stored[starts[i] - first :][: sizes[i]]
                 place(numbers[i], _Source(decoder, masks[i], raw, keep), workspace)
         except ChunkError as error:
-            raise ChunkError(f"{name(numbers[begin])}: {error}") from error
+            raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
     _run(iter(batches), read, threads, count=len(batches))
 
@@ -786,6 +872,8 @@ def _run(
         for task in tasks:
             work(task, workspace)
         return
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, not {threads}")
     team = _team
     job = _Job(tasks, work, team)
     helpers = team.ask(min(threads or count, count) - 1, job.help)

@@ -15,6 +15,7 @@ import bz2
 import ctypes
 import functools
 import math
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -94,7 +95,8 @@ class Workspace:
     def take(self, size: int, *busy: NDArray[Any]) -> Bytes:
         """`size` bytes that share no memory with the arrays in `busy`; whatever was in them is lost."""
         for i, buffer in enumerate(self.buffers):
-            if not any(np.may_share_memory(buffer, other) for other in busy):
+            # NumPy gives every view the owner of its memory as base
+            if all(other.base is not buffer and other is not buffer for other in busy):
                 if buffer.size < size:
                     self.buffers[i] = buffer = np.empty(0, np.uint8)  # let go of the old one first
                     self.buffers[i] = buffer = np.empty(size, np.uint8)
@@ -222,8 +224,8 @@ class _Inflater:
         self.free: Callable[[int], None] = library.libdeflate_free_decompressor
         self.pointer: int = library.libdeflate_alloc_decompressor()
 
-    def __del__(self) -> None:
-        if hasattr(self, "pointer"):
+    def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "pointer") and not ends():  # then daemon threads may be in the middle of a call with it
             self.free(self.pointer)
 
 

@@ -143,6 +143,8 @@ class Resolved:
     """By the name of the leaf."""
     problems: tuple[str, ...] = ()
     """One sentence for each name in the file that could not be used."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of leaves that are shorter on disk than their unlimited dimension: the shape with the dimension's full length."""
 
 
 def resolve(
@@ -171,11 +173,12 @@ def resolve(
         else:
             found[leaf.name], said = _recorded(leaf, scales)
             problems.extend(said)
-    problems.extend(_give_up_contradictions(leaves, found, given, where))
-    return Resolved(
-        {leaf.name: _complete(leaf, found[leaf.name], phony_dims) for leaf in leaves},
-        tuple(problems),
-    )
+    shapes = _filled_up(leaves, found)
+    problems.extend(_give_up_contradictions(leaves, found, given, shapes, where))
+    names_of = {
+        leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims) for leaf in leaves
+    }
+    return Resolved(names_of, tuple(problems), shapes)
 
 
 def _checked(leaf: Leaf, names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -212,13 +215,39 @@ def _recorded(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[str]]:
     return names, problems
 
 
+def _filled_up(leaves: Sequence[Leaf], found: Mapping[str, Sequence[str | None]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the leaves that are shorter than a dimension which may grow in all that have it.
+
+    netCDF-4 extends an array when it is written to, and reads what is missing up to the longest as fill values.
+    """
+    lengths: dict[str, set[int]] = {}
+    fixed: set[str] = set()
+    for leaf in leaves:
+        for name, size, grows in zip(found[leaf.name], leaf.shape, leaf.extendable, strict=True):
+            if name is not None:
+                lengths.setdefault(name, set()).add(size)
+                if not grows:
+                    fixed.add(name)
+    longest = {name: max(sizes) for name, sizes in lengths.items() if len(sizes) > 1 and name not in fixed}
+    shapes = {}
+    for leaf in leaves if longest else ():
+        full = tuple(longest.get(name or "", size) for name, size in zip(found[leaf.name], leaf.shape, strict=True))
+        if full != leaf.shape:
+            shapes[leaf.name] = full
+    return shapes
+
+
 def _give_up_contradictions(
-    leaves: Sequence[Leaf], found: dict[str, list[str | None]], given: set[str], where: str
+    leaves: Sequence[Leaf],
+    found: dict[str, list[str | None]],
+    given: set[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    where: str,
 ) -> list[str]:
     """Take away names that stand for different sizes; raise if the user gave such a name."""
     sizes: dict[str, dict[int, list[Leaf]]] = {}
     for leaf in leaves:
-        for name, size in zip(found[leaf.name], leaf.shape, strict=True):
+        for name, size in zip(found[leaf.name], shapes.get(leaf.name, leaf.shape), strict=True):
             if name is not None:
                 sizes.setdefault(name, {}).setdefault(size, []).append(leaf)
     problems = []
@@ -242,10 +271,10 @@ def _scale_size(name: str, by_size: Mapping[int, list[Leaf]]) -> int | None:
     return sizes[0] if sizes else None
 
 
-def _complete(leaf: Leaf, names: Sequence[str | None], phony_dims: PhonyDims) -> tuple[str, ...]:
+def _complete(leaf: Leaf, names: Sequence[str | None], shape: Sequence[int], phony_dims: PhonyDims) -> tuple[str, ...]:
     taken = {name for name in names if name is not None}
     complete: list[str] = []
-    for axis, (name, size) in enumerate(zip(names, leaf.shape, strict=True)):
+    for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
         complete.append(name if name is not None else _phony(leaf, axis, size, taken, phony_dims))
         taken.add(complete[-1])
     return tuple(complete)

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from ctypes import c_int, c_int8, c_int16, c_int32, c_int64, c_uint8, c_void_p
@@ -37,7 +38,10 @@ MAX_RANK: Final = 8
 MAX_TYPESIZE: Final = 255
 HEADER: Final = 16
 _EXTENDED_HEADER: Final = 32
+_MEMCPYED: Final = 2  # in the flags of a buffer
 _LAST_FILTER: Final = 5
+DEFAULT_BLOCK_ITEMS: Final = 1 << 16
+"""Elements of a b2nd block where PyTables recorded no block size: as PyTables has it for the middle levels."""
 
 _log = logging.getLogger(__name__)
 
@@ -216,8 +220,9 @@ class _Context:
         self.free: Callable[[int], None] = loaded.blosc2_free_ctx
         self.pointer: int = loaded.blosc2_create_dctx(parameters)
 
-    def __del__(self) -> None:
-        self.free(self.pointer)
+    def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ends():  # then daemon threads may be in the middle of a call with it
+            self.free(self.pointer)
 
 
 _own = threading.local()  # `context`: that of the running thread, which goes with it
@@ -393,6 +398,29 @@ def read_blocks(frame: Frame, dtype: np.dtype[Any], box: Box, out: NDArray[Any])
         out[outside] = tile[inside]
 
 
+def block_spans(frame: Frame, box: Box, known: int) -> list[tuple[int, int]] | None:
+    """(start, stop) in bytes within `frame.chunk` of the blocks that a box touches, so that only they need be read.
+
+    Looks at the first `known` bytes of the chunk. None where they do not tell: a chunk stored without compression, of
+    one repeated value or with a dictionary, or more blocks than fit there. Raises ValueError for places outside.
+    """
+    blockshape, shape, chunk = frame.blockshape, frame.shape, frame.chunk
+    if blockshape is None or shape is None or chunk is None or known < _EXTENDED_HEADER:
+        return None
+    if chunk[2] & _MEMCPYED or chunk[_EXTENDED_HEADER - 1]:
+        return None
+    counts = [-(-n // b) for n, b in zip(shape, blockshape, strict=True)]
+    behind = _EXTENDED_HEADER + 4 * math.prod(counts)
+    if behind > min(known, chunk.size):
+        return None
+    starts = chunk[_EXTENDED_HEADER:behind].view("<i4")
+    borders = np.append(np.sort(starts), chunk.size)
+    if borders[0] < behind or borders[-2] >= chunk.size:
+        raise ValueError("a block of the frame lies outside of its chunk")
+    stops = borders[np.searchsorted(borders, starts, side="right")]
+    return [(int(starts[number]), int(stops[number])) for number, _, _ in _tiles(box, blockshape, counts)]
+
+
 def _tiles(
     box: Box, blockshape: tuple[int, ...], counts: list[int]
 ) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
@@ -426,7 +454,7 @@ class Compression:
     """0 none, 1 bytes, 2 bits."""
     typesize: int
     blocksize: int = 0
-    """In bytes; 0 lets the library choose."""
+    """In bytes, not exceeded; 0 for a default."""
 
 
 def compress_frame(data: Bytes, compression: Compression, chunkshape: tuple[int, ...]) -> bytes:
@@ -447,7 +475,7 @@ def compress_frame(data: Bytes, compression: Compression, chunkshape: tuple[int,
     # contiguous: the frame that is returned belongs to the library, which frees it with the schunk
     storage.contiguous = True
     if 1 < len(chunkshape) <= MAX_RANK:
-        return _compress_b2nd(data, storage, compression.typesize, chunkshape)
+        return _compress_b2nd(data, storage, compression, chunkshape)
     return _compress_plain(data, storage)
 
 
@@ -468,10 +496,10 @@ def _compress_plain(data: Bytes, storage: _Storage) -> bytes:
         loaded.blosc2_schunk_free(schunk)
 
 
-def _compress_b2nd(data: Bytes, storage: _Storage, typesize: int, chunkshape: tuple[int, ...]) -> bytes:
-    loaded, rank = _required(), len(chunkshape)
+def _compress_b2nd(data: Bytes, storage: _Storage, compression: Compression, chunkshape: tuple[int, ...]) -> bytes:
+    loaded, rank, typesize = _required(), len(chunkshape), compression.typesize
     shape, chunks = (c_int64 * rank)(*chunkshape), (c_int32 * rank)(*chunkshape)
-    blocks = (c_int32 * rank)(*block_shape(chunkshape))
+    blocks = (c_int32 * rank)(*block_shape(chunkshape, compression.blocksize // typesize or DEFAULT_BLOCK_ITEMS))
     opaque = f"|V{typesize}".encode()  # what the filter writes: it does not know the dtype
     context = loaded.b2nd_create_ctx(ctypes.byref(storage), rank, shape, chunks, blocks, opaque, 0, None, 0)
     if not context:
@@ -491,7 +519,7 @@ def _compress_b2nd(data: Bytes, storage: _Storage, typesize: int, chunkshape: tu
         loaded.b2nd_free_ctx(context)
 
 
-def block_shape(chunkshape: tuple[int, ...], items: int = 1 << 16) -> list[int]:
+def block_shape(chunkshape: tuple[int, ...], items: int) -> list[int]:
     """Shape of the blocks of a b2nd chunk, of at most `items` elements, as PyTables' filter chooses it.
 
     From one or two elements a side, sides are doubled from the last dimension on while the block stays within the

@@ -53,7 +53,8 @@ class VariableSpec:
     """Of the variable."""
     info: DatasetInfo
     shape: tuple[int, ...]
-    """As the user sees it, in elements: the leaf's shape and then its atom's."""
+    """As the user sees it, in elements: the leaf's shape and then its atom's. A leaf may be shorter in dimensions that
+    grow (see `dimensions.Resolved.shapes`); what is missing has its fill value."""
     dtype: np.dtype
     """As the user sees it, before xarray decodes anything: native byte order."""
     dims: tuple[str, ...]
@@ -279,8 +280,7 @@ class NodeReader:
             if kind == h5.GROUP_ID:
                 contents.members.append(_Member(name, place, True, by_link))
                 return
-            if kind != h5.DATASET_ID:
-                contents.skipped.append(Skipped(path, "a committed datatype holds no data"))
+            if kind != h5.DATASET_ID:  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
                 return
             info = describe_dataset(node, place.address)
             raw = read_attributes(node)
@@ -308,7 +308,8 @@ class NodeReader:
             if leaf.is_only_dimension or leaf.variable_name in self._options.drop_variables:
                 continue
             info, at = contents.infos[leaf.name], contents.places[leaf.name]
-            spec, said = self._variable(leaf, at, info, resolved.names[leaf.name])
+            shape = resolved.shapes.get(leaf.name, leaf.shape)
+            spec, said = self._variable(leaf, at, info, resolved.names[leaf.name], shape)
             variables.append(spec)
             problems.extend(said)
         raw, said = _group_attributes(place.file, place.path)
@@ -323,7 +324,7 @@ class NodeReader:
             variables=tuple(variables),
             attributes=user.values,
             scales={
-                leaf.name: Scale(leaf.shape[0], leaf.netcdf4_id)
+                leaf.name: Scale(resolved.shapes.get(leaf.name, leaf.shape)[0], leaf.netcdf4_id)
                 for leaf in contents.leaves
                 if leaf.is_scale and len(leaf.shape) == 1
             },
@@ -350,7 +351,9 @@ class NodeReader:
             phony_dims=self._options.phony_dims,
             where=place.file.path,
         )
-        spec, problems = self._variable(contents.leaves[0], place, contents.infos[name], resolved.names[name])
+        spec, problems = self._variable(
+            contents.leaves[0], place, contents.infos[name], resolved.names[name], contents.leaves[0].shape
+        )
         return GroupSpec(place.file.path, place.path, (spec,), {}, problems=(*resolved.problems, *problems))
 
     # -- dimensions and variables -----------------------------------------------------------------------------------
@@ -371,7 +374,7 @@ class NodeReader:
         return outer
 
     def _variable(
-        self, leaf: Leaf, place: _Place, info: DatasetInfo, dims: tuple[str, ...]
+        self, leaf: Leaf, place: _Place, info: DatasetInfo, dims: tuple[str, ...], shape: tuple[int, ...]
     ) -> tuple[VariableSpec, list[str]]:
         user = attributes.read(
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
@@ -385,7 +388,7 @@ class NodeReader:
             path=place.path,
             name=leaf.variable_name,
             info=info,
-            shape=leaf.shape,
+            shape=shape,
             dtype=dtype,
             dims=dims,
             chunks=chunks,

@@ -1,0 +1,729 @@
+"""Selections read past HDF5, against what plain PyTables reads."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import itertools
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tables
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xr_pytables import chunk_io, codecs, libblosc2, libhdf5
+from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, read_index
+from xr_pytables.chunk_io import read_contiguous, read_into, read_points
+from xr_pytables.filters import FilterPipeline
+
+COMPLIBS = [
+    "zlib", "bzip2", "blosc", "blosc:blosclz", "blosc:lz4", "blosc:lz4hc", "blosc:zlib", "blosc:zstd",
+    "blosc2:blosclz", "blosc2:lz4", "blosc2:lz4hc", "blosc2:zlib", "blosc2:zstd",
+]  # fmt: skip
+DTYPES = ["i1", "u2", "<i4", ">i4", "i8", "u8", "f2", "<f4", ">f4", "f8", ">f8", "c8", "c16", "bool", "S3", "g"]
+RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
+
+
+def pipeline_of(leaf: Any) -> FilterPipeline:
+    properties = libhdf5.call("H5Dget_create_plist", leaf._v_objectid)
+    try:
+        return libhdf5.filter_pipeline(properties)
+    finally:
+        libhdf5.call("H5Pclose", properties)
+
+
+def header_of(leaf: Any) -> int:
+    info = libhdf5.ObjectInfo()
+    libhdf5.call("H5Oget_info3", leaf._v_objectid, ctypes.byref(info), 1)
+    return int.from_bytes(bytes(info.token)[:8], "little")
+
+
+def storage_of(leaf: Any) -> ChunkStorage:
+    """What the nodes' side of the package hands over, taken from a PyTables leaf."""
+    atom = leaf.atom
+    dtype = atom.dtype.base.newbyteorder({"little": "<", "big": ">"}.get(leaf.byteorder, "="))
+    chunked = leaf.chunkshape is not None
+    offset = None if chunked else libhdf5.call("H5Dget_offset", leaf._v_objectid)
+    return ChunkStorage(
+        shape=tuple(map(int, leaf.shape)) + atom.shape,
+        chunkshape=tuple(map(int, leaf.chunkshape)) + atom.shape if chunked else None,
+        dtype=dtype,
+        pipeline=pipeline_of(leaf) if chunked else FilterPipeline(),
+        header=header_of(leaf),
+        base=leaf._v_file.get_userblock_size(),
+        offset=offset,
+        fill=np.full(atom.shape, atom.dflt, atom.dtype.base).astype(dtype).tobytes() if chunked else b"",
+        rank=len(leaf.shape),
+    )
+
+
+class Opened:
+    """A leaf read by PyTables, and everything needed to read it without."""
+
+    def __init__(self, path: Path, node: str = "/a") -> None:
+        with tables.open_file(path) as file:
+            leaf = file.get_node(node)
+            self.storage = storage_of(leaf)
+            self.expected: np.ndarray = np.array(leaf.read())
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        self.dtype = self.storage.dtype.newbyteorder("=")
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self.fd)
+
+    def index(self) -> ChunkIndex:
+        return read_index(self.fd, self.storage)
+
+    def read(self, selection: tuple[Any, ...] = (), **options: Any) -> np.ndarray:
+        out = np.empty(outer(self.expected, selection).shape, self.dtype)
+        out.reshape(-1).view(np.uint8)[...] = 0xA5
+        if self.storage.chunkshape is None:
+            read_contiguous(self.fd, self.storage, selection, out, **options)
+        else:
+            index = read_index(self.fd, self.storage, bounding_region(self.storage, selection))
+            read_into(self.fd, self.storage, index, selection, out, **options)
+        return out
+
+
+def outer(array: np.ndarray, selection: tuple[Any, ...]) -> np.ndarray:
+    """NumPy's outer indexing: each index on its own axis, integers dropped at the end."""
+    for axis, one in enumerate(selection):
+        array = array[(slice(None),) * axis + ([one] if np.ndim(one) == 0 and not isinstance(one, slice) else one,)]
+    return array[tuple(0 if np.ndim(one) == 0 and not isinstance(one, slice) else slice(None) for one in selection)]
+
+
+def values(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    numbers = random.integers(0, 90, shape)
+    if dtype.startswith("S"):
+        return numbers.astype(dtype)
+    return numbers.astype(np.dtype(dtype).newbyteorder("=")) if dtype != "bool" else numbers > 45
+
+
+def make(
+    path: Path,
+    array: np.ndarray,
+    chunkshape: tuple[int, ...],
+    filters: tables.Filters | None = None,
+    *,
+    byteorder: str | None = None,
+    written: slice = slice(None),
+    atom_rank: int = 0,
+    user_block: int = 0,
+    fill: Any = None,
+) -> Path:
+    rank = array.ndim - atom_rank
+    atom = tables.Atom.from_dtype(np.dtype((array.dtype, array.shape[rank:])), dflt=fill)
+    with tables.open_file(path, "w", user_block_size=user_block) as file:
+        leaf = file.create_carray(
+            "/", "a", atom, array.shape[:rank], filters=filters, chunkshape=chunkshape, byteorder=byteorder
+        )
+        leaf[written] = array[written]
+    return path
+
+
+def selections(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
+    def one(length: int) -> st.SearchStrategy[Any]:
+        slices = st.builds(
+            slice,
+            st.none() | st.integers(0, length),
+            st.none() | st.integers(0, length),
+            st.none() | st.integers(1, length + 1),
+        )
+        if not length:
+            return slices
+        arrays = st.lists(st.integers(-length, length - 1), max_size=8).map(lambda chosen: np.array(chosen, np.int64))
+        return st.one_of(slices, st.just(slice(None)), st.integers(-length, length - 1), arrays)
+
+    return st.integers(0, len(shape)).flatmap(lambda rank: st.tuples(*(one(length) for length in shape[:rank])))
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> dict[str, Any]:
+    rank = draw(st.integers(1, 4))
+    shape = tuple(draw(st.lists(st.integers(1, 14), min_size=rank, max_size=rank)))
+    chunkshape = tuple(draw(st.integers(1, length + 3)) for length in shape)
+    atom = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    dtype = draw(st.sampled_from(DTYPES))
+    level = draw(st.sampled_from([0, 1, 5, 9]))
+    complib = draw(st.sampled_from(COMPLIBS))
+    shuffle = draw(st.sampled_from(["none", "shuffle", "bitshuffle"] if "blosc" in complib else ["none", "shuffle"]))
+    return {
+        "shape": shape, "chunkshape": chunkshape, "atom": atom, "dtype": dtype,
+        "filters": tables.Filters(
+            level, complib, shuffle=shuffle == "shuffle", bitshuffle=shuffle == "bitshuffle" and level > 0,
+            fletcher32=draw(st.booleans()),
+        ),
+        "written": draw(st.sampled_from([slice(None), slice(0, 0), slice(None, None, 2), slice(3, 8)])),
+        "user_block": draw(st.sampled_from([0, 0, 512, 2048])),
+    }  # fmt: skip
+
+
+@RELAXED
+@given(layout=layouts(), data=st.data())
+def test_any_selection_of_any_layout_equals_pytables(
+    layout: dict[str, Any], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    dtype = np.dtype(layout["dtype"])
+    array = values(layout["shape"] + layout["atom"], layout["dtype"])
+    path = make(
+        tmp_path_factory.mktemp("layout") / "a.h5",
+        array,
+        layout["chunkshape"],
+        layout["filters"],
+        byteorder="big" if dtype.byteorder == ">" else None,
+        written=layout["written"],
+        atom_rank=len(layout["atom"]),
+        user_block=layout["user_block"],
+        fill=None if dtype.kind in "Sb" else 7,
+    )
+    with Opened(path) as opened:
+        assert codecs.why_not(opened.storage.pipeline) is None
+        np.testing.assert_array_equal(opened.read(), opened.expected)
+        for _ in range(3):
+            selection = data.draw(selections(array.shape))
+            threads = data.draw(st.sampled_from([None, 1, 2]))
+            np.testing.assert_array_equal(opened.read(selection, threads=threads), outer(opened.expected, selection))
+        count = data.draw(st.integers(0, 20))
+        points = [data.draw(st.lists(st.integers(-n, n - 1), min_size=count, max_size=count)) for n in array.shape]
+        where = [np.array(axis, np.int64) for axis in points]
+        out = np.empty(count, opened.dtype)
+        read_points(opened.fd, opened.storage, opened.index(), where, out)
+        np.testing.assert_array_equal(out, opened.expected[tuple(where)])
+
+
+@RELAXED
+@given(shape=st.lists(st.integers(0, 12), max_size=4).map(tuple), data=st.data())
+def test_any_selection_of_a_contiguous_array_equals_pytables(
+    shape: tuple[int, ...], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    array = values(shape, data.draw(st.sampled_from(DTYPES)))
+    path = tmp_path_factory.mktemp("contiguous") / "a.h5"
+    with tables.open_file(path, "w", user_block_size=data.draw(st.sampled_from([0, 512]))) as file:
+        if math.prod(shape):
+            file.create_array("/", "a", array, byteorder=data.draw(st.sampled_from([None, "big"])))
+        else:
+            file.create_carray("/", "a", tables.Atom.from_dtype(array.dtype), (1,))
+    with Opened(path) as opened:
+        selection = data.draw(selections(opened.storage.shape))
+        np.testing.assert_array_equal(opened.read(selection), outer(opened.expected, selection))
+
+
+@pytest.mark.parametrize("limits", [(1, 1, 8), (4, 64, 64), (1 << 15, 1 << 18, 1 << 23)])
+@RELAXED
+@given(data=st.data())
+def test_each_way_of_reading_raw_data_gives_the_same(
+    limits: tuple[int, int, int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Small limits drive small arrays through the code for large ones: runs, slabs, single elements."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3)))
+    dtype = data.draw(st.sampled_from(["u1", "<f4", ">f4"]))
+    array = np.arange(math.prod(shape)).astype(dtype).reshape(shape)
+    path = tmp_path_factory.mktemp("raw") / "raw"
+    path.write_bytes(b"x" * 13 + array.tobytes())
+    storage = ChunkStorage(shape, None, array.dtype, offset=13)
+    selection = data.draw(selections(shape))
+    expected = outer(array, selection)
+    strided = np.zeros((*expected.shape, 2), array.dtype.newbyteorder("="))
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(chunk_io, "_SKIP", limits[0])
+        patch.setattr(chunk_io, "_SLAB", limits[1])
+        patch.setattr(chunk_io, "_PIECE", limits[2])
+        out = np.empty(expected.shape, array.dtype.newbyteorder("="))
+        read_contiguous(file.fileno(), storage, selection, out)
+        read_contiguous(file.fileno(), storage, selection, strided[..., 0])
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(strided[..., 0], expected)
+
+
+def test_enlarged_and_truncated_earray(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with tables.open_file(path, "w") as file:
+        leaf = file.create_earray("/", "a", tables.Int32Atom(dflt=-1), (0, 7), chunkshape=(4, 3))
+        for i in range(9):
+            leaf.append(np.full((3, 7), i, "i4"))
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read(), opened.expected)
+    with tables.open_file(path, "a") as file:
+        file.root.a.truncate(10)
+    with Opened(path) as opened:
+        assert opened.expected.shape == (10, 7)
+        np.testing.assert_array_equal(opened.read(), opened.expected)
+        assert opened.index().address.shape == (3, 3)
+    with tables.open_file(path, "a") as file:
+        file.root.a.truncate(15)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read(), opened.expected)
+
+
+def test_missing_chunk_gives_fill_value(tmp_path: Path) -> None:
+    array = values((20, 20), "f8")
+    path = make(tmp_path / "a.h5", array, (5, 5), written=slice(0, 5), fill=3.25)
+    with Opened(path) as opened:
+        assert (opened.read()[5:] == 3.25).all()
+        assert (opened.read((slice(10, 12),)) == 3.25).all()
+        out = np.empty(2)
+        read_points(opened.fd, opened.storage, opened.index(), [np.array([19, 0]), np.array([1, 1])], out)
+        np.testing.assert_array_equal(out, [3.25, array[0, 1]])
+
+
+@pytest.mark.parametrize("complib", ["zlib", "blosc:lz4", "blosc2:zstd"])
+def test_filter_masks_may_differ_between_the_chunks_of_a_leaf(tmp_path: Path, complib: str) -> None:
+    array = values((4000,), "i4")
+    filters = tables.Filters(5, complib, fletcher32=True)
+    path = make(tmp_path / "a.h5", array, (1000,), filters)
+    with tables.open_file(path, "a") as file:
+        leaf, pipeline = file.root.a, pipeline_of(file.root.a)
+        everything = (1 << len(pipeline.filters)) - 1
+        leaf.write_chunk((1000,), (array[1000:2000] + 1).tobytes(), filter_mask=everything)
+        part = FilterPipeline(pipeline.filters[-1:])  # the checksum alone
+        chunk = codecs.ChunkType((1000,), np.dtype("i4"))
+        data, mask = codecs.encode_chunk((array[2000:3000] + 2).view("u1"), part, chunk)
+        assert mask == 0
+        leaf.write_chunk((2000,), bytes(data), filter_mask=everything >> 1)
+    with Opened(path) as opened:
+        assert len(np.unique(opened.index().filter_mask)) == 3
+        np.testing.assert_array_equal(opened.expected[1000:2000], array[1000:2000] + 1)
+        np.testing.assert_array_equal(opened.read(), opened.expected)
+        np.testing.assert_array_equal(opened.read((slice(1300, 1305),)), opened.expected[1300:1305])
+
+
+def test_incompressible_chunks_that_pytables_stored_unfiltered(tmp_path: Path) -> None:
+    random = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    random[:16] = 1
+    path = make(tmp_path / "a.h5", random, (16, 64), tables.Filters(9, "blosc:lz4"))
+    with Opened(path) as opened:
+        assert opened.index().filter_mask.reshape(-1).tolist() == [0, 1, 1, 1]
+        np.testing.assert_array_equal(opened.read(), random)
+        np.testing.assert_array_equal(opened.read((slice(None), np.array([5, 60]))), random[:, [5, 60]])
+
+
+TEST_DATA = Path(tables.__file__).parent / "tests"
+
+
+@pytest.mark.parametrize(
+    ("name", "node"),
+    [
+        ("b2nd-no-chunkshape.h5", None), ("smpl_f64be.h5", "/TestArray"), ("smpl_i32le.h5", "/TestArray"),
+        ("smpl_SDSextendible.h5", "/ExtendibleArray"), ("array_mdatom.h5", None),
+    ],
+)  # fmt: skip
+def test_files_of_other_writers_and_versions(name: str, node: str | None) -> None:
+    path = TEST_DATA / name
+    if not path.exists():
+        pytest.skip("this PyTables has no test data")
+    with tables.open_file(path) as file:
+        nodes = [node] if node else [leaf._v_pathname for leaf in file.walk_nodes("/", "Array")]
+    for one in nodes:
+        with Opened(path, one) as opened:
+            np.testing.assert_array_equal(opened.read(), opened.expected)
+
+
+@pytest.mark.parametrize("complib", ["blosc2:zstd", "blosc:lz4", "zlib"])
+def test_rows_of_a_table(tmp_path: Path, complib: str) -> None:
+    rows = np.zeros(1000, np.dtype([("n", "<i4"), ("x", "<f8"), ("name", "S5")]))
+    rows["n"], rows["x"], rows["name"] = np.arange(1000), np.arange(1000) / 3, b"abc"
+    path = tmp_path / "a.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_table("/", "t", obj=rows, chunkshape=300, filters=tables.Filters(5, complib, fletcher32=True))
+    with tables.open_file(path) as file:
+        leaf = file.root.t
+        storage = ChunkStorage((1000,), (300,), rows.dtype, pipeline_of(leaf), header_of(leaf))
+    with path.open("rb") as stream:
+        index = read_index(stream.fileno(), storage)
+        for selection in (slice(None), slice(310, 320), np.array([999, 3, 3])):
+            out = np.empty(len(rows[selection]), rows.dtype)
+            read_into(stream.fileno(), storage, index, (selection,), out)
+            np.testing.assert_array_equal(out, rows[selection])
+
+
+def test_structured_output_in_native_order(tmp_path: Path) -> None:
+    rows = np.zeros(50, np.dtype([("n", ">i4"), ("x", ">f8")]))
+    rows["n"] = np.arange(50)
+    path = tmp_path / "raw"
+    path.write_bytes(rows.tobytes())
+    out = np.empty(50, rows.dtype.newbyteorder("="))
+    with path.open("rb") as stream:
+        read_contiguous(stream.fileno(), ChunkStorage((50,), None, rows.dtype, offset=0), (), out)
+    np.testing.assert_array_equal(out["n"], rows["n"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# fast paths are taken
+
+
+def test_a_whole_chunk_is_decoded_into_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = values((32, 64), "f4")
+    path = make(tmp_path / "a.h5", array, (8, 64), tables.Filters(1, "blosc:lz4"))
+    with Opened(path) as opened:
+        out = np.empty(array.shape, "f4")
+        seen = []
+        decompress = libblosc2.decompress
+
+        def watched(data: np.ndarray, target: np.ndarray) -> None:
+            seen.append(np.may_share_memory(target, out))
+            decompress(data, target)
+
+        monkeypatch.setattr(libblosc2, "decompress", watched)
+        read_into(opened.fd, opened.storage, opened.index(), (), out)
+        assert seen == [True] * 4
+
+
+def test_only_the_touched_blocks_of_a_b2nd_chunk_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).integers(0, 1000, (512, 512)).astype("f8")
+    path = make(tmp_path / "a.h5", array, (512, 512), tables.Filters(5, "blosc2:lz4"))
+    numbers: list[int] = []
+    tiles = libblosc2._tiles
+
+    def watched(*arguments: Any) -> Iterator[Any]:
+        for tile in tiles(*arguments):
+            numbers.append(tile[0])
+            yield tile
+
+    monkeypatch.setattr(libblosc2, "_tiles", watched)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read((slice(3, 5), 100)), array[3:5, 100])
+        assert set(numbers) == {0}
+        numbers.clear()
+        opened.read()
+        assert numbers == [0, 1, 2, 3]
+
+
+def test_only_the_touched_blocks_of_a_b2nd_chunk_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).integers(0, 1000, (1024, 1024)).astype("f8")
+    path = make(tmp_path / "a.h5", array, (1024, 1024), tables.Filters(5, "blosc2:lz4"))
+    count = 0
+    original = chunk_io.read_at
+
+    def watched(fd: int, buffer: np.ndarray, offset: int) -> int:
+        nonlocal count
+        count += buffer.size
+        return original(fd, buffer, offset)
+
+    monkeypatch.setattr(chunk_io, "read_at", watched)
+    with Opened(path) as opened:
+        size = int(opened.index().size[0, 0])
+        for selection in ((slice(3, 5), 100), (1023, slice(900, 1024)), (np.array([5, 9]), np.array([700, 600]))):
+            count = 0
+            np.testing.assert_array_equal(opened.read(selection), outer(array, selection))
+            assert count < size / 8
+
+
+@pytest.mark.parametrize("complib", ["blosc:lz4", "blosc2:lz4"])
+def test_only_a_part_of_a_blosc_chunk_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complib: str) -> None:
+    array = values((100_000,), "i4")
+    path = make(tmp_path / "a.h5", array, (100_000,), tables.Filters(5, complib, fletcher32=True))
+    sizes: list[int] = []
+    part = libblosc2.decompress_part
+
+    def watched(data: Any, header: Any, start: int, out: np.ndarray) -> None:
+        sizes.append(out.size)
+        part(data, header, start, out)
+
+    monkeypatch.setattr(libblosc2, "decompress_part", watched)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read((slice(500, 600),)), array[500:600])
+    assert sizes == [400]
+
+
+def test_neighbours_are_read_together_and_each_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = values((4096,), "i4")
+    path = make(tmp_path / "a.h5", array, (16,), tables.Filters(1, "zlib"))
+    with Opened(path) as opened:
+        index, calls = opened.index(), []
+        original = chunk_io.read_at
+
+        def watched(fd: int, buffer: np.ndarray, offset: int) -> int:
+            calls.append((offset, offset + buffer.size))
+            return original(fd, buffer, offset)
+
+        monkeypatch.setattr(chunk_io, "read_at", watched)
+        out = np.empty(4096, "i4")
+        read_into(opened.fd, opened.storage, index, (), out)
+        np.testing.assert_array_equal(out, array)
+        assert len(calls) < 64
+        calls.clear()
+        chosen = np.random.default_rng(0).integers(0, 4096, 500)
+        out = np.empty(500, "i4")
+        read_into(opened.fd, opened.storage, index, (chosen,), out)
+        np.testing.assert_array_equal(out, array[chosen])
+        spans = sorted(calls)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_a_column_of_a_large_contiguous_array_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, shape = tmp_path / "raw", (300, 50_000)
+    with path.open("wb") as file:
+        file.truncate(math.prod(shape) * 4)
+    count = 0
+    original = chunk_io.read_at
+
+    def watched(fd: int, buffer: np.ndarray, offset: int) -> int:
+        nonlocal count
+        count += buffer.size
+        return original(fd, buffer, offset)
+
+    monkeypatch.setattr(chunk_io, "read_at", watched)
+    storage = ChunkStorage(shape, None, np.dtype("<f4"), offset=0)
+    with path.open("rb") as file:
+        out = np.empty(300, "f4")
+        read_contiguous(file.fileno(), storage, (slice(None), 7), out)
+        assert count == out.nbytes
+        assert not out.any()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# damaged files
+
+
+def damaged(path: Path, where: int, change: Callable[[int], int]) -> None:
+    data = bytearray(path.read_bytes())
+    data[where] = change(data[where])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("complib", ["none", *COMPLIBS])
+def test_damage_is_found_by_the_checksum(tmp_path: Path, complib: str) -> None:
+    array = values((60, 50), "i4")
+    filters = tables.Filters(0 if complib == "none" else 5, None if complib == "none" else complib, fletcher32=True)
+    path = make(tmp_path / "a.h5", array, (30, 25), filters)
+    with Opened(path) as opened:
+        index = opened.index()
+        random = np.random.default_rng(0)
+        for _ in range(40):
+            i = tuple(int(random.integers(n)) for n in index.address.shape)
+            where = int(index.address[i]) + int(random.integers(index.size[i]))
+            original = path.read_bytes()
+            damaged(path, where, lambda old: old ^ 1 << int(random.integers(8)))
+            with pytest.raises(ChunkError, match=r"a\.h5:/a: chunk at \((0|30), (0|25)\): fletcher32") as caught:
+                opened.read(label="a.h5:/a")
+            assert "damaged" in str(caught.value)
+            path.write_bytes(original)
+        np.testing.assert_array_equal(opened.read(), array)
+
+
+def test_damage_without_checksum_raises_or_changes_values_but_never_crashes(tmp_path: Path) -> None:
+    script = f"""
+        import sys
+        import numpy as np
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        import test_chunk_io as t
+        path, array = Path({str(tmp_path / "a.h5")!r}), t.values((60, 50), "i4")
+        for complib in t.COMPLIBS:
+            t.make(path, array, (30, 25), t.tables.Filters(5, complib))
+            with t.Opened(path) as opened:
+                index, random, original = opened.index(), np.random.default_rng(1), path.read_bytes()
+                for turn in range(150):
+                    data = bytearray(original)
+                    for _ in range(turn % 3 + 1):
+                        i = tuple(int(random.integers(n)) for n in index.address.shape)
+                        # headers, in front, more often than what follows
+                        reach = min(int(index.size[i]), 200 if turn % 2 else 1 << 30)
+                        data[int(index.address[i]) + int(random.integers(reach))] = int(random.integers(256))
+                    with path.open("r+b") as file:
+                        file.write(data)
+                    for selection in ((), (slice(0, 60, 7), 3), (slice(1, 3),)):
+                        try:
+                            opened.read(selection, threads=1)
+                        except t.ChunkError:
+                            pass
+    """
+    run_script(script)
+
+
+def run_script(script: str) -> None:
+    """Run it in a process of its own, which has to end well and say nothing."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", values((1000, 50), "i4"), (100, 50), tables.Filters(1, "zlib"))
+    with Opened(path) as opened:
+        index = opened.index()
+        out = np.empty((1000, 50), "i4")
+        with path.open("r+b") as file:
+            file.truncate(int(index.address.max()) + 10)
+        with pytest.raises(ChunkError, match=r"^x: the index has a chunk of \d+ bytes at \d+"):
+            read_into(opened.fd, opened.storage, index, (), out, label="x")
+    storage = ChunkStorage((1000,), None, np.dtype("i4"), offset=path.stat().st_size - 100)
+    with path.open("rb") as file, pytest.raises(ChunkError, match="lie beyond the end of the file"):
+        read_contiguous(file.fileno(), storage, (), np.empty(1000, "i4"))
+
+
+def test_absurd_stored_size_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", values((100,), "i4"), (100,), tables.Filters(1, "zlib"))
+    with Opened(path) as opened, path.open("r+b") as file:
+        file.truncate(1 << 32)
+        index = opened.index()
+        index.size[...] = 0xF0000000
+        with pytest.raises(ChunkError, match="the index has a chunk of 4026531840 bytes"):
+            read_into(opened.fd, opened.storage, index, (), np.empty(100, "i4"))
+
+
+def test_chunk_stored_raw_with_a_wrong_size(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", values((100, 1000), "i4"), (50, 1000))
+    with Opened(path) as opened:
+        index = opened.index()
+        index.size[1] -= 4
+        with pytest.raises(ChunkError, match=r"chunk at \(50, 0\): 199996 bytes are stored without filters"):
+            read_into(opened.fd, opened.storage, index, (), np.empty((100, 1000), "i4"))
+
+
+def test_wrong_shape_of_the_output_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", values((10, 10), "i4"), (5, 5))
+    with Opened(path) as opened, pytest.raises(ValueError, match="the output has shape"):
+        read_into(opened.fd, opened.storage, opened.index(), (3,), np.empty(9, "i4"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# threads and memory
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("complib", ["none", "zlib", "blosc:lz4", "blosc2:lz4"])
+def test_memory_is_the_output_and_two_chunks_per_thread(tmp_path: Path, complib: str, threads: int) -> None:
+    array = np.arange(1 << 22, dtype="f4").reshape(64, 256, 256)
+    chunk = (32, 128, 128)  # 2 MiB
+    filters = tables.Filters(1, complib, fletcher32=True) if complib != "none" else None
+    path = make(tmp_path / "a.h5", array, chunk, filters)
+    with Opened(path) as opened:
+        index = opened.index()
+        opened.read()  # what is made once stays out of the count
+        out = np.empty(array.shape, "f4")
+        gc.collect()
+        tracemalloc.start()
+        try:
+            read_into(opened.fd, opened.storage, index, (), out, threads=threads)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        np.testing.assert_array_equal(out, array)
+        assert peak <= threads * 2 * opened.storage.chunk_nbytes + (1 << 18)
+
+
+def test_many_callers_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    array = values((64, 100), "i8")
+    path = make(tmp_path / "a.h5", array, (4, 25), tables.Filters(1, "zlib"))
+    with Opened(path) as opened, ThreadPoolExecutor(16) as pool:
+        for result in pool.map(lambda _: opened.read(), range(200), timeout=30):
+            np.testing.assert_array_equal(result, array)
+    assert chunk_io._team.busy == 0
+
+
+def test_threads_are_bounded_by_the_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = values((64, 100), "i8")
+    path = make(tmp_path / "a.h5", array, (2, 100), tables.Filters(1, "zlib"))
+    monkeypatch.setattr(chunk_io, "_usable_cpus", lambda: 3)
+    monkeypatch.setattr(chunk_io, "_team", chunk_io._Team())
+    monkeypatch.setattr(chunk_io, "_BATCH", 1)
+    names: set[str] = set()
+    verify = codecs.decode_chunk
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        names.add(threading.current_thread().name)
+        time.sleep(0.001)  # so that the helpers get their share
+        return verify(*arguments, **options)
+
+    monkeypatch.setattr(codecs, "decode_chunk", watched)
+    with Opened(path) as opened:
+        opened.read(threads=1)
+        assert names == {threading.current_thread().name}
+        opened.read(threads=8)
+        assert len(names) == 3
+    pool = chunk_io._team.pool
+    assert pool is not None
+    pool.shutdown()
+
+
+def test_first_failure_ends_the_read_and_leaves_the_pool_usable(tmp_path: Path) -> None:
+    array = values((64, 100), "i8")
+    path = make(tmp_path / "a.h5", array, (2, 100), tables.Filters(1, "zlib", fletcher32=True))
+    with Opened(path) as opened:
+        original = path.read_bytes()
+        damaged(path, int(opened.index().address[7, 0]) + 20, lambda old: old ^ 1)
+        for _ in range(20):
+            with pytest.raises(ChunkError, match=r"chunk at \(14, 0\): fletcher32"):
+                opened.read()
+        path.write_bytes(original)
+        np.testing.assert_array_equal(opened.read(), array)
+        assert chunk_io._team.busy == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_reading_goes_on_after_a_fork(tmp_path: Path) -> None:
+    script = f"""
+        import os, sys, threading, warnings
+        import numpy as np
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        import test_chunk_io as t
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is what is tested
+        array = t.values((64, 1000), "i8")
+        path = t.make(Path({str(tmp_path / "a.h5")!r}), array, (1, 1000), t.tables.Filters(1, "blosc2:zstd"))
+        opened = t.Opened(path)
+        ends = threading.Event()
+        def read():
+            while not ends.is_set():
+                opened.read()
+        threads = [threading.Thread(target=read, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                try:
+                    os._exit(0 if np.array_equal(opened.read(), array) else 1)
+                finally:
+                    os._exit(2)
+            assert os.waitpid(child, 0)[1] == 0
+        ends.set()
+    """
+    run_script(script)
+
+
+@pytest.mark.parametrize("complib", ["zlib", "bzip2", "blosc:zstd", "blosc2:zstd"])
+def test_decoding_does_not_stall_other_python_threads(tmp_path: Path, complib: str) -> None:
+    array = np.random.default_rng(0).integers(0, 50, (4, 1 << 20)).astype("f4")  # chunks of 4 MiB
+    path = make(tmp_path / "a.h5", array, (1, 1 << 20), tables.Filters(1, complib, fletcher32=True))
+    ends, gaps = threading.Event(), []
+
+    def tick() -> None:
+        before = time.perf_counter()
+        while not ends.is_set():
+            time.sleep(0.0005)
+            now = time.perf_counter()
+            gaps.append(now - before)
+            before = now
+
+    with Opened(path) as opened:
+        index, out = opened.index(), np.empty(array.shape, "f4")
+        thread = threading.Thread(target=tick)
+        thread.start()
+        began = time.perf_counter()
+        read_into(opened.fd, opened.storage, index, (), out, threads=1)
+        chunk_time = (time.perf_counter() - began) / 4
+        ends.set()
+        thread.join()
+        # 80 % of the ticks: others may have the CPU for a while, but a codec with the GIL would stop every tick
+        assert np.quantile(gaps, 0.8) < chunk_time / 2
+        assert len(gaps) > 8
