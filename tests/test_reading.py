@@ -646,7 +646,7 @@ def test_one_warning_names_every_node_that_is_not_shown_with_its_reason(tmp_path
     assert len(caught) == 1
     message = str(caught[0].message)
     shown = set(ds.variables)
-    for name in "opaque references compound null type dangling".split():
+    for name in "opaque references compound null dangling".split():
         assert name in shown or f"/{name}: " in message, name
     for reason in ("null dataspace", "'/nowhere'"):
         assert reason in message

@@ -181,13 +181,15 @@ class PyTablesArray(BackendArray):
         """Run `read`, and make sure that nobody changed the file before or meanwhile."""
         with self.file.descriptor() as descriptor:
             before = FileIdentity.of(descriptor.fd)
-            if not before.same_version(self.file.identity):
-                self._check_only_grown(descriptor, before)
             try:
+                if not before.same_version(self.file.identity):
+                    self._check_only_grown(descriptor, before)
                 read(descriptor, before)
             except ChunkError:
                 check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
                 raise
+            except HDF5Error as error:
+                raise OSError(f"{self._label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
 
     def _check_only_grown(self, descriptor: Descriptor, version: FileIdentity) -> None:

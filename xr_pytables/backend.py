@@ -172,7 +172,10 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
 
 def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str, bool], **decoders: Any) -> Dataset:
     """A store's Dataset, its variables decoded as asked."""
+    from .store import no_garbage_collection  # imports tables
+
     if concat_characters is True:  # arrays of single characters that PyTables wrote are not text
         concat_characters = store.single_characters()
-    opened: Dataset = StoreBackendEntrypoint().open_dataset(store, concat_characters=concat_characters, **decoders)
+    with no_garbage_collection():
+        opened: Dataset = StoreBackendEntrypoint().open_dataset(store, concat_characters=concat_characters, **decoders)
     return opened

@@ -36,6 +36,10 @@ class Leaf:
     raw: Mapping[str, RawAttribute] = field(repr=False)
     address: int = 0
     """Of the object header: what DIMENSION_LIST refers to."""
+    file: str = ""
+    """The file that holds it (a group may show arrays of other files): addresses and ids mean something there only."""
+    keeps_name: bool = False
+    """A sibling has the name that `variable_name` would give it."""
 
     @property
     def is_scale(self) -> bool:
@@ -55,16 +59,17 @@ class Leaf:
     @property
     def variable_name(self) -> str:
         """The name a user knows it by."""
-        return self.name.removeprefix(NON_COORDINATE_PREFIX)
+        return self.name if self.keeps_name else self.name.removeprefix(NON_COORDINATE_PREFIX)
 
 
 @dataclass(frozen=True)
 class Scales:
     """The dimension scales that the variables of one group may refer to."""
 
-    by_address: Mapping[int, str] = field(default_factory=dict)
-    by_id: Mapping[int, str] = field(default_factory=dict)
-    """Keys are netCDF-4 dimension ids, unique in a file."""
+    by_address: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """Keys are the file and the address of the object header."""
+    by_id: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """Keys are the file and the netCDF-4 dimension id, unique in it."""
 
     @classmethod
     def of(cls, leaves: Iterable[Leaf]) -> Scales:
@@ -73,9 +78,9 @@ class Scales:
         for leaf in leaves:
             if not leaf.is_scale:
                 continue
-            by_address[leaf.address] = leaf.name
+            by_address[leaf.file, leaf.address] = leaf.name
             if leaf.netcdf4_id is not None:
-                by_id[leaf.netcdf4_id] = leaf.name
+                by_id[leaf.file, leaf.netcdf4_id] = leaf.name
         return cls(by_address, by_id)
 
     def over(self, outer: Scales) -> Scales:
@@ -91,13 +96,13 @@ def _dimension_list(leaf: Leaf, scales: Scales) -> Names | None:
     raw = leaf.raw.get("DIMENSION_LIST")
     if raw is None or not isinstance(raw.value, list):
         return None
-    return tuple(_first_known(references, scales) for references in raw.value)
+    return tuple(_first_known(references, leaf.file, scales) for references in raw.value)
 
 
-def _first_known(references: Sequence[Reference], scales: Scales) -> str | None:
+def _first_known(references: Sequence[Reference], file: str, scales: Scales) -> str | None:
     for reference in references:
-        if reference.address in scales.by_address:
-            return scales.by_address[reference.address]
+        if (file, reference.address) in scales.by_address:
+            return scales.by_address[file, reference.address]
     return None
 
 
@@ -106,7 +111,7 @@ def _netcdf4_ids(leaf: Leaf, scales: Scales) -> Names | None:
     ids = attributes.numbers(leaf.raw.get("_Netcdf4Coordinates"))
     if ids is None:
         return None
-    return tuple(scales.by_id.get(number) for number in ids)
+    return tuple(scales.by_id.get((leaf.file, number)) for number in ids)
 
 
 def _own_scale(leaf: Leaf, scales: Scales) -> Names | None:

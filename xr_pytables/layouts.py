@@ -26,6 +26,7 @@ GROWING_CHUNK: Final = 1024
 MAX_CHUNK_BYTES: Final = 2**32 - 1
 """HDF5 keeps the size of a chunk in 32 bits."""
 MAX_RANK: Final = 32
+_LARGEST_CUT: Final = 7
 _MAX_BLOSC_BYTES: Final = 2**31 - 17
 
 COMPRESSION_KEYS: Final = frozenset({"complib", "complevel", "shuffle", "bitshuffle", "fletcher32", "zlib"})
@@ -217,7 +218,8 @@ def _checked_chunks(asked: object, variable: Variable, grows: Sequence[bool], wh
 def shrunk(block: Sequence[int], itemsize: int, limit: int, *, grows: Sequence[bool], divide: bool) -> list[int]:
     """`block` (elements), its longest dimensions cut until it takes at most CHUNK_BYTES.
 
-    A block up to `limit` bytes stays. With `divide` each cut is a divisor, so that chunks tile the block.
+    A block up to `limit` bytes stays. With `divide` each cut is a divisor, so that chunks tile the block, unless that
+    would cut to pieces what has large prime factors.
     """
     chunk = list(block)
     if len(chunk) == 1 and grows[0] and chunk[0] < GROWING_CHUNK:
@@ -226,9 +228,8 @@ def shrunk(block: Sequence[int], itemsize: int, limit: int, *, grows: Sequence[b
         return chunk
     while math.prod(chunk) * itemsize > CHUNK_BYTES and max(chunk) > 1:
         axis = max(range(len(chunk)), key=lambda number: chunk[number])
-        chunk[axis] //= _smallest_factor(chunk[axis]) if divide else 1
-        if not divide:
-            chunk[axis] = -(-chunk[axis] // 2)
+        factor = _smallest_factor(chunk[axis]) if divide else 2
+        chunk[axis] = -(-chunk[axis] // (factor if factor <= _LARGEST_CUT else 2))
     return chunk
 
 

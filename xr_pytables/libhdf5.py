@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_uint32, c_uint64, c_void_p
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Final
 
 import numpy as np
@@ -267,18 +267,24 @@ def _libraries() -> tuple[ctypes.PyDLL, ctypes.CDLL]:
     )
 
 
-@functools.cache
-def _function(name: str) -> Callable[..., int]:
-    keeping, releasing = _libraries()
-    function = getattr(releasing if name in _MOVES_DATA else keeping, name)
-    function.restype, function.argtypes = _SIGNATURES[name]
-    wrapped: Callable[..., int] = function
-    return wrapped
+class _Functions(dict[str, Callable[..., int]]):
+    """The functions of the library by name, looked up on first use."""
+
+    def __missing__(self, name: str) -> Callable[..., int]:
+        keeping, releasing = _libraries()
+        function = getattr(releasing if name in _MOVES_DATA else keeping, name)
+        function.restype, function.argtypes = _SIGNATURES[name]
+        self[name] = function
+        wrapped: Callable[..., int] = function
+        return wrapped
+
+
+_FUNCTIONS = _Functions()
 
 
 def call(name: str, *args: object) -> int:
     """The result of one HDF5 function; raises HDF5Error where HDF5 answers with a negative number."""
-    result = _function(name)(*args)
+    result = _FUNCTIONS[name](*args)
     if result < 0:
         raise HDF5Error(f"{_innermost_message() or 'HDF5 gives no reason'} ({name})")
     return result
@@ -417,22 +423,6 @@ def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
         ctypes.byref(size),
     )  # fmt: skip
     return address.value, size.value, mask.value
-
-
-def attribute_names(identifier: int) -> list[str] | None:
-    """Names of an object's attributes in one call, through PyTables' own loop in C; None where that does not serve.
-
-    It does not for names that are not UTF-8, nor if PyTables renames what is private to it. It crashes if HDF5 cannot
-    list them: have HDF5 find one of them first, which decodes all.
-    """
-    try:
-        names: list[str] = _LISTER._g_list_attr(SimpleNamespace(_v_objectid=identifier))
-    except (AttributeError, TypeError, UnicodeDecodeError):
-        return None
-    return names
-
-
-_LISTER = tables.hdf5extension.AttributeSet()
 
 
 def object_address(identifier: int) -> int:

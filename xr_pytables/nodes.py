@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -271,6 +271,12 @@ class NodeReader:
                 self._add_member(contents, path, link.name, target, by_link=linked)
             except (OSError, ValueError) as error:  # one unreadable node never costs the others
                 contents.skipped.append(Skipped(path, _reason(error, place.file.path)))
+        taken = {member.name for member in contents.members}
+        taken |= {leaf.name for leaf in contents.leaves if not leaf.is_only_dimension}
+        contents.leaves = [
+            replace(leaf, keeps_name=True) if leaf.variable_name != leaf.name and leaf.variable_name in taken else leaf
+            for leaf in contents.leaves
+        ]
         return contents
 
     def _add_member(self, contents: _Contents, path: str, name: str, place: _Place, *, by_link: bool) -> None:
@@ -447,6 +453,7 @@ def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttr
         extendable=(*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom)),
         raw=raw,
         address=place.address,
+        file=place.file.path,
     )
 
 
@@ -466,8 +473,9 @@ def _refers_to_scales(leaf: Leaf) -> bool:
 def _refers_outside(leaf: Leaf, own: Scales) -> bool:
     listed = leaf.raw.get("DIMENSION_LIST")
     if listed is not None and isinstance(listed.value, list):
-        return any(row and all(ref.address not in own.by_address for ref in row) for row in listed.value)
-    return any(number not in own.by_id for number in attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ())
+        return any(row and all((leaf.file, to.address) not in own.by_address for to in row) for row in listed.value)
+    numbers = attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ()
+    return any((leaf.file, number) not in own.by_id for number in numbers)
 
 
 def _in_memory(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> tuple[np.dtype, Conversion, dict[str, object]]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import dask.array
 import numpy as np
+import pandas as pd
 from xarray import DataArray, Dataset, DataTree, Variable, conventions
 from xarray.backends.common import ensure_dtype_not_object
 from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
@@ -21,6 +22,7 @@ from xarray.core.utils import emit_user_level_warning
 from . import attributes, layouts
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
+from .files import FileIdentity
 from .nodes import GroupSpec, Scale, VariableSpec
 from .target_file import ArrayLayout
 
@@ -82,6 +84,8 @@ class GroupPlan:
     dimensions: tuple[DimensionPlan, ...]
     """Those that the group itself declares anew; others are in the file or come from the groups above it."""
     variables: tuple[VariablePlan, ...]
+    removed: tuple[str, ...] = ()
+    """Names of arrays in the file that give way, because their variable is stored under another name now."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,20 @@ class WritePlan:
     mode: Mode
     groups: tuple[GroupPlan, ...]
     attachments: tuple[Attachment, ...] = ()
+    base: FileIdentity | None = None
+    """The version of the file that is changed; None if the file is made anew."""
 
     def __iter__(self) -> Iterator[tuple[GroupPlan, VariablePlan]]:
         return ((group, variable) for group in self.groups for variable in group.variables)
+
+    @property
+    def makes_file(self) -> bool:
+        """Whether there must not be a file yet."""
+        return self.mode in ("w-", "x") or (self.mode == "a" and self.base is None)
+
+    def without_data(self) -> WritePlan:
+        """What is left to know when the new file is made."""
+        return replace(self, groups=(), attachments=())
 
 
 Existing = Mapping[str, GroupSpec]
@@ -117,6 +132,8 @@ class _Dimensions:
         self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
         numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
         self._next = max(numbers, default=-1) + 1
+        along = [(path, name) for path, spec in existing.items() for array in spec.variables for name in array.unlimited_dims]
+        self._growing = {found[0] for found in (self.find(path, name) for path, name in along) if found}
 
     def of_group(self, group: str) -> dict[str, Scale]:
         """The dimensions that `group` itself declares."""
@@ -131,10 +148,16 @@ class _Dimensions:
                 return None
             group = posixpath.dirname(group)
 
-    def declare(self, group: str, name: str, size: int) -> int:
+    def grows(self, scale: str) -> bool:
+        """Whether arrays that use the scale at that path are unlimited along it."""
+        return scale in self._growing
+
+    def declare(self, group: str, name: str, size: int, *, grows: bool) -> int:
         """A new dimension of `group`; its id."""
         number, self._next = self._next, self._next + 1
         self._scales[group, name] = Scale(size, number)
+        if grows:
+            self._growing.add(posixpath.join(group, name))
         return number
 
     def attached(self, group: str, dims: Iterable[str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
@@ -158,6 +181,7 @@ def plan_write(
     unlimited_dims: Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None,
     write_inherited_coords: bool,
     existing: Existing,
+    base: FileIdentity | None = None,
 ) -> WritePlan:
     """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written."""
     base = layouts.filters_as_encoding(filters) if filters is not None else {}
@@ -168,11 +192,13 @@ def plan_write(
         _check_group_keys(obj, unlimited_dims, "unlimited_dims")
     for relative, dataset in _groups_of(obj, write_inherited_coords):
         where = posixpath.normpath(posixpath.join(group, relative))
+        _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
         here = _Here(path, where, mode, existing.get(where))
         planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions))
-    _check_against_file(path, planned, existing)
-    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions))
+    if mode != "r+":
+        _check_against_file(path, planned, existing)
+    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), base)
 
 
 @dataclass(frozen=True)
@@ -255,7 +281,10 @@ def _plan_group(
     dimensions: _Dimensions,
 ) -> GroupPlan:
     _check_names(dataset, here)
-    unlimited = _checked_unlimited(dataset, unlimited_dims, here)
+    _check_sizes(dataset, here)
+    unlimited = _growing(
+        dataset, _checked_unlimited(dataset, unlimited_dims, here), dimensions, here, strict=unlimited_dims is not None
+    )
     unknown = [name for name in encoding if name not in dataset.variables]
     if unknown:
         raise KeyError(  # as to_netcdf
@@ -282,11 +311,21 @@ def _plan_group(
     ]
     own = _own_dimensions(plans, dataset, unlimited, dimensions, here)
     declared = dimensions.of_group(here.path)
-    arranged = tuple(_placed(plan, declared, dimensions, here) for plan in plans)
+    arranged = tuple(
+        _placed(plan, declared, dimensions, here, strict=bool(base) or name in encoding)
+        for name, plan in zip(coded, plans, strict=True)
+    )
     if here.mode == "r+":
         for plan, original in zip(arranged, originals.values(), strict=True):
-            _check_only_values(plan, here.array(plan.name), here, is_time=original.dtype.kind in "mMO")
-    return GroupPlan(here.path, tuple(attributes.encode(global_attributes, where=str(here))), own, arranged)
+            _check_only_values(plan, original, here.array(plan.name), dimensions, here)
+    removed = _superseded(plans, arranged, here)
+    emptied = tuple(
+        DimensionPlan(name, scale.size, dimensions.grows(posixpath.join(here.path, name)), scale.number)
+        for name, scale in (here.existing.scales if here.existing else {}).items()
+        if name in removed
+    )
+    encoded = tuple(attributes.encode(global_attributes, where=str(here)))
+    return GroupPlan(here.path, encoded, own + emptied, arranged, removed)
 
 
 def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
@@ -315,6 +354,77 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     return {**found, "dtype": stored}
 
 
+def _check_group(file: str, path: str, existing: Existing) -> None:
+    """Raise ValueError where no group can be, or where the group is reached through a link."""
+    parts = path.strip("/").split("/") if path != "/" else []
+    for number, name in enumerate(parts):
+        group = "/" + "/".join(parts[: number + 1])
+        if not _is_storable(name):
+            raise ValueError(f"{file}: {name!r} in {path!r} cannot be the name of a group")
+        if name.startswith(("_i_", "_p_")):
+            raise ValueError(f"{file}: group name {name!r} begins as only PyTables names what it hides. Rename it")
+        parent = existing.get(posixpath.dirname(group))
+        taken = _taken(parent, name) if parent is not None and group not in existing else None
+        if taken:
+            raise ValueError(f"{file}: {group!r} is {taken}, so {path!r} cannot be a group")
+
+
+def _is_storable(name: str) -> bool:
+    """Whether HDF5 can hold the name: UTF-8 (or what was decoded from other bytes) without NUL."""
+    try:
+        return b"\0" not in name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
+def _taken(group: GroupSpec, name: str) -> str | None:
+    """What the file has under that name in the group that is not a group of its own; None for nothing."""
+    path = posixpath.join(group.path, name)
+    if name in group.groups:
+        return "a link to a group"
+    for spec in group.variables:
+        if spec.path == path:
+            return "an array"
+        if spec.name == name and spec.path != posixpath.join(group.path, NON_COORDINATE_PREFIX + name):
+            return f"a link to the array {spec.path!r} of {spec.file}"
+    if name in group.scales:
+        return "a dimension"
+    return next((f"something else ({node.reason})" for node in group.skipped if node.path == path), None)
+
+
+def _check_sizes(dataset: Dataset, here: _Here) -> None:
+    unknown = [dim for dim, size in dataset.sizes.items() if size != size]
+    if unknown:
+        raise ValueError(
+            f"{here}: dimension {unknown[0]!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the Dask "
+            "array before"
+        )
+
+
+def _growing(
+    dataset: Dataset, asked: frozenset[str], dimensions: _Dimensions, here: _Here, *, strict: bool
+) -> frozenset[str]:
+    """The dimensions along which arrays shall be able to grow: where the file has a dimension, as it is there.
+
+    Arrays along one dimension must agree. Raises ValueError if they would not, and the user (`strict`) asked for it.
+    """
+    grows = set()
+    for name, size in ((str(dim), size) for dim, size in dataset.sizes.items()):
+        found = dimensions.find(here.path, name)
+        own = name in dimensions.of_group(here.path)
+        coordinate = name in dataset.variables and dataset.variables[name].dims == (name,)
+        if found is None or not (own or (not coordinate and found[1].size == size)):
+            grows |= {name} & asked
+        elif dimensions.grows(found[0]):
+            grows.add(name)
+        elif name in asked and strict:
+            raise ValueError(
+                f"{here}: dimension {name!r} is {found[0]} in the file, which cannot grow, so that unlimited_dims cannot "
+                "name it. Write all of the file with mode='w', or to a group with a dimension of its own"
+            )
+    return frozenset(grows)
+
+
 def _check_names(dataset: Dataset, here: _Here) -> None:
     for kind, names in (("variable", dataset.variables), ("dimension", dataset.sizes)):
         for name in names:
@@ -322,10 +432,10 @@ def _check_names(dataset: Dataset, here: _Here) -> None:
                 continue
             if not isinstance(name, str):
                 raise TypeError(f"{here}: {kind} name {name!r} must be either a string or None")
-            if not name or "\0" in name or name in (".", ".."):
+            if not name or not _is_storable(name) or name in (".", ".."):
                 raise ValueError(
                     f"{here}: {name!r} cannot be the name of a {kind}: the string must be length 1 or greater, without "
-                    "NUL, and neither '.' nor '..'"
+                    "NUL or lone surrogates, and neither '.' nor '..'"
                 )
             if name.startswith(("_i_", "_p_", NON_COORDINATE_PREFIX)):
                 raise ValueError(
@@ -359,9 +469,14 @@ def _streamable(variable: Variable) -> Variable:
     """A large lazy variable cut into Dask blocks: xarray's encoders would load it whole."""
     if variable._in_memory or variable.chunks is not None or variable.nbytes <= _STREAM_BYTES:
         return variable
-    chunks = variable.encoding.get("preferred_chunks") or {}
-    row = {dim: chunks.get(dim, "auto") for dim in variable.dims}
-    return variable.chunk(row)
+    preferred = variable.encoding.get("preferred_chunks") or {}
+    wanted = tuple(preferred.get(dim, "auto") for dim in variable.dims)
+    dtype = _LIKE_TEXT if variable.dtype.kind == "O" else variable.dtype  # Dask cannot guess the size of objects
+    chunks = dask.array.core.normalize_chunks(wanted, variable.shape, dtype=dtype)
+    return variable.chunk(dict(zip(variable.dims, chunks, strict=True)))
+
+
+_LIKE_TEXT: Final = np.dtype("S64")
 
 
 def _plan_variable(
@@ -401,7 +516,7 @@ def _plan_variable(
         )
     except OverflowError as error:
         raise ValueError(f"{label}: {error}") from None
-    noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or value not in (None, False)}
+    noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or not _says_no_fill(value)}
     encoded = attributes.encode({**noted, **extra}, where=label)
     if storage in ("fixed", "characters"):
         encoded.append(attributes.text_marker("utf-8" if storage == "fixed" else "characters"))
@@ -412,6 +527,10 @@ def _plan_variable(
         attributes=tuple(encoded),
         data=variable.data,
     )
+
+
+def _says_no_fill(value: object) -> bool:
+    return value is None or isinstance(value, bool)  # 0 is a fill value like any other
 
 
 def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, TextStorage | None]:
@@ -427,7 +546,10 @@ def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tup
         coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
         return CharacterArrayCoder().encode(coded), "characters"  # type: ignore[no-untyped-call]
     if element is bytes:
-        return variable.copy(data=np.asarray(variable.data, dtype=np.bytes_)), None
+        data = np.asarray(variable.data)
+        if any(item.endswith(b"\0") for item in data.reshape(-1)):
+            raise ValueError(f"{label}: fixed-length bytes cannot keep a NUL at their end; use an array of integers")
+        return variable.copy(data=data.astype(np.bytes_)), None
     if not is_text:
         return variable, None
     string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str else "fixed")
@@ -435,19 +557,34 @@ def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tup
         raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
     data = variable.data
     if string == "vlen":
-        return variable.copy(data=data if variable.dtype.kind == "O" else data.astype(object)), "vlen"
+        if isinstance(data, dask.array.Array):
+            return variable.copy(data=data.map_blocks(_as_str, dtype=object)), "vlen"
+        return variable.copy(data=_as_str(np.asarray(data))), "vlen"
     if isinstance(data, dask.array.Array) and variable.dtype.kind == "U":
         # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
         width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
-        return variable.copy(data=data.map_blocks(_utf8, width, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), None)), "fixed"
+        return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), None, label)), "fixed"
 
 
-def _utf8(values: np.ndarray, width: int | None) -> np.ndarray:
-    encoded = [("" if value is None else str(value)).encode("utf-8", "surrogateescape") for value in values.reshape(-1)]
+def _as_str(values: np.ndarray) -> np.ndarray:
+    """Text as `str` objects; a missing value is the empty text, as xarray has it."""
+    texts = np.empty(values.shape, object)
+    texts.reshape(-1)[:] = [_text_of(value) for value in values.reshape(-1)]
+    return texts
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, str):
+        return str(value)
+    return "" if pd.isna(value) else str(value)
+
+
+def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
+    encoded = [_text_of(value).encode("utf-8", "surrogateescape") for value in values.reshape(-1)]
     for data in encoded:
         if data.endswith(b"\0"):
-            raise ValueError("fixed-length text cannot keep a NUL at its end")
+            raise ValueError(f"{label}: fixed-length text cannot keep a NUL at its end")
     longest = width or max(map(len, encoded), default=1) or 1
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
 
@@ -503,23 +640,43 @@ def _own_dimensions(
             continue
         above = dimensions.find(here.path, name)
         if name in coordinates or above is None or above[1].size != size:
-            own.append(DimensionPlan(name, size, name in unlimited, dimensions.declare(here.path, name, size)))
+            own.append(DimensionPlan(name, size, name in unlimited, dimensions.declare(here.path, name, size, grows=name in unlimited)))
     return tuple(own)
 
 
-def _placed(plan: VariablePlan, declared: Mapping[str, Scale], dimensions: _Dimensions, here: _Here) -> VariablePlan:
-    """The variable under its name on disk, with its scales, and with what happens to an array of that name."""
+def _placed(
+    plan: VariablePlan, declared: Mapping[str, Scale], dimensions: _Dimensions, here: _Here, *, strict: bool
+) -> VariablePlan:
+    """The variable under its name on disk, with its scales, and with what happens to an array of that name.
+
+    `strict` says that the user asked for a certain layout.
+    """
     name = plan.name
+    if name in declared and not plan.dims:
+        raise ValueError(f"{here}: {name!r} is a dimension in the file; a variable without dimensions cannot take its name")
     if name in declared and not plan.is_coordinate:
         name = NON_COORDINATE_PREFIX + name  # as netCDF-4 stores it: the plain name is the dimension's
     scales, numbers = dimensions.attached(here.path, plan.dims)
     present = here.array(name)
     action: Action = "create"
     if present is not None:
-        action = "set values" if fits_in_place(plan.layout, present) else "replace"
+        keeps_role = plan.is_coordinate == (here.existing is not None and name in here.existing.scales)
+        keeps_type = plan.layout.members == present.info.datatype.members
+        fits = keeps_role and keeps_type and not strict and fits_in_place(plan.layout, present)
+        action = "set values" if fits else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
     return replace(plan, name=name, scales=scales, numbers=numbers, action=action)
+
+
+def _superseded(plans: Iterable[VariablePlan], arranged: Iterable[VariablePlan], here: _Here) -> tuple[str, ...]:
+    """Names of the arrays that hold a variable of the plan now, but under another name than it will have."""
+    names = []
+    for plan, placed in zip(plans, arranged, strict=True):
+        for name in {plan.name, NON_COORDINATE_PREFIX + plan.name} - {placed.name}:
+            if here.array(name) is not None:
+                names.append(name)
+    return tuple(names)
 
 
 def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:

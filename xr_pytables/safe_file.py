@@ -353,37 +353,32 @@ def read_attributes(node: int) -> dict[str, RawAttribute]:
 
     Written flat: a file of many arrays has thousands of attributes, and most of the time to open it goes here.
     """
-    count = call("H5Aget_num_attrs", node)
-    if not count:
-        return {}
-    first = _attribute_name(node, 0)  # raises HDF5Error for a damaged header, where PyTables' loop in C crashes
-    names = h5.attribute_names(node)
-    if names is None:
-        names = [first, *(_attribute_name(node, number) for number in range(1, count))]
-    not_needed = _LONG_AND_UNUSED | ({"_Netcdf4Coordinates"} if "DIMENSION_LIST" in names else set())
-    found = {}
-    for name in names:
-        if name in not_needed:
-            found[name] = _NOT_READ
-            continue
-        attribute = call("H5Aopen", node, h5.name_bytes(name), h5.DEFAULT)
-        try:
-            found[name] = _read_attribute(attribute)
-        finally:
+    opened_ids: list[int] = []
+    try:
+        for number in range(call("H5Aget_num_attrs", node)):
+            where = (node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number)
+            opened_ids.append(call("H5Aopen_by_idx", *where, h5.DEFAULT, h5.DEFAULT))
+        names = [_attribute_name(attribute) for attribute in opened_ids]
+        not_needed = _LONG_AND_UNUSED | ({"_Netcdf4Coordinates"} if "DIMENSION_LIST" in names else set())
+        return {
+            name: _NOT_READ if name in not_needed else _read_attribute(attribute)
+            for name, attribute in zip(names, opened_ids, strict=True)
+        }
+    finally:
+        for attribute in opened_ids:
             call("H5Aclose", attribute)
-    return found
 
 
-def _attribute_name(node: int, number: int) -> str:
-    with opened(
-        "H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT
-    ) as attribute:
-        length = call("H5Aget_name", attribute, 0, None)
-        buffer = ctypes.create_string_buffer(length + 1)
-        call("H5Aget_name", attribute, len(buffer), buffer)
-        return buffer.value.decode("utf-8", "surrogateescape")
+def _attribute_name(attribute: int) -> str:
+    length = call("H5Aget_name", attribute, len(_NAME), _NAME)
+    if length < len(_NAME):
+        return _NAME.value.decode("utf-8", "surrogateescape")
+    longer = ctypes.create_string_buffer(length + 1)
+    call("H5Aget_name", attribute, len(longer), longer)
+    return longer.value.decode("utf-8", "surrogateescape")
 
 
+_NAME = ctypes.create_string_buffer(256)  # used again and again, under the lock
 _LONG_AND_UNUSED: Final = frozenset({"REFERENCE_LIST"})
 """A scale's back references, one for each variable of the file: quadratic to read, and DIMENSION_LIST says the same."""
 _NOT_READ: Final = RawAttribute(
@@ -467,7 +462,7 @@ def _attribute_value(
         with _memory_type(datatype, stored) as memory_type:
             call("H5Aread", attribute, memory_type, out.ctypes.data)
         return out
-    room = size * datatype.itemsize
+    room = size * (datatype.itemsize if datatype.shape else datatype.dtype.itemsize)
     buffer = _SCRATCH if room <= len(_SCRATCH) else ctypes.create_string_buffer(room)
     if room:
         call("H5Aread", attribute, stored, buffer)
@@ -476,7 +471,7 @@ def _attribute_value(
         if datatype.dtype.itemsize != 8:
             return Unreadable("region references are not supported")
         return [[Reference(address)] for address in values.view("<u8").tolist()]
-    return values.reshape((*shape, *datatype.shape))
+    return values.reshape(shape + datatype.shape)
 
 
 def _vlen_attribute(

@@ -5,9 +5,11 @@ Opens the file once under the HDF5 lock, describes what was asked for, and close
 
 from __future__ import annotations
 
+import gc
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from xarray import Variable
@@ -135,7 +137,7 @@ def _described(
     for _ in range(_ATTEMPTS):
         with hdf5_lock():
             before = FileIdentity.of(absolute)
-            with SafeFile(absolute) as file, NodeReader(file, options) as reader:
+            with no_garbage_collection(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
                 try:
                     result = describe(reader)
                 except HDF5Error as error:
@@ -155,6 +157,22 @@ def _described(
             continue
         return result, files
     raise FileChangedError(f"{absolute}: the file changes while it is opened; tried {_ATTEMPTS} times")
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, which thousands of new and small objects trigger again and again.
+
+    Nothing is kept from being freed but cycles, for some milliseconds. Of several threads that do so at once, the one
+    that found the collector on turns it on again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:

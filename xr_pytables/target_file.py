@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -143,10 +143,17 @@ class TargetFile:
     # -- attributes -------------------------------------------------------------------------------------------------
 
     def write_attributes(self, path: str, encoded: Iterable[EncodedAttribute]) -> None:
-        """Set attributes, each in place of an older one of its name."""
+        """Set attributes, each in place of an older one of its name. Others stay, and with them what marks them."""
+        given = {attribute.name: attribute for attribute in encoded}
         with self.open(path) as node:
-            for attribute in encoded:
+            marker = given.pop(attributes.JSON_MARKER, None)
+            names = _json_names(node, given, marker)
+            for attribute in given.values():
                 _write_attribute(node, attribute)
+            if names is not None and names.size:
+                _write_attribute(node, EncodedAttribute(attributes.JSON_MARKER, names, utf8=True))
+            elif names is not None:
+                call("H5Adelete", node, h5.name_bytes(attributes.JSON_MARKER))
 
     def user_attributes(self, path: str) -> list[str]:
         """Names of the attributes that are neither PyTables' nor those of a convention about dimensions."""
@@ -241,6 +248,16 @@ def _text_pointers(values: np.ndarray) -> tuple[ctypes.Array[ctypes.c_char_p], l
         if b"\0" in data:
             raise ValueError(f"variable-length text cannot hold the NUL in {data!r}; string='fixed' can")
     return (ctypes.c_char_p * len(encoded))(*encoded), encoded
+
+
+def _json_names(node: int, given: Collection[str], marker: EncodedAttribute | None) -> np.ndarray | None:
+    """What JSON_MARKER must list when `given` and their `marker` are written to a node; None if it may stay."""
+    new = [] if marker is None or marker.value is None else marker.value.tolist()
+    if not call("H5Aexists", node, h5.name_bytes(attributes.JSON_MARKER)):
+        return np.array(new) if new else None
+    old = attributes.texts(read_attributes(node)[attributes.JSON_MARKER]) or ()
+    kept = [h5.name_bytes(name) for name in old if name not in given]
+    return np.array([*kept, *new], None if kept or new else "S1")
 
 
 def _with_nul(text: str) -> np.ndarray:

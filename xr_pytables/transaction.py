@@ -11,6 +11,7 @@ import glob
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 try:
@@ -58,26 +59,55 @@ class Transaction:
         """
         remove_stale(self.target)
         os.mkdir(self.folder)
-        owner = os.open(self._owner, os.O_CREAT | os.O_RDWR, 0o600)
-        if fcntl is not None:
-            fcntl.flock(owner, fcntl.LOCK_EX)
+        try:
+            unlocked = f"{self._owner}.new"  # takes its name when it is locked: without a lock the folder is stale
+            owner = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks: the folder is then never removed
+                    fcntl.flock(owner, fcntl.LOCK_EX)
+            os.rename(unlocked, self._owner)
+        except BaseException:
+            self.remove()
+            raise
         return owner
 
-    def commit(self, *, fsync: bool, exclusive: bool = False) -> None:
-        """Put the new file in the target's place. With `exclusive`, raise FileExistsError if something is there."""
+    def begin_shared(self) -> None:
+        """Make the folder for processes of which none owns it; again after it was abandoned."""
+        with contextlib.suppress(FileExistsError):  # an earlier run of this step
+            os.mkdir(self.folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._owner)
+
+    def commit(self, *, fsync: bool, exclusive: bool = False, check: Callable[[], None] | None = None) -> None:
+        """Put the new file in the target's place. With `exclusive`, raise FileExistsError if something is there.
+
+        `check` is called right before the target is replaced; what it raises prevents that.
+        """
         if fsync:
             _sync(self.new_file)
         with contextlib.suppress(FileNotFoundError):
             os.chmod(self.new_file, os.stat(self.target).st_mode & 0o7777)
+        if check is not None:
+            check()
         if exclusive:
-            try:
-                os.link(self.new_file, self.target)  # unlike rename, refuses to replace
-            except FileExistsError:
-                raise FileExistsError(f"{self.target}: somebody made this file meanwhile; it was left alone") from None
+            self._claim()
         else:
             os.replace(self.new_file, self.target)
         if fsync:
             _sync(os.path.dirname(self.target))
+
+    def _claim(self) -> None:
+        """Give the new file the target's name, which must be free."""
+        try:
+            try:
+                os.link(self.new_file, self.target)  # unlike rename, refuses to replace
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                os.close(os.open(self.target, os.O_CREAT | os.O_EXCL))
+                os.replace(self.new_file, self.target)
+        except FileExistsError:
+            raise FileExistsError(f"{self.target}: somebody made this file meanwhile; it was left alone") from None
 
     def end(self, owner: int) -> None:
         """Remove the folder and all that is in it."""
@@ -88,6 +118,17 @@ class Transaction:
     def remove(self) -> None:
         """Remove the folder from a process that did not begin it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
+
+        The next writer of the target removes it.
+        """
+        for name in os.listdir(self.folder):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._owner, os.O_CREAT, 0o600))
 
 
 def remove_stale(target: str) -> list[str]:

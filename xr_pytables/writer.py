@@ -13,18 +13,22 @@ import posixpath
 import shutil
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import dask
 import dask.array
+import dask.local
+import dask.threaded
 import numpy as np
 import tables
 from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
-from .files import FileBusyError, checked_group, checked_path, hdf5_lock
+from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
@@ -134,7 +138,7 @@ def to_pytables(
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
-    existing = _existing(target, chosen)
+    base, existing = _existing(target, chosen)
     plan = plan_write(
         obj,
         target,
@@ -145,6 +149,7 @@ def to_pytables(
         unlimited_dims=unlimited_dims,
         write_inherited_coords=write_inherited_coords,
         existing=existing,
+        base=base,
     )
     _check_filters(plan)
     if compute:
@@ -156,34 +161,48 @@ def to_pytables(
 # -- what is there already -----------------------------------------------------------------------------------------
 
 
-def _existing(path: str, mode: Mode) -> dict[str, GroupSpec]:
-    """The groups that the file has already, as far as the mode cares. Raises for what the mode does not allow."""
-    if not os.path.lexists(path):
+def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, GroupSpec]]:
+    """The version of the file that will be changed and its groups; None and nothing if the file is made anew.
+
+    Raises for what the mode does not allow.
+    """
+    if mode in ("w-", "x") and os.path.lexists(path):
+        raise FileExistsError(f"{path}: the file already exists. mode='w' replaces it, mode='a' adds to it")
+    if not os.path.exists(path):
         if mode == "r+":
             raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
-        return {}
-    if mode in ("w-", "x"):
-        raise FileExistsError(f"{path}: the file already exists. mode='w' replaces it, mode='a' adds to it")
+        return None, {}
     checked_path(path)
     _check_not_busy(path)
     if mode == "w":
-        return {}
+        return None, {}
+    base = FileIdentity.of(path)
     with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
-        return {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+        return base, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
 
 
 def _check_not_busy(path: str) -> None:
     """Raise FileBusyError if anybody is writing to the file through HDF5."""
-    for handle in tables.file._open_files.get_handlers_by_name(path) if path in tables.file._open_files else ():
-        if handle.mode != "r":
-            raise FileBusyError(f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r})")
     with hdf5_lock():
+        for handle in list(tables.file._open_files.handlers):
+            if handle.mode != "r" and _leads_to(handle, path):
+                raise FileBusyError(
+                    f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r})"
+                )
         try:
             SafeFile(path).close()
         except BlockingIOError as error:
             raise FileBusyError(str(error)) from None
         except OSError:
             pass  # not an HDF5 file: mode="w" replaces it, the other modes say what is wrong with it
+
+
+def _leads_to(handle: tables.File, path: str) -> bool:
+    """Whether a file that PyTables has open is the one at `path`, whatever name it was opened by."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
+    except (OSError, ValueError, tables.HDF5ExtError):  # a driver without a descriptor
+        return os.path.abspath(handle.filename) == path
 
 
 def _check_filters(plan: WritePlan) -> None:
@@ -207,22 +226,44 @@ def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
     try:
         prepare(plan, transaction)
         streamed = _streamed(plan)
-        if streamed and get_dask_scheduler() in ("distributed", "multiprocessing"):
+        if streamed and not _computes_here():
             targets = _spool_targets(streamed, transaction)
             dask.array.store([data for *_, data in streamed], targets, lock=False)
             unspool(transaction, targets)
         elif streamed:
-            with hdf5_lock():
-                file = TargetFile(transaction.new_file, create=False)
-            try:
+            with _kept_open(transaction.new_file) as file:
                 direct = [DirectTarget(file, path, layout) for path, layout, _ in streamed]
                 dask.array.store([data for *_, data in streamed], direct, lock=False)
-            finally:
-                with hdf5_lock():
-                    file.close()
-        transaction.commit(fsync=fsync, exclusive=plan.mode in ("w-", "x"))
+        _commit(plan, transaction, fsync=fsync)
     finally:
         transaction.end(owner)
+
+
+def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
+
+
+def _check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
+    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost."""
+    if plan.base is None:
+        return
+    if not os.path.exists(transaction.target) or not plan.base.same_version(FileIdentity.of(transaction.target)):
+        raise FileChangedError(
+            f"{transaction.target}: the file was changed or removed by somebody else since this write was planned; "
+            "it was left alone. Call to_pytables again"
+        )
+
+
+def _computes_here() -> bool:
+    """Whether Dask will compute in threads of this process, which can share an open file."""
+    pool, scheduler = dask.config.get("pool", None), dask.config.get("scheduler", None)
+    if pool is not None and not isinstance(pool, ThreadPool | ThreadPoolExecutor):
+        return False
+    if isinstance(scheduler, Executor):
+        return isinstance(scheduler, ThreadPoolExecutor)
+    if callable(scheduler) and scheduler not in (dask.threaded.get, dask.local.get_sync):
+        return False  # who knows
+    return get_dask_scheduler() == "threaded"
 
 
 def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
@@ -238,7 +279,7 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delaye
         waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
         stored = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
     finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(begun, stored, transaction, targets, fsync, plan.mode in ("w-", "x"))
+    result: Delayed = finish(begun, stored, plan.without_data(), transaction, targets, fsync)
     return result
 
 
@@ -248,22 +289,33 @@ def _second(first: object, second: SpoolTarget) -> SpoolTarget:
 
 
 def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
-    with contextlib.suppress(FileExistsError):  # an earlier run of this step
-        os.mkdir(transaction.folder)
-    if not os.path.exists(transaction.new_file):
+    transaction.begin_shared()
+    if os.path.exists(transaction.new_file):
+        return  # an earlier run of this step made it
+    try:
         prepare(plan, transaction)
+    except BaseException:
+        transaction.remove()
+        raise
 
 
 def _commit_delayed(
-    begun: None, stored: object, transaction: Transaction, targets: Sequence[SpoolTarget], fsync: bool, exclusive: bool
+    begun: None,
+    stored: object,
+    plan: WritePlan,
+    transaction: Transaction,
+    targets: Sequence[SpoolTarget],
+    fsync: bool,
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
         unspool(transaction, targets)
-        transaction.commit(fsync=fsync, exclusive=exclusive)
-    finally:
-        transaction.remove()
+        _commit(plan, transaction, fsync=fsync)
+    except BaseException:
+        transaction.abandon()
+        raise
+    transaction.remove()
 
 
 _Stream = tuple[str, ArrayLayout, dask.array.Array]
@@ -289,14 +341,28 @@ def _is_dask(variable: VariablePlan) -> bool:
 def prepare(plan: WritePlan, transaction: Transaction) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
-    if plan.mode in ("a", "r+") and os.path.exists(transaction.target):
+    _check_unchanged(plan, transaction)
+    if plan.base is not None:
         shutil.copyfile(transaction.target, making)
-    with hdf5_lock(), TargetFile(making, create=not os.path.exists(making)) as file:
+    with hdf5_lock(), TargetFile(making, create=plan.base is None) as file:
         _write_metadata(file, plan)
-    for group, variable in plan:
-        if not _is_dask(variable):
-            _write_in_slabs(making, posixpath.join(group.path, variable.name), variable)
+    with _kept_open(making) as file:
+        for group, variable in plan:
+            if not _is_dask(variable):
+                _write_in_slabs(file, posixpath.join(group.path, variable.name), variable)
     os.replace(making, transaction.new_file)
+
+
+@contextlib.contextmanager
+def _kept_open(path: str) -> Iterator[TargetFile]:
+    """A file of the transaction, open. Whoever uses it takes the lock for each use; it is free in between."""
+    with hdf5_lock():
+        file = TargetFile(path, create=False)
+    try:
+        yield file
+    finally:
+        with hdf5_lock():
+            file.close()
 
 
 def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
@@ -312,28 +378,38 @@ def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
 
 
-def _write_in_slabs(file_path: str, path: str, variable: VariablePlan) -> None:
+def _write_in_slabs(file: TargetFile, path: str, variable: VariablePlan) -> None:
     """Values that are in memory already: a slab at a time, so that the lock is free in between."""
     values = np.asarray(variable.data)
-    rows = max(1, _SLAB_BYTES // max(values[:1].nbytes, 1)) if values.ndim else 1
-    with hdf5_lock(), TargetFile(file_path, create=False) as file:
-        if not values.ndim:
+    if not values.ndim:
+        with hdf5_lock():
             file.write(path, (), values)
-            return
-        for start in range(0, len(values), rows):
+        return
+    rows = _slab_rows(values, variable.layout.chunkshape)
+    for start in range(0, len(values), rows):
+        with hdf5_lock():
             file.write(path, (start,) + (0,) * (values.ndim - 1), values[start : start + rows])
+
+
+def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
+    """How many rows to write at once: whole chunks, as HDF5 would encode one that is cut several times."""
+    step = chunkshape[0] if chunkshape else 1
+    rows = _SLAB_BYTES // max(values[:1].nbytes, 1)
+    return max(step, rows // step * step)
 
 
 def _write_group(file: TargetFile, group: GroupPlan) -> None:
     """The group, its dimensions, and its arrays without values."""
     file.require_group(group.path)
     file.write_attributes(group.path, group.attributes)
+    for name in group.removed:
+        file.remove(posixpath.join(group.path, name))
     values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
     for dimension in group.dimensions:
         if dimension.name not in values_of:
             path = posixpath.join(group.path, dimension.name)
             file.create_array(path, _empty_scale(dimension))
-            file.mark_scale(path, number=dimension.number or 0, coordinate=False, size=dimension.size)
+            file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
     for variable in group.variables:
         path = posixpath.join(group.path, variable.name)
         if variable.action == "set values":
@@ -403,24 +479,49 @@ class SpoolTarget:
 
     def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
         values = np.asarray(block)
-        if self.is_text:
-            values = values.astype("T") if values.size else values.astype("U1")
-            values = values.astype(f"U{max(1, max(map(len, values.reshape(-1)), default=1))}")
+        if not values.size:
+            return  # it would have the name of the block that begins where it does
         name = os.path.join(self.folder, self._name(_start(key)))
         making = f"{name}.{uuid.uuid4().hex[:8]}"
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over
         with open(making, "xb") as file:
-            np.lib.format.write_array(file, values, allow_pickle=False)
+            for array in _lengths_and_bytes(values) if self.is_text else (values,):
+                np.lib.format.write_array(file, array, allow_pickle=False)
         os.replace(making, name)
 
-    def blocks(self) -> Iterator[tuple[tuple[int, ...], str]]:
-        """Start and file of the blocks that were stored."""
-        for name in os.listdir(self.folder):
-            kind, _, rest = name.partition("-")
-            if kind == "block" and name.endswith(".npy"):
-                number, *start = map(int, rest.removesuffix(".npy").split("-"))
-                if number == self.number:
-                    yield tuple(start), os.path.join(self.folder, name)
+    def read(self, start: Sequence[int]) -> np.ndarray:
+        """The block that was stored at `start`."""
+        with open(os.path.join(self.folder, self._name(start)), "rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
+            if not self.is_text:
+                return values
+            return _texts(values, np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as the length of each in bytes, in their shape, and the UTF-8 of all in one."""
+    encoded = [str(text).encode("utf-8", "surrogateescape") for text in texts.reshape(-1)]
+    lengths = np.array([len(data) for data in encoded], "i8").reshape(texts.shape)
+    return lengths, np.frombuffer(b"".join(encoded), "u1")
+
+
+def _texts(lengths: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """The reverse of `_lengths_and_bytes`."""
+    texts = np.empty(lengths.shape, object)
+    ends = np.cumsum(lengths.reshape(-1)).tolist()
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        texts.reshape(-1)[number] = data[start:end].tobytes().decode("utf-8", "surrogateescape")
+    return texts
+
+
+def _stored_blocks(folder: str) -> dict[int, list[tuple[int, ...]]]:
+    """Where the blocks that were put aside begin, in order, by the number of their target."""
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for name in os.listdir(folder):
+        if name.startswith("block-") and name.endswith(".npy"):
+            number, *start = map(int, name.removeprefix("block-").removesuffix(".npy").split("-"))
+            found.setdefault(number, []).append(tuple(start))
+    return {number: sorted(starts) for number, starts in found.items()}
 
 
 def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
@@ -429,16 +530,20 @@ def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
 
 def unspool(transaction: Transaction, targets: Sequence[SpoolTarget]) -> None:
     """Write the blocks that were put aside into the new file. Raises OSError if one is missing."""
-    for target in targets:
-        written = 0
-        for start, name in target.blocks():
-            values = np.load(name, allow_pickle=False, mmap_mode=None)
-            with hdf5_lock(), TargetFile(transaction.new_file, create=False) as file:
-                file.write(target.path, start, values.astype(object) if target.is_text else values)
-            written += values.size
-        expected = math.prod(target.shape)
-        if written != expected:
-            raise OSError(
-                f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file was "
-                "not replaced. Every worker must see the folder of the file"
-            )
+    if not targets:
+        return
+    blocks = _stored_blocks(transaction.folder)
+    with _kept_open(transaction.new_file) as file:
+        for target in targets:
+            written = 0
+            for start in blocks.get(target.number, []):
+                values = target.read(start)
+                with hdf5_lock():
+                    file.write(target.path, start, values)
+                written += values.size
+            expected = math.prod(target.shape)
+            if written != expected:
+                raise OSError(
+                    f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file "
+                    "was not replaced. Every worker must see the folder of the file"
+                )
