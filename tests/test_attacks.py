@@ -194,8 +194,8 @@ def test_tables_open_file_is_not_used_by_the_package() -> None:
         if module.name in ("cli.py", "__main__.py"):  # make and compare files of their own
             continue
         for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr in forbidden:
-                found.append(f"{module.name}:{node.lineno}: .{node.attr}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in forbidden:
+                found.append(f"{module.name}:{node.lineno}: .{node.func.attr}()")
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tables":
                 names = [alias.name for alias in node.names if alias.name in forbidden]
                 found += [f"{module.name}: from tables import {name}" for name in names]
@@ -204,21 +204,20 @@ def test_tables_open_file_is_not_used_by_the_package() -> None:
 
 def test_pickle_loads_is_called_in_one_place_behind_allow_pickle() -> None:
     package = Path(xr_pytables.__file__).parent
-    calls = []
-    for module in package.glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in ("loads", "load", "Unpickler")
-                and isinstance(node.func.value, ast.Name)
-                and node.func.value.id == "pickle"
-            ):
-                calls.append(module.name)
+    calls = [
+        module.name
+        for module in package.glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("loads", "load", "Unpickler")
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "pickle"
+    ]
     assert calls == ["attributes.py"]
 
 
-# -- legal but odd ------------------------------------------------------------------------------------------------------
+# -- legal but odd -----------------------------------------------------------------------------------------
 
 ODD_ATTRIBUTES: dict[str, object] = {
     "number": lambda node, name: node.attrs.create(name, 5),
@@ -232,7 +231,9 @@ ODD_ATTRIBUTES: dict[str, object] = {
     "null_float": lambda node, name: node.attrs.create(name, h5py.Empty("f4")),
     "null_pointer": lambda node, name: unwritten(node, name, variable_text(), (2,)),
     "null_pointer_scalar": lambda node, name: unwritten(node, name, variable_text(), ()),
-    "not_utf8": lambda node, name: node.attrs.create(name, np.bytes_(b"\xff\xfe."), dtype=h5py.string_dtype("utf-8", 3)),
+    "not_utf8": lambda node, name: node.attrs.create(
+        name, np.bytes_(b"\xff\xfe."), dtype=h5py.string_dtype("utf-8", 3)
+    ),
     "bool": lambda node, name: node.attrs.create(name, True),
     "reference": lambda node, name: node.attrs.create(name, node.ref, dtype=h5py.ref_dtype),
     "null_reference": lambda node, name: node.attrs.create(name, h5py.Reference(), dtype=h5py.ref_dtype),
@@ -475,7 +476,7 @@ def test_values_of_readable_odd_datasets(tmp_path: Path) -> None:
         assert ds["text"].values.tolist() == ["", "é"]
 
 
-# -- other files, named inside a file ----------------------------------------------------------------------------------
+# -- other files, named inside a file ----------------------------------------------------------------------
 
 
 def test_external_raw_storage_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -527,7 +528,7 @@ def test_slash_in_a_link_name_does_not_lead_through_an_external_link(tmp_path: P
     ds.close()
 
 
-# -- damaged files ------------------------------------------------------------------------------------------------------
+# -- damaged files -----------------------------------------------------------------------------------------
 
 
 def small_file(path: Path) -> bytes:

@@ -222,7 +222,7 @@ def test_file_open_for_writing_elsewhere_is_busy(path: Path) -> None:
         assert ds["b"].values.tolist() == [1, 2]
 
 
-# -- guessing -----------------------------------------------------------------------------------------------------------
+# -- guessing ----------------------------------------------------------------------------------------------
 
 
 def test_guess_can_open_knows_files_of_pytables_by_their_bytes(path: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_pytables.dimensions import Leaf, Scales, resolve
 from xr_pytables.datatypes import Datatype
+from xr_pytables.dimensions import Leaf, Scales, resolve
 from xr_pytables.safe_file import RawAttribute, Reference
 
 from .helpers_reading import assert_same, open_raw, plain_file
@@ -23,7 +23,7 @@ def opened_dims(path: Path, **kwargs: object) -> dict[str, tuple[str, ...]]:
         return {name: variable.dims for name, variable in ds.variables.items()}
 
 
-# -- phony names --------------------------------------------------------------------------------------------------------
+# -- phony names -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_name_from_the_file_is_not_taken_for_a_phony_one(tmp_path: Path) -> None
     assert opened_dims(tmp_path / "f.h5") == {"a": ("dim_3", "dim_3_1")}
 
 
-# -- dims= --------------------------------------------------------------------------------------------------------------
+# -- dims= -------------------------------------------------------------------------------------------------
 
 
 def test_dims_argument_names_arrays_by_name_or_path(unnamed: Path) -> None:
@@ -103,7 +103,7 @@ def test_dims_argument_works_for_one_leaf(unnamed: Path) -> None:
     assert opened_dims(unnamed, group="/g/c", dims={"c": ("y", "x")}) == {"c": ("y", "x")}
 
 
-# -- conventions --------------------------------------------------------------------------------------------------------
+# -- conventions -------------------------------------------------------------------------------------------
 
 
 def test_dimension_list_names_dimensions_after_their_scales(tmp_path: Path) -> None:
@@ -186,12 +186,18 @@ def test_conventions_are_asked_in_order_of_trust_without_a_file() -> None:
         "DIMENSION_LABELS": text_attribute("first", "second", "3rd", ""),
     }
     leaf = Leaf("v", "/v", (1, 2, 3, 4), (False,) * 4, raw, file="f.h5")
-    resolved = resolve([leaf], Scales({("f.h5", 10): "a"}, {("f.h5", 7): "b", ("f.h5", 8): "c"}), dims={}, phony_dims="size", where="f.h5")
+    resolved = resolve(
+        [leaf],
+        Scales({("f.h5", 10): "a"}, {("f.h5", 7): "b", ("f.h5", 8): "c"}),
+        dims={},
+        phony_dims="size",
+        where="f.h5",
+    )
     assert resolved.names == {"v": ("a", "c", "third", "4")}
     assert resolved.problems == ()
 
 
-# -- contradictions -----------------------------------------------------------------------------------------------------
+# -- contradictions ----------------------------------------------------------------------------------------
 
 
 def test_label_that_stands_for_different_sizes_gives_way_with_a_warning(tmp_path: Path) -> None:
@@ -259,7 +265,7 @@ def test_scales_of_another_file_do_not_name_dimensions(tmp_path: Path) -> None:
     assert dims["linked"] != ("lat",)
 
 
-# -- files of other libraries ------------------------------------------------------------------------------------------
+# -- files of other libraries ------------------------------------------------------------------------------
 
 
 def assert_opens_as_with(path: Path, engine: str, **kwargs: object) -> None:
@@ -270,7 +276,9 @@ def assert_opens_as_with(path: Path, engine: str, **kwargs: object) -> None:
     ):
         xr.testing.assert_identical(actual.load(), expected.load())
         for name in expected.variables:
-            if expected[name].dtype.kind != "U":  # text stays of any length here, and is not read before it is asked for
+            if (
+                expected[name].dtype.kind != "U"
+            ):  # text stays of any length here, and is not read before it is asked for
                 assert actual[name].dtype == expected[name].dtype, name
         assert actual.encoding["unlimited_dims"] == set(expected.encoding["unlimited_dims"])
 

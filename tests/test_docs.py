@@ -61,7 +61,7 @@ def blocks(page: Path, language: str) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, found.start()) + 1, found[2]
 
 
-# -- examples ------------------------------------------------------------------------------------------------------
+# -- examples ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "python"))], ids=relative)
@@ -89,7 +89,7 @@ def test_a_wrong_output_on_a_page_is_found(tmp_path: Path, monkeypatch: pytest.M
         test_examples_run(page, tmp_path, monkeypatch)
 
 
-# -- commands ------------------------------------------------------------------------------------------------------
+# -- commands ----------------------------------------------------------------------------------------------
 
 
 def readme_commands() -> list[str]:
@@ -143,7 +143,7 @@ def test_demo_as_the_readme_calls_it() -> None:
     assert "All as it should be." in done.stdout
 
 
-# -- reference -----------------------------------------------------------------------------------------------------
+# -- reference ---------------------------------------------------------------------------------------------
 
 
 def rows(heading: str) -> dict[str, str]:
@@ -217,7 +217,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     assert [name for name in _TEST_NAME.findall(page.read_text()) if not is_test(name)] == []
 
 
-# -- arguments that no other test varies -----------------------------------------------------------------------------
+# -- arguments that no other test varies -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def test_append_dim_and_region_say_what_to_do_instead(tmp_path: Path, argument: 
     assert list(tmp_path.iterdir()) == []
 
 
-# -- the site ------------------------------------------------------------------------------------------------------
+# -- the site ----------------------------------------------------------------------------------------------
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -118,7 +118,7 @@ def test_long_chain_of_soft_links_is_followed(tmp_path: Path) -> None:
     assert len(values(tmp_path / "h.h5")) == 40
 
 
-# -- external links -----------------------------------------------------------------------------------------------------
+# -- external links ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -339,7 +339,7 @@ def test_contiguous_array_is_cut_into_runs_of_whole_rows(tmp_path: Path) -> None
         assert ds["a"].chunks == ((16, 16, 8), (1024,), (1024,))
 
 
-# -- attributes ---------------------------------------------------------------------------------------------------------
+# -- attributes --------------------------------------------------------------------------------------------
 
 NATIVE_ATTRIBUTES = {
     "int": 5,
@@ -598,7 +598,7 @@ def test_enum_gives_flag_attributes_and_metadata(tmp_path: Path) -> None:
         assert ds["a"].encoding["dtype"].metadata["enum"] == meanings
 
 
-# -- which variables there are ------------------------------------------------------------------------------------------
+# -- which variables there are -----------------------------------------------------------------------------
 
 
 def test_open_dataarray_load_dataset_and_groups_agree_with_pytables(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class PyTablesArray(BackendArray):
         array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)
         return array
 
-    # -- past HDF5 --------------------------------------------------------------------------------------------------
+    # -- past HDF5 ------------------------------------------------------------------------------------------
 
     def _direct(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         if isinstance(key, indexing.VectorizedIndexer) and self.spec.chunks is not None and not self._is_short():
@@ -241,7 +241,7 @@ class PyTablesArray(BackendArray):
             raise UnsupportedIndex(f"its chunk index, read without HDF5, says {ours} of a chunk and HDF5 {theirs}")
         descriptor.kept["checked"] = True
 
-    # -- through HDF5 -----------------------------------------------------------------------------------------------
+    # -- through HDF5 ---------------------------------------------------------------------------------------
 
     def _read(self, key: _BasicKey) -> np.ndarray:
         """The selected elements as stored, through HDF5 and under its lock."""

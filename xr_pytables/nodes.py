@@ -215,7 +215,7 @@ class NodeReader:
                 queue.append((posixpath.join(relative, member.name), member.place))
             yield relative, spec
 
-    # -- finding ----------------------------------------------------------------------------------------------------
+    # -- finding --------------------------------------------------------------------------------------------
 
     def _find(self, file: SafeFile, path: str, hops: int = 0) -> _Place:
         """The object at `path`, through soft and (as far as allowed) external links."""
@@ -247,7 +247,7 @@ class NodeReader:
             self._files[path] = self._opened.enter_context(SafeFile(path))
         return self._files[path]
 
-    # -- groups -----------------------------------------------------------------------------------------------------
+    # -- groups ---------------------------------------------------------------------------------------------
 
     def _group(self, place: _Place) -> GroupSpec:
         contents = self._contents(place)
@@ -362,7 +362,7 @@ class NodeReader:
         )
         return GroupSpec(place.file.path, place.path, (spec,), {}, problems=(*resolved.problems, *problems))
 
-    # -- dimensions and variables -----------------------------------------------------------------------------------
+    # -- dimensions and variables ---------------------------------------------------------------------------
 
     def _outer_scales(self, place: _Place, leaves: Sequence[Leaf], own: Scales) -> Scales:
         """The scales of the enclosing groups, looked up only if some leaf refers to one that is not its group's."""

@@ -7,7 +7,7 @@ disk; writes nothing.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -105,7 +105,7 @@ class WritePlan:
     mode: Mode
     groups: tuple[GroupPlan, ...]
     attachments: tuple[Attachment, ...] = ()
-    base: FileIdentity | None = None
+    version: FileIdentity | None = None
     """The version of the file that is changed; None if the file is made anew."""
 
     def __iter__(self) -> Iterator[tuple[GroupPlan, VariablePlan]]:
@@ -114,7 +114,7 @@ class WritePlan:
     @property
     def makes_file(self) -> bool:
         """Whether there must not be a file yet."""
-        return self.mode in ("w-", "x") or (self.mode == "a" and self.base is None)
+        return self.mode in ("w-", "x") or (self.mode == "a" and self.version is None)
 
     def without_data(self) -> WritePlan:
         """What is left to know when the new file is made."""
@@ -132,7 +132,9 @@ class _Dimensions:
         self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
         numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
         self._next = max(numbers, default=-1) + 1
-        along = [(path, name) for path, spec in existing.items() for array in spec.variables for name in array.unlimited_dims]
+        along = [
+            (path, name) for path, spec in existing.items() for array in spec.variables for name in array.unlimited_dims
+        ]
         self._growing = {found[0] for found in (self.find(path, name) for path, name in along) if found}
 
     def of_group(self, group: str) -> dict[str, Scale]:
@@ -181,7 +183,7 @@ def plan_write(
     unlimited_dims: Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None,
     write_inherited_coords: bool,
     existing: Existing,
-    base: FileIdentity | None = None,
+    version: FileIdentity | None = None,
 ) -> WritePlan:
     """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written."""
     base = layouts.filters_as_encoding(filters) if filters is not None else {}
@@ -198,7 +200,7 @@ def plan_write(
         planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions))
     if mode != "r+":
         _check_against_file(path, planned, existing)
-    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), base)
+    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), version)
 
 
 @dataclass(frozen=True)
@@ -396,8 +398,8 @@ def _check_sizes(dataset: Dataset, here: _Here) -> None:
     unknown = [dim for dim, size in dataset.sizes.items() if size != size]
     if unknown:
         raise ValueError(
-            f"{here}: dimension {unknown[0]!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the Dask "
-            "array before"
+            f"{here}: dimension {unknown[0]!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the "
+            "Dask array before"
         )
 
 
@@ -419,8 +421,8 @@ def _growing(
             grows.add(name)
         elif name in asked and strict:
             raise ValueError(
-                f"{here}: dimension {name!r} is {found[0]} in the file, which cannot grow, so that unlimited_dims cannot "
-                "name it. Write all of the file with mode='w', or to a group with a dimension of its own"
+                f"{here}: dimension {name!r} is {found[0]} in the file, which cannot grow, so that unlimited_dims "
+                "cannot name it. Write all of the file with mode='w', or to a group with a dimension of its own"
             )
     return frozenset(grows)
 
@@ -558,8 +560,8 @@ def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tup
     data = variable.data
     if string == "vlen":
         if isinstance(data, dask.array.Array):
-            return variable.copy(data=data.map_blocks(_as_str, dtype=object)), "vlen"
-        return variable.copy(data=_as_str(np.asarray(data))), "vlen"
+            return variable.copy(data=data.map_blocks(_as_str, label, dtype=object)), "vlen"
+        return variable.copy(data=_as_str(np.asarray(data), label)), "vlen"
     if isinstance(data, dask.array.Array) and variable.dtype.kind == "U":
         # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
         width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
@@ -567,14 +569,17 @@ def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tup
     return variable.copy(data=_utf8(np.asarray(data), None, label)), "fixed"
 
 
-def _as_str(values: np.ndarray) -> np.ndarray:
+def _as_str(values: np.ndarray, label: str) -> np.ndarray:
     """Text as `str` objects; a missing value is the empty text, as xarray has it."""
     texts = np.empty(values.shape, object)
     texts.reshape(-1)[:] = [_text_of(value) for value in values.reshape(-1)]
+    for text in texts.reshape(-1):
+        if "\0" in text:
+            raise ValueError(f"{label}: variable-length text cannot hold the NUL in {text!r}; string='fixed' can")
     return texts
 
 
-def _text_of(value: object) -> str:
+def _text_of(value: Any) -> str:
     if isinstance(value, str):
         return str(value)
     return "" if pd.isna(value) else str(value)
@@ -640,7 +645,11 @@ def _own_dimensions(
             continue
         above = dimensions.find(here.path, name)
         if name in coordinates or above is None or above[1].size != size:
-            own.append(DimensionPlan(name, size, name in unlimited, dimensions.declare(here.path, name, size, grows=name in unlimited)))
+            own.append(
+                DimensionPlan(
+                    name, size, name in unlimited, dimensions.declare(here.path, name, size, grows=name in unlimited)
+                )
+            )
     return tuple(own)
 
 
@@ -653,7 +662,9 @@ def _placed(
     """
     name = plan.name
     if name in declared and not plan.dims:
-        raise ValueError(f"{here}: {name!r} is a dimension in the file; a variable without dimensions cannot take its name")
+        raise ValueError(
+            f"{here}: {name!r} is a dimension in the file; a variable without dimensions cannot take its name"
+        )
     if name in declared and not plan.is_coordinate:
         name = NON_COORDINATE_PREFIX + name  # as netCDF-4 stores it: the plain name is the dimension's
     scales, numbers = dimensions.attached(here.path, plan.dims)
@@ -671,12 +682,12 @@ def _placed(
 
 def _superseded(plans: Iterable[VariablePlan], arranged: Iterable[VariablePlan], here: _Here) -> tuple[str, ...]:
     """Names of the arrays that hold a variable of the plan now, but under another name than it will have."""
-    names = []
-    for plan, placed in zip(plans, arranged, strict=True):
-        for name in {plan.name, NON_COORDINATE_PREFIX + plan.name} - {placed.name}:
-            if here.array(name) is not None:
-                names.append(name)
-    return tuple(names)
+    return tuple(
+        name
+        for plan, placed in zip(plans, arranged, strict=True)
+        for name in {plan.name, NON_COORDINATE_PREFIX + plan.name} - {placed.name}
+        if here.array(name) is not None
+    )
 
 
 def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
@@ -693,7 +704,9 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
     return datatype.dtype.newbyteorder("=") == layout.dtype.newbyteorder("=")
 
 
-def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Here, *, is_time: bool) -> None:
+def _check_only_values(
+    plan: VariablePlan, original: Variable, spec: VariableSpec | None, dimensions: _Dimensions, here: _Here
+) -> None:
     """For `r+`: the array is there and nothing but its values would change."""
     if spec is None:
         raise ValueError(
@@ -704,7 +717,14 @@ def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Her
             f"{here}: array {plan.name!r} has shape {spec.shape} and dtype {spec.info.datatype.dtype}, the variable "
             f"{plan.layout.shape} and {plan.layout.dtype}; mode='r+' needs the same. mode='a' replaces the array"
         )
+    named = [dimensions.find(here.path, dim) is not None for dim in spec.dims]
+    if any(is_named and old != new for is_named, old, new in zip(named, spec.dims, plan.dims, strict=False)):
+        raise ValueError(
+            f"{here}: array {plan.name!r} has the dimensions {spec.dims}, the variable {plan.dims}; mode='r+' needs "
+            "the same. Transpose or rename them, or replace the array with mode='a'"
+        )
     coded = {item.name: item.value for item in plan.attributes}
+    is_time = original.dtype.kind in "mMO"
     for key in (*_CF_KEYS, "units", "calendar"):
         old, new = spec.attributes.get(key), coded.get(key)
         if key in ("units", "calendar") and is_time:  # encoded with the stored ones, which xarray spells its own way
@@ -714,6 +734,24 @@ def _check_only_values(plan: VariablePlan, spec: VariableSpec | None, here: _Her
                 f"{here}: array {plan.name!r} is stored with {key}={old!r}, the variable would need {key}={new!r}; "
                 "mode='r+' keeps what is stored. mode='a' replaces the array"
             )
+    stored = plan.layout.dtype
+    if not any(key in spec.attributes for key in _CF_KEYS) and stored is not None and not _holds(stored, original):
+        raise ValueError(
+            f"{here}: array {plan.name!r} of {stored} cannot hold the values of the variable, of {original.dtype}. "
+            "Convert it with astype(), or replace the array with mode='a'"
+        )
+
+
+def _holds(stored: np.dtype, variable: Variable) -> bool:
+    """Whether integers of a dtype can hold numbers as they are. Values are looked at only if they are in memory."""
+    if stored.kind not in "iu" or variable.dtype.kind not in "iuf":
+        return True
+    if np.can_cast(variable.dtype, stored):
+        return True
+    if variable.dtype.kind == "f" or not variable._in_memory:
+        return False
+    limits = np.iinfo(stored)
+    return not variable.size or bool(limits.min <= variable.values.min() and variable.values.max() <= limits.max)
 
 
 def _same_value(old: object, new: np.ndarray) -> bool:
@@ -722,17 +760,40 @@ def _same_value(old: object, new: np.ndarray) -> bool:
     return bool(np.array_equal(np.asarray(old), np.asarray(text)) or (text != text and old != old))
 
 
-def _check_against_file(path: str, planned: Iterable[GroupPlan], existing: Existing) -> None:
-    """Raise ValueError where an array would have to be a group, or a group an array."""
-    arrays = {spec.path for group in existing.values() for spec in group.variables}
+def _check_against_file(path: str, planned: Sequence[GroupPlan], existing: Existing) -> None:
+    """Raise ValueError where what is in the file, or goes into it as well, has a name or a dimension already."""
+    groups = {*existing, *(group.path for group in planned)}
     for group in planned:
-        inside = [array for array in arrays if group.path == array or group.path.startswith(array + "/")]
-        if inside:
-            raise ValueError(f"{path}: {inside[0]!r} is an array, so {group.path!r} cannot be a group")
-        for variable in group.variables:
-            node = posixpath.join(group.path, variable.name)
-            if node in existing or any(other.path == node for other in planned):
-                raise ValueError(f"{path}: {node!r} is a group; a variable cannot take its name")
+        present = existing.get(group.path)
+        new = {variable.name: "variable" for variable in group.variables if variable.action == "create"}
+        new |= {dimension.name: "dimension" for dimension in group.dimensions if dimension.name not in new}
+        ours = {variable.name for variable in group.variables if variable.action != "create"}.union(group.removed)
+        for name in {*new, *ours}:
+            node = posixpath.join(group.path, name)
+            if node in groups:
+                raise ValueError(f"{path}: {node!r} is a group; a {new.get(name, 'variable')} cannot take its name")
+        for name, kind in new.items():
+            taken = _taken(present, name) if present is not None and name not in ours else None
+            if taken:
+                raise ValueError(
+                    f"{path}:{group.path}: {name!r} is {taken} in the file; a new {kind} cannot take its name. "
+                    "Rename it, or write to another group"
+                )
+        for spec in present.variables if present is not None else ():
+            if posixpath.basename(spec.path) not in ours:
+                _check_sizes_of(spec, group, path)
+
+
+def _check_sizes_of(spec: VariableSpec, group: GroupPlan, file: str) -> None:
+    """Raise ValueError if an array that stays has another size along a dimension that the group gets."""
+    sizes = dict(zip(spec.dims, spec.shape, strict=False))
+    for dimension in group.dimensions:
+        if sizes.get(dimension.name, dimension.size) != dimension.size:
+            raise ValueError(
+                f"{file}:{group.path}: dimension {dimension.name!r} would have {dimension.size} elements, but the "
+                f"array {spec.path!r}, which is there already, has {sizes[dimension.name]} along it. Rename the "
+                "dimension, or write to another group"
+            )
 
 
 def _attachments(planned: Iterable[GroupPlan], existing: Existing, dimensions: _Dimensions) -> tuple[Attachment, ...]:
@@ -744,10 +805,12 @@ def _attachments(planned: Iterable[GroupPlan], existing: Existing, dimensions: _
         for plan in group.variables
         if plan.action == "replace"
     }
+    given_up = {posixpath.join(group.path, name) for group in planned for name in group.removed}
+    moved |= given_up
     found = []
     for path, group in existing.items():
         for spec in group.variables:
             scales, numbers = dimensions.attached(path, spec.dims)
-            if spec.path not in written and moved & set(scales) and posixpath.dirname(spec.path) == path:
+            if spec.path not in written | given_up and moved & set(scales) and posixpath.dirname(spec.path) == path:
                 found.append(Attachment(spec.path, scales, numbers))
     return tuple(found)

@@ -104,7 +104,7 @@ class TargetFile:
         """Unlink an object. HDF5 reuses its space only while the file stays open."""
         call("H5Ldelete", self.id, h5.name_bytes(path), h5.DEFAULT)
 
-    # -- arrays -----------------------------------------------------------------------------------------------------
+    # -- arrays ---------------------------------------------------------------------------------------------
 
     def create_array(self, path: str, layout: ArrayLayout) -> None:
         """Make an array that holds its fill value; nothing is allocated for chunks before they are written."""
@@ -140,7 +140,7 @@ class TargetFile:
                     as_stored = np.ascontiguousarray(values, described.dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
 
-    # -- attributes -------------------------------------------------------------------------------------------------
+    # -- attributes -----------------------------------------------------------------------------------------
 
     def write_attributes(self, path: str, encoded: Iterable[EncodedAttribute]) -> None:
         """Set attributes, each in place of an older one of its name. Others stay, and with them what marks them."""
@@ -168,7 +168,7 @@ class TargetFile:
                 if call("H5Aexists", node, raw):
                     call("H5Adelete", node, raw)
 
-    # -- dimensions (HDF5 Dimension Scale specification; netCDF-4 file format, "Dimensions") --------------------------
+    # -- dimensions (HDF5 Dimension Scale specification; netCDF-4 file format, "Dimensions") ----------------
 
     def mark_scale(self, path: str, *, number: int | None, coordinate: bool, size: int) -> None:
         """Make the array at `path` the scale of the dimension with netCDF-4 id `number` (None: without one).

@@ -138,7 +138,7 @@ def to_pytables(
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
-    base, existing = _existing(target, chosen)
+    version, existing = _existing(target, chosen)
     plan = plan_write(
         obj,
         target,
@@ -149,7 +149,7 @@ def to_pytables(
         unlimited_dims=unlimited_dims,
         write_inherited_coords=write_inherited_coords,
         existing=existing,
-        base=base,
+        version=version,
     )
     _check_filters(plan)
     if compute:
@@ -158,7 +158,7 @@ def to_pytables(
     return delayed(plan, transaction, fsync=fsync)
 
 
-# -- what is there already -----------------------------------------------------------------------------------------
+# -- what is there already ---------------------------------------------------------------------------------
 
 
 def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, GroupSpec]]:
@@ -176,9 +176,9 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
     _check_not_busy(path)
     if mode == "w":
         return None, {}
-    base = FileIdentity.of(path)
+    version = FileIdentity.of(path)
     with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
-        return base, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
 
 
 def _check_not_busy(path: str) -> None:
@@ -202,7 +202,7 @@ def _leads_to(handle: tables.File, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
     except (OSError, ValueError, tables.HDF5ExtError):  # a driver without a descriptor
-        return os.path.abspath(handle.filename) == path
+        return bool(os.path.abspath(handle.filename) == path)
 
 
 def _check_filters(plan: WritePlan) -> None:
@@ -217,7 +217,7 @@ def _check_filters(plan: WritePlan) -> None:
                     )
 
 
-# -- execution -----------------------------------------------------------------------------------------------------
+# -- execution ---------------------------------------------------------------------------------------------
 
 
 def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
@@ -245,9 +245,9 @@ def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
 
 def _check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
     """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost."""
-    if plan.base is None:
+    if plan.version is None:
         return
-    if not os.path.exists(transaction.target) or not plan.base.same_version(FileIdentity.of(transaction.target)):
+    if not os.path.exists(transaction.target) or not plan.version.same_version(FileIdentity.of(transaction.target)):
         raise FileChangedError(
             f"{transaction.target}: the file was changed or removed by somebody else since this write was planned; "
             "it was left alone. Call to_pytables again"
@@ -342,9 +342,11 @@ def prepare(plan: WritePlan, transaction: Transaction) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     _check_unchanged(plan, transaction)
-    if plan.base is not None:
+    if plan.makes_file and os.path.lexists(transaction.target):
+        raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
+    if plan.version is not None:
         shutil.copyfile(transaction.target, making)
-    with hdf5_lock(), TargetFile(making, create=plan.base is None) as file:
+    with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
         _write_metadata(file, plan)
     with _kept_open(making) as file:
         for group, variable in plan:
@@ -431,7 +433,7 @@ def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
     return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
 
 
-# -- where Dask puts its blocks ------------------------------------------------------------------------------------
+# -- where Dask puts its blocks ----------------------------------------------------------------------------
 
 
 class DirectTarget:
