@@ -515,17 +515,6 @@ def test_reference_attributes_are_named_in_one_warning(tmp_path: Path) -> None:
     assert "'region'" in message
 
 
-class Refused:
-    """A class that no restricted decoder knows."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return datetime.date, (2001, 2, 3)
-
-
-class Unknown:
-    """A class whose pickle names a module that does not exist."""
-
-
 GOOD_ONLY_FOR_REAL = b"cfractions\nFraction\n(I3\nI4\ntR."
 OF_A_MISSING_MODULE = b"cno_such_module_anywhere\nThing\n(tR."
 

@@ -6,10 +6,11 @@ it. Knows no xarray; the caller holds the HDF5 lock from opening to closing.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +28,7 @@ from .safe_file import explained, read_attributes
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""
 _LOCKED: Final = "unable to lock file"
+_LOCAL: Final = 0  # H5F_SCOPE_LOCAL
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,36 @@ class TargetFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with contextlib.suppress(*(() if error is None else (HDF5Error,))):  # what went wrong first counts
+            self.close()
 
     def close(self) -> None:
-        """Write everything and close; a second call does nothing."""
+        """Write everything and close; a second call does nothing. Raises HDF5Error if the disk is full."""
+        if self.id < 0:
+            return
+        identifier, self.id = self.id, -1  # threads that still have something to write get an error
+        try:
+            with self._giving_way():
+                call("H5Fflush", identifier, _LOCAL)
+        except HDF5Error:
+            with contextlib.suppress(HDF5Error):
+                self._file.close()
+            raise
         self._file.close()
+
+    @contextlib.contextmanager
+    def _giving_way(self) -> Iterator[None]:
+        """If HDF5 fails to write, give up the file and its room on the disk.
+
+        HDF5 crashes, at exit at the latest, if it cannot write when it closes something. So what is going to be closed
+        is flushed before; if that fails the file is lost anyway, and its room lets HDF5 write the rest.
+        """
+        try:
+            yield
+        except HDF5Error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, 0)
+            raise
 
     def open(self, path: str) -> Identifier:
         """An object by a path without links."""
@@ -128,7 +155,8 @@ class TargetFile:
         """Put `values` at `start` (elements). Their dtype is the stored one, in either byte order; text as str."""
         if not values.size:
             return
-        with self.open(path) as dataset, opened("H5Dget_space", dataset) as space:
+        h5.silence_this_thread()
+        with self.open(path) as dataset, opened("H5Dget_space", dataset) as space, self._giving_way():
             if start:
                 call("H5Sselect_hyperslab", space, 0, h5.sizes(start), None, h5.sizes(values.shape), None)
             with h5.simple_space(values.shape) as memory_space, opened("H5Dget_type", dataset) as stored:
@@ -139,6 +167,7 @@ class TargetFile:
                     described = datatypes.describe(stored)
                     as_stored = np.ascontiguousarray(values, described.dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
+            call("H5Fflush", dataset, _LOCAL)
 
     # -- attributes -----------------------------------------------------------------------------------------
 

@@ -362,9 +362,12 @@ def _kept_open(path: str) -> Iterator[TargetFile]:
         file = TargetFile(path, create=False)
     try:
         yield file
-    finally:
-        with hdf5_lock():
+    except BaseException:
+        with hdf5_lock(), contextlib.suppress(OSError):  # what went wrong first counts
             file.close()
+        raise
+    with hdf5_lock():
+        file.close()
 
 
 def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
