@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
 import dask.array
 import h5py
+import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,8 +28,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import to_pytables
-from xr_pytables.files import FileBusyError
+from xr_pytables import plan, to_pytables, writer
+from xr_pytables.files import FileBusyError, FileChangedError
+from xr_pytables.target_file import TargetFile
+from xr_pytables.transaction import Transaction, remove_stale
+from xr_pytables.writer import SpoolTarget
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -202,6 +210,42 @@ def test_least_significant_digit_rounds(path):
     actual = open_ours(path).x.values
     assert 0 < np.abs(actual - values).max() < 0.01
     assert len(np.unique(actual)) < 200
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i2"])
+def test_zero_is_a_fill_value_like_any_other(path, dtype):
+    values = [1.0, np.nan, 3.0]
+    to_pytables(xr.Dataset({"t": ("x", values)}), path, encoding={"t": {"dtype": dtype, "_FillValue": 0}})
+    np.testing.assert_array_equal(open_ours(path).t, values)
+    assert open_ours(path).t.encoding["_FillValue"] == 0
+    to_pytables(xr.Dataset({"t": ("x", values)}), path, encoding={"t": {"_FillValue": None}})
+    assert "_FillValue" not in open_ours(path, decode_cf=False).t.attrs
+
+
+@pytest.mark.parametrize("string", ["fixed", "vlen"])
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_missing_text_is_empty_text(path, string, missing, chunked):
+    texts = np.array(["a", missing, "b"], np.dtypes.StringDType(na_object=missing))
+    dataset = xr.Dataset({"s": ("x", texts)})
+    to_pytables(dataset.chunk(x=1) if chunked else dataset, path, encoding={"s": {"string": string}})
+    assert open_ours(path).s.values.tolist() == ["a", "", "b"]
+
+
+def test_nul_that_would_be_lost_is_refused(path):
+    padded = xr.Dataset({"b": ("x", np.array([b"a\0", b"b"], object))})
+    with pytest.raises(ValueError, match="variable 'b': fixed-length bytes cannot keep a NUL"):
+        to_pytables(padded, path)
+    text = xr.Dataset({"s": ("x", np.array(["a\0", "b"], np.dtypes.StringDType()))})
+    for string, message in (("fixed", "fixed-length text cannot keep a NUL"), ("vlen", "cannot hold the NUL")):
+        for scheduler in ("synchronous", "processes"):
+            with (
+                dask.config.set(scheduler=scheduler),
+                pytest.raises(ValueError, match=f"variable 's': .*{message}"),
+            ):
+                to_pytables(text.chunk(), path, encoding={"s": {"string": string}})
+    assert not path.exists()
+    assert not leftovers(path)
 
 
 # -- attributes ---------------------------------------------------------------
@@ -446,6 +490,26 @@ def test_dask_chunks_become_chunks_on_disk(path):
         assert 1 << 20 <= rows * columns * 8 <= 4 << 20
 
 
+def test_a_block_of_prime_length_is_not_cut_into_single_elements(path):
+    length = 2_500_009  # a prime, and more than one block may have as one chunk
+    to_pytables(xr.Dataset({"x": ("a", dask.array.ones(length, chunks=-1))}), path, fsync=False)
+    with xr.open_dataset(path, engine="pytables") as dataset:
+        (chunk,) = dataset.x.encoding["chunksizes"]
+        assert 100_000 < chunk <= 4 * 2**20 // 8
+        assert dataset.x.sum() == length
+
+
+def test_values_in_memory_are_written_in_slabs_of_whole_chunks(path, monkeypatch):
+    starts = []
+    real = TargetFile.write
+    monkeypatch.setattr(TargetFile, "write", lambda self, *args: starts.append(args[1][0]) or real(self, *args))
+    monkeypatch.setattr(writer, "_SLAB_BYTES", 8 * 10 * 7)
+    values = np.arange(400.0).reshape(40, 10)
+    to_pytables(xr.Dataset({"x": (("a", "b"), values)}), path, encoding={"x": {"chunksizes": (3, 10)}})
+    assert starts == list(range(0, 40, 6))
+    np.testing.assert_array_equal(open_ours(path).x, values)
+
+
 # -- modes --------------------------------------------------------------------
 
 
@@ -549,6 +613,138 @@ def test_mode_r_plus_sets_values_and_nothing_else(path):
         to_pytables(change, path.with_name("no.h5"), mode="r+")
 
 
+def test_mode_a_follows_the_encoding_for_a_variable_that_is_there(path):
+    dataset = xr.Dataset({"t": ("x", np.arange(3.0))})
+    to_pytables(dataset, path, encoding={"t": {"chunksizes": (1,)}})
+    to_pytables(dataset + 1, path, mode="a")
+    assert open_ours(path).t.encoding["chunksizes"] == (1,)  # nobody asked for other chunks
+    to_pytables(dataset + 2, path, mode="a", encoding={"t": {"complib": "zlib", "chunksizes": (2,)}})
+    actual = open_ours(path).t
+    assert actual.values.tolist() == [2, 3, 4]
+    assert (actual.encoding["complib"], actual.encoding["chunksizes"]) == ("zlib", (2,))
+    to_pytables(dataset, path, mode="a", filters=tables.Filters(complevel=1, complib="blosc:lz4"))
+    assert open_ours(path).t.encoding["complib"] == "blosc:lz4"
+
+
+def test_mode_a_makes_an_array_of_pytables_a_coordinate(path):
+    with tables.open_file(path, "w") as file:
+        file.create_array("/", "x", np.arange(3.0))
+    to_pytables(xr.Dataset({"v": ("x", [1, 2, 3])}, coords={"x": [5.0, 6.0, 7.0]}), path, mode="a")
+    for engine in ("pytables", "netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as actual:
+            assert actual.v.dims == ("x",)
+            assert actual.x.values.tolist() == [5, 6, 7]
+
+
+def test_mode_a_changes_whether_a_variable_is_a_coordinate(path):
+    to_pytables(xr.Dataset({"v": ("x", [1, 2, 3])}, coords={"x": [5.0, 6.0, 7.0]}), path)
+    to_pytables(xr.Dataset({"x": ("y", [8.0, 9.0])}), path, mode="a")
+    for engine in ("pytables", "netcdf4"):
+        with xr.open_dataset(path, engine=engine) as actual:
+            xr.testing.assert_equal(actual, xr.Dataset({"v": ("x", [1, 2, 3]), "x": ("y", [8.0, 9.0])}))
+    to_pytables(xr.Dataset(coords={"x": [1.0, 2.0, 4.0]}), path, mode="a")
+    with h5py.File(path) as file:
+        assert sorted(file) == ["v", "x", "y"]
+        assert file["v"].dims[0][0].name == "/x"
+    assert open_ours(path).x.values.tolist() == [1, 2, 4]
+    with pytest.raises(ValueError, match="'x' is a dimension in the file; a variable without dimensions"):
+        to_pytables(xr.Dataset({"x": 3.5}), path, mode="a")
+
+
+def test_mode_a_keeps_attributes_that_are_stored_as_json(path):
+    to_pytables(xr.Dataset(attrs={"a": True, "b": None, "c": {"d": 1}}), path)
+    to_pytables(xr.Dataset(attrs={"e": [1, "x"], "b": "true"}), path, mode="a")
+    assert open_ours(path).attrs == {"a": True, "c": {"d": 1}, "b": "true", "e": [1, "x"]}
+    to_pytables(xr.Dataset(attrs={"a": 1, "c": 2, "e": 3}), path, mode="a")
+    assert open_ours(path).attrs == {"a": 1, "b": "true", "c": 2, "e": 3}
+
+
+def test_mode_a_replaces_an_enumeration_by_numbers(path):
+    dtype = np.dtype("u1", metadata={"enum": {"clear": 0, "cloudy": 1}})
+    to_pytables(xr.Dataset({"sky": ("x", np.array([0, 1, 1], dtype))}), path)
+    to_pytables(xr.Dataset({"sky": ("x", np.array([0, 1, 7], "u1"))}), path, mode="a")
+    actual = open_ours(path).sky
+    assert actual.values.tolist() == [0, 1, 7]
+    assert not actual.attrs
+    with h5py.File(path) as file:
+        assert h5py.check_enum_dtype(file["sky"].dtype) is None
+
+
+def test_mode_a_lets_grow_what_grows_in_the_file(path):
+    to_pytables(xr.Dataset({"t": ("time", [0.0, 1.0])}), path, unlimited_dims=["time"])
+    to_pytables(xr.Dataset({"u": ("time", [2.0, 3.0])}), path, mode="a")
+    to_pytables(xr.Dataset({"w": ("time", [2.0, 3.0])}), path, mode="a", group="g")
+    to_pytables(xr.Dataset(coords={"time": np.array([4, 5], "i2")}), path, mode="a")
+    with h5py.File(path) as file:
+        assert [file[name].maxshape for name in ("t", "u", "g/w", "time")] == [(None,)] * 4
+    with netCDF4.Dataset(path, "a") as file:
+        file["t"][2] = 9.0
+        assert file["u"][:].filled(-1).tolist() == [2, 3, -1]
+    to_pytables(xr.Dataset({"t": ("x", [0.0, 1.0])}), path)
+    with pytest.raises(ValueError, match="dimension 'x' is /x in the file, which cannot grow"):
+        to_pytables(xr.Dataset({"u": ("x", [2.0, 3.0])}), path, mode="a", unlimited_dims=["x"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "group", "message"),
+    [
+        (xr.Dataset({"w": ("v", [1, 2])}), "/", "'v' is an array in the file; a new dimension"),
+        (xr.Dataset({"w": ("g", [1, 2])}), "/", "'/g' is a group; a dimension cannot"),
+        (xr.Dataset({"g": ("x", [1, 2])}), "/", "'/g' is a group; a variable cannot"),
+        (xr.Dataset({"table": ("x", [1, 2])}), "/", "'table' is something else .*Table.*; a new variable"),
+        (xr.Dataset({"w": ("table", [1, 2])}), "/", "'table' is something else .*Table.*; a new dimension"),
+        (xr.Dataset({"w": 1}), "/x", "'/x' is a dimension, so '/x' cannot be a group"),
+        (xr.Dataset({"w": 1}), "/table/g", "'/table' is something else .*Table.*, so '/table/g' cannot"),
+        (xr.Dataset({"w": 1}), "/external", "'/external' is something else .*external link"),
+        (xr.Dataset({"w": 1}), "/external/new", "'/external' is something else .*external link"),
+        (xr.Dataset({"w": 1}), "/soft", "'/soft' is a link to a group"),
+        (xr.Dataset({"w": 1}), "/soft/new", "'/soft' is a link to a group"),
+        (xr.Dataset({"w": 1}), "/second", "'/second' is a link to a group"),
+        (xr.Dataset({"w": 1}), "/dangling", "'/dangling' is something else .*no '/nowhere'"),
+        (xr.Dataset({"alias": 1}), "/", "'alias' is a link to the array '/v'"),
+        (xr.Dataset({"external": 1}), "/", "'external' is something else .*external link"),
+        (xr.Dataset({"w": ("x", [1, 2, 3, 4])}), "/g", "dimension 'x' would have 4 elements, but the array '/g/u'"),
+        (xr.Dataset({"w": ("dim_4", [1, 2])}), "/", "dimension 'dim_4' would have 2 elements, but the array '/plain'"),
+    ],
+)
+def test_mode_a_refuses_names_and_sizes_that_are_taken(path, dataset, group, message):
+    other = path.with_name("other.h5")
+    to_pytables(xr.Dataset({"w": ("x", [1.0, 2.0])}), other)
+    to_pytables(xr.Dataset({"v": ("x", [1, 2])}), path)
+    to_pytables(xr.Dataset({"u": ("x", [1, 2])}), path, mode="a", group="g")
+    with open_tables(path, "a") as file:
+        file.create_table("/", "table", np.array([(1, 2.0)], "i4,f8"))
+        file.create_array("/", "plain", np.arange(4))
+        file.create_external_link("/", "external", "other.h5:/")
+        file.create_soft_link("/", "soft", "/g")
+        file.create_soft_link("/", "alias", "/v")
+        file.create_soft_link("/", "dangling", "/nowhere")
+        file.create_hard_link("/", "second", "/g")
+    before = path.read_bytes(), other.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        to_pytables(dataset, path, mode="a", group=group)
+    assert (path.read_bytes(), other.read_bytes()) == before
+    assert leftovers(path) == ["other.h5"]
+
+
+def test_mode_r_plus_refuses_other_dimensions(path):
+    square = xr.Dataset({"a": (("y", "x"), np.arange(4.0).reshape(2, 2))})
+    to_pytables(square, path)
+    with pytest.raises(ValueError, match=r"'a' has the dimensions \('y', 'x'\), the variable \('x', 'y'\)"):
+        to_pytables(square.transpose("x", "y"), path, mode="r+")
+    xr.testing.assert_identical(open_ours(path), square)
+
+
+def test_mode_r_plus_refuses_numbers_that_the_array_cannot_hold(path):
+    to_pytables(xr.Dataset({"a": ("x", np.array([1, 2], "i1"))}), path)
+    wide = xr.Dataset({"a": ("x", [300, 1])})
+    for values in (wide, wide * 0.5, wide.chunk(), wide * np.nan):
+        with pytest.raises(ValueError, match=r"array 'a' of int8 cannot hold.*astype"):
+            to_pytables(values, path, mode="r+")
+    to_pytables(xr.Dataset({"a": ("x", [-128, 127])}), path, mode="r+")
+    assert open_ours(path).a.values.tolist() == [-128, 127]
+
+
 @pytest.mark.parametrize("string", ["fixed", "vlen"])
 def test_mode_r_plus_never_truncates_text(path, string):
     to_pytables(xr.Dataset({"s": ("x", ["a", "bb"])}), path, encoding={"s": {"string": string}})
@@ -646,6 +842,22 @@ def test_datasets_that_cannot_be_written_are_refused_before_the_disk_is_touched(
     assert not leftovers(path)
 
 
+@pytest.mark.parametrize("group", ["_i_index", "a/_p_log", "a\0b", "\ud800"])
+def test_groups_that_nobody_would_see_are_refused(path, group):
+    with pytest.raises(ValueError, match=r"file\.h5: .*name"):
+        to_pytables(xr.Dataset({"x": 1}), path, group=group)
+    with pytest.raises(ValueError, match=r"variable|group"):
+        to_pytables(xr.DataTree.from_dict({"/" + group: xr.Dataset({"x": 1})}), path)
+    assert not path.exists()
+
+
+def test_a_tree_with_a_group_named_as_a_dimension_is_refused(path):
+    tree = xr.DataTree.from_dict({"/": xr.Dataset({"a": ("x", [1, 2])}), "/x": xr.Dataset({"b": 1})})
+    with pytest.raises(ValueError, match="'/x' is a group; a dimension cannot take its name"):
+        to_pytables(tree, path)
+    assert not path.exists()
+
+
 def test_unlimited_dims_must_exist(path):
     with pytest.raises(ValueError, match=r"Unlimited dimension\(s\) \['z'\]"):
         to_pytables(field(), path, unlimited_dims=["z"])
@@ -707,6 +919,42 @@ def test_every_scheduler_writes_the_same(path, scheduler, compute):
             result.compute()
     xr.testing.assert_equal(open_ours(path), dataset.compute())
     assert not leftovers(path)
+
+
+def test_an_executor_of_processes_writes_the_same(path):
+    data = dask.array.arange(6, chunks=2)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for setting in ({"scheduler": pool}, {"scheduler": "threads", "pool": pool}):
+            with dask.config.set(setting):
+                to_pytables(xr.Dataset({"x": ("a", data)}), path)
+            assert open_ours(path).x.values.tolist() == [0, 1, 2, 3, 4, 5]
+            path.unlink()
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_an_empty_block_does_not_replace_the_block_that_begins_at_the_same_place(tmp_path, text):
+    values = np.array(["a", "", "é" * 1000], object) if text else np.arange(3.0)
+    target = SpoolTarget(str(tmp_path), "/x", 0, (3,), text, values.dtype)
+    target[slice(0, 3),] = values
+    target[slice(0, 0),] = values[:0]
+    assert target.read((0,)).tolist() == values.tolist()
+    assert os.listdir(tmp_path) == ["block-0-0.npy"]
+
+
+def test_blocks_of_unknown_size_are_refused(path):
+    data = dask.array.arange(10, chunks=5)
+    with pytest.raises(ValueError, match=r"dimension 'x' has Dask blocks of unknown sizes.*compute_chunk_sizes"):
+        to_pytables(xr.Dataset({"v": ("x", data[data > 3])}), path)
+    assert not leftovers(path)
+
+
+def test_a_large_lazy_text_is_cut_into_blocks(path, monkeypatch):
+    monkeypatch.setattr(plan, "_STREAM_BYTES", 8)
+    to_pytables(xr.Dataset({"s": ("x", ["a", "bb", "ccc"])}), path)
+    with xr.open_dataset(path, engine="pytables") as lazy:
+        lazy.s.encoding.pop("preferred_chunks")
+        to_pytables(lazy, path)
+    assert open_ours(path).s.values.tolist() == ["a", "bb", "ccc"]
 
 
 def test_write_to_the_file_that_is_read_from(path):
@@ -783,6 +1031,184 @@ def test_a_killed_writer_leaves_the_old_file_and_its_folder_is_removed_later(pat
     assert len(leftovers(path)) == 1
     to_pytables(xr.Dataset({"new": 1}), path)
     assert not leftovers(path)
+
+
+def append_row(path):
+    to_pytables(xr.Dataset({"theirs": 1}), path, mode="a")
+
+
+@pytest.mark.parametrize("change", [append_row, Path.unlink, lambda path: to_pytables(xr.Dataset({"a": 1}), path)])
+@pytest.mark.parametrize("mode", ["a", "r+"])
+def test_a_plan_for_another_version_of_the_file_is_not_carried_out(path, mode, change):
+    to_pytables(xr.Dataset({"v": ("x", np.array([1, 2], "i2"))}), path)
+    data = dask.array.from_array(np.array([1000, 2], "i2"), chunks=1)
+    planned = to_pytables(xr.Dataset({"v": ("x", data)}), path, mode=mode, compute=False)
+    change(path)
+    after = path.read_bytes() if path.exists() else None
+    with pytest.raises(FileChangedError, match=r"file\.h5: the file was changed or removed by somebody else"):
+        planned.compute()
+    assert (path.read_bytes() if path.exists() else None) == after
+    assert not leftovers(path)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_of_two_writers_that_add_at_the_same_time_none_is_forgotten(path, exists):
+    if exists:
+        to_pytables(xr.Dataset({"old": 1}), path)
+
+    def meanwhile(block):
+        append_row(path)
+        return block
+
+    data = dask.array.ones(2, chunks=2).map_blocks(meanwhile, dtype="f8", meta=np.empty(0))
+    with pytest.raises((FileChangedError, FileExistsError), match="somebody"):
+        to_pytables(xr.Dataset({"ours": ("x", data)}), path, mode="a")
+    assert list(open_ours(path)) == (["old", "theirs"] if exists else ["theirs"])
+    assert not leftovers(path)
+
+
+def test_a_delayed_write_can_be_computed_again(path):
+    for mode, error in (("w", None), ("w-", FileExistsError), ("a", FileChangedError), ("r+", FileChangedError)):
+        if mode in ("a", "r+"):
+            to_pytables(xr.Dataset({"v": ("x", [0, 0])}), path)
+        else:
+            path.unlink(missing_ok=True)
+        delayed = to_pytables(xr.Dataset({"v": ("x", dask.array.arange(2, chunks=1))}), path, mode=mode, compute=False)
+        delayed.compute()
+        with pytest.raises(error, match="somebody") if error else contextlib.nullcontext():
+            delayed.compute()
+        assert open_ours(path).v.values.tolist() == [0, 1]
+        assert not leftovers(path)
+
+
+@pytest.mark.parametrize("variables", [0, 1, 2])
+def test_a_delayed_write_is_prepared_once(path, monkeypatch, variables):
+    prepared = []
+    real = writer.prepare
+    monkeypatch.setattr(writer, "prepare", lambda *args: prepared.append(args) or time.sleep(0.01) or real(*args))
+    dataset = xr.Dataset({f"v{number}": ("x", dask.array.arange(4, chunks=1)) for number in range(variables)})
+    to_pytables(dataset.assign(n=1), path, compute=False).compute(scheduler="threads", num_workers=4)
+    assert len(prepared) == 1
+    assert list(open_ours(path)) == [*dataset, "n"]
+
+
+def test_a_delayed_write_that_cannot_begin_leaves_nothing(path, monkeypatch):
+    def fails(*args):
+        raise TaskFailedError
+
+    delayed = to_pytables(field(), path, compute=False)
+    monkeypatch.setattr(TargetFile, "write", fails)
+    with pytest.raises(TaskFailedError):
+        delayed.compute(scheduler="synchronous")
+    assert not leftovers(path)
+
+
+def test_a_commit_that_failed_does_not_succeed_by_being_repeated(path):
+    to_pytables(xr.Dataset({"old": 1}), path)
+    version, groups = writer._existing(str(path), "w")
+    dataset = xr.Dataset({"x": ("a", dask.array.ones(2, chunks=1))})
+    planned = plan.plan_write(
+        dataset,
+        str(path),
+        mode="w",
+        group="/",
+        encoding=None,
+        filters=None,
+        unlimited_dims=None,
+        write_inherited_coords=False,
+        existing=groups,
+        version=version,
+    )
+    transaction = Transaction.beside(str(path))
+    writer._begin_delayed(planned, transaction)
+    targets = writer._spool_targets(writer._streamed(planned), transaction)
+    for _ in range(2):  # no block was stored, and a scheduler tries again
+        with pytest.raises(OSError, match=r"only 0 of 2 elements|No such file"):
+            writer._commit_delayed(None, planned.without_data(), transaction, targets, False)
+    assert list(open_ours(path)) == ["old"]
+    to_pytables(xr.Dataset({"new": 1}), path)
+    assert not leftovers(path)
+
+
+def test_a_writer_that_begins_is_not_taken_for_a_dead_one(path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    real = fcntl.flock
+
+    def flock(descriptor, operation):
+        if operation == fcntl.LOCK_EX:  # another writer looks for dead ones at the worst moment
+            assert remove_stale(str(path)) == []
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    to_pytables(xr.Dataset({"new": 1}), path)
+    assert list(open_ours(path)) == ["new"]
+    assert not leftovers(path)
+
+
+def test_file_systems_without_hard_links(path, monkeypatch):
+    def no_links(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    to_pytables(xr.Dataset({"new": 1}), path, mode="w-")
+    assert list(open_ours(path)) == ["new"]
+    version = Transaction.beside(str(path))
+    owner = version.begin()
+    Path(version.new_file).write_bytes(b"other")
+    with pytest.raises(FileExistsError, match="left alone"):
+        version.commit(fsync=False, exclusive=True)
+    version.end(owner)
+    assert list(open_ours(path)) == ["new"]
+
+
+def test_a_file_that_pytables_has_open_is_busy_by_any_name(path, monkeypatch):
+    to_pytables(xr.Dataset({"old": 1}), path)
+    path.with_name("link.h5").symlink_to(path)
+    monkeypatch.chdir(path.parent)
+    for name in (path.name, "link.h5"):
+        with tables.open_file(name, "a"), pytest.raises(FileBusyError, match=r"file\.h5: this process"):
+            to_pytables(xr.Dataset({"new": 1}), path)
+
+
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_symbolic_link_to_nothing_leads_to_the_new_file(path, mode):
+    target = path.with_name("target.h5")
+    path.symlink_to(target)
+    with pytest.raises(FileExistsError, match="already exists"):
+        to_pytables(xr.Dataset({"new": 1}), path, mode="w-")
+    to_pytables(xr.Dataset({"new": 1}), path, mode=mode)
+    assert path.is_symlink()
+    assert list(open_ours(target)) == ["new"]
+
+
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_full_disk_leaves_the_old_file_and_no_crash(path, mode):
+    code = f"""
+        import os, numpy as np, xarray as xr, dask.array, xr_pytables
+        target = {str(path)!r}
+        xr_pytables.to_pytables(xr.Dataset({{"old": ("x", [1, 2, 3])}}), target)
+        for data in (np.ones(400_000), dask.array.ones(400_000, chunks=50_000)):
+            try:
+                xr_pytables.to_pytables(xr.Dataset({{"x": ("a", data)}}), target, mode={mode!r})
+            except OSError as error:
+                assert "No space left" in str(error), error
+            else:
+                raise AssertionError
+        with xr.open_dataset(target, engine="pytables") as old:
+            assert list(old) == ["old"] and old.old.values.tolist() == [1, 2, 3]
+        assert os.listdir(os.path.dirname(target)) == [os.path.basename(target)]
+        print("done")
+    """
+    small_disk = 'mount -t tmpfs -o size=2m none "$0" 2>/dev/null || exit 77; exec "$1" -c "$2"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", small_disk]
+    if shutil.which("unshare") is None:
+        pytest.skip("makes a small disk with unshare")
+    done = subprocess.run(
+        [*command, str(path.parent), sys.executable, textwrap.dedent(code)], check=False, capture_output=True, text=True
+    )
+    if not done.stdout and done.returncode in (1, 77) and "Traceback" not in done.stderr:
+        pytest.skip("this system lets nobody mount a small disk")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 def test_a_file_open_for_writing_elsewhere_is_busy(path):

@@ -337,6 +337,7 @@ def _with_encoding(variable: Variable, asked: object, present: VariableSpec | No
     if asked is not None:
         variable.encoding = dict(asked)
     if here.mode == "r+" and present is not None:
+        _check_range(variable, present, here)
         variable.encoding = _encoding_on_disk(variable, present)
     return variable
 
@@ -734,10 +735,14 @@ def _check_only_values(
                 f"{here}: array {plan.name!r} is stored with {key}={old!r}, the variable would need {key}={new!r}; "
                 "mode='r+' keeps what is stored. mode='a' replaces the array"
             )
-    stored = plan.layout.dtype
-    if not any(key in spec.attributes for key in _CF_KEYS) and stored is not None and not _holds(stored, original):
+
+
+def _check_range(variable: Variable, spec: VariableSpec, here: _Here) -> None:
+    """For `r+`: xarray would round and wrap numbers to the dtype in the file, which the user did not choose."""
+    stored = spec.info.datatype.dtype
+    if not any(key in spec.attributes for key in _CF_KEYS) and stored is not None and not _holds(stored, variable):
         raise ValueError(
-            f"{here}: array {plan.name!r} of {stored} cannot hold the values of the variable, of {original.dtype}. "
+            f"{here}: array {spec.name!r} of {stored} cannot hold the values of the variable, of {variable.dtype}. "
             "Convert it with astype(), or replace the array with mode='a'"
         )
 

@@ -273,13 +273,14 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delaye
     """
     streamed = _streamed(plan)
     begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
-    stored = None
+    ready = begun
     targets = _spool_targets(streamed, transaction)
     if streamed:
         waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
-        stored = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
+        # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
+        ready = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
     finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(begun, stored, plan.without_data(), transaction, targets, fsync)
+    result: Delayed = finish(ready, plan.without_data(), transaction, targets, fsync)
     return result
 
 
@@ -300,12 +301,7 @@ def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
 
 
 def _commit_delayed(
-    begun: None,
-    stored: object,
-    plan: WritePlan,
-    transaction: Transaction,
-    targets: Sequence[SpoolTarget],
-    fsync: bool,
+    ready: object, plan: WritePlan, transaction: Transaction, targets: Sequence[SpoolTarget], fsync: bool
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
