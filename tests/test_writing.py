@@ -210,6 +210,9 @@ def test_least_significant_digit_rounds(path):
     actual = open_ours(path).x.values
     assert 0 < np.abs(actual - values).max() < 0.01
     assert len(np.unique(actual)) < 200
+    extremes = np.array([1e306, -np.inf, np.nan, 1.23456])
+    to_pytables(xr.Dataset({"x": ("a", extremes)}), path, encoding={"x": {"least_significant_digit": 3}})
+    np.testing.assert_allclose(open_ours(path).x, extremes, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["f8", "i2"])
@@ -415,6 +418,7 @@ BAD_ENCODINGS = [
     ({"chunksizes": (1, 1, 1), "contiguous": True}, ValueError, "neither chunksizes"),
     ({"contiguous": True, "zlib": True}, ValueError, "contiguous arrays have no filters"),
     ({"least_significant_digit": "a"}, ValueError, "must be an integer"),
+    ({"least_significant_digit": 400}, ValueError, "must be an integer"),
 ]
 
 
@@ -725,6 +729,18 @@ def test_mode_a_refuses_names_and_sizes_that_are_taken(path, dataset, group, mes
         to_pytables(dataset, path, mode="a", group=group)
     assert (path.read_bytes(), other.read_bytes()) == before
     assert leftovers(path) == ["other.h5"]
+
+
+def test_mode_r_plus_sets_values_in_a_file_of_plain_pytables(path):
+    with tables.open_file(path, "w") as file:
+        file.create_array("/", "x", np.arange(6.0).reshape(2, 3))
+    with xr.open_dataset(path, engine="pytables", dims={"x": ("row", "column")}) as dataset:
+        changed = (dataset * 2).load()
+    changed.x[0, 0] = np.nan
+    to_pytables(changed, path, mode="r+")
+    with open_tables(path) as file:
+        np.testing.assert_array_equal(file.root.x[:], [[np.nan, 2, 4], [6, 8, 10]])
+        assert not file.root.x.attrs._v_attrnamesuser
 
 
 def test_mode_r_plus_refuses_other_dimensions(path):

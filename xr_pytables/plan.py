@@ -349,6 +349,8 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     """What turns values into the form that the array in the file has already."""
     keys: tuple[str, ...] = (*_CF_KEYS, *(("units", "calendar") if variable.dtype.kind in "mMO" else ()))
     found = {key: spec.attributes[key] for key in keys if key in spec.attributes}
+    if variable.dtype.kind == "f":
+        found.setdefault("_FillValue", None)  # else xarray would want NaN
     stored = spec.info.datatype.dtype
     if spec.conversion in ("text", "fixed text"):
         return {**found, "string": "vlen" if spec.conversion == "text" else "fixed"}
@@ -600,14 +602,21 @@ def _quantized(variable: Variable, wishes: Mapping[str, Any], label: str) -> tup
     digit = wishes.get("least_significant_digit")
     if digit is None:
         return variable, {}
-    if not isinstance(digit, int | np.integer) or isinstance(digit, bool):
-        raise ValueError(f"{label}: least_significant_digit must be an integer, not {digit!r}")
+    if not isinstance(digit, int | np.integer) or isinstance(digit, bool) or abs(int(digit)) > 300:
+        raise ValueError(f"{label}: least_significant_digit must be an integer (at most 300), not {digit!r}")
     if variable.dtype.kind != "f":
         return variable, {}
     bits = np.ceil(np.log2(10.0 ** int(digit)))
     scale = 2.0**bits
-    rounded = np.around(variable.data * scale) / scale
+    rounded = _rounded(variable.data, scale)
     return variable.copy(data=rounded.astype(variable.dtype)), {"least_significant_digit": np.int64(digit)}
+
+
+def _rounded(values: Any, scale: float) -> Any:
+    """`values` (of NumPy or Dask) to the next multiple of 1 / scale. What is too large for that has no such digits."""
+    with np.errstate(over="ignore"):
+        rounded = np.around(values * scale) / scale
+    return np.where(np.isfinite(rounded), rounded, values)
 
 
 def _enum_members(original: Variable, variable: Variable) -> tuple[tuple[str, int], ...]:
