@@ -24,7 +24,7 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import chunk_io, codecs, libblosc2, libhdf5
+from xr_pytables import chunk_io, codecs, libblosc2, libhdf5, team
 from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, read_index
 from xr_pytables.chunk_io import read_contiguous, read_into, read_points
 from xr_pytables.filters import FilterPipeline
@@ -627,14 +627,14 @@ def test_many_callers_do_not_wait_for_each_other(tmp_path: Path) -> None:
     with Opened(path) as opened, ThreadPoolExecutor(16) as pool:
         for result in pool.map(lambda _: opened.read(), range(200), timeout=30):
             np.testing.assert_array_equal(result, array)
-    assert chunk_io._team.busy == 0
+    assert team._team.busy == 0
 
 
 def test_threads_are_bounded_by_the_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = values((64, 100), "i8")
     path = make(tmp_path / "a.h5", array, (2, 100), tables.Filters(1, "zlib"))
-    monkeypatch.setattr(chunk_io, "_usable_cpus", lambda: 3)
-    monkeypatch.setattr(chunk_io, "_team", chunk_io._Team())
+    monkeypatch.setattr(team, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(team, "_team", team._Team())
     monkeypatch.setattr(chunk_io, "_BATCH", 1)
     names: set[str] = set()
     verify = codecs.decode_chunk
@@ -650,7 +650,7 @@ def test_threads_are_bounded_by_the_cpus(tmp_path: Path, monkeypatch: pytest.Mon
         assert names == {threading.current_thread().name}
         opened.read(threads=8)
         assert len(names) == 3
-    pool = chunk_io._team.pool
+    pool = team._team.pool
     assert pool is not None
     pool.shutdown()
 
@@ -666,7 +666,7 @@ def test_first_failure_ends_the_read_and_leaves_the_pool_usable(tmp_path: Path) 
                 opened.read()
         path.write_bytes(original)
         np.testing.assert_array_equal(opened.read(), array)
-        assert chunk_io._team.busy == 0
+        assert team._team.busy == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -17,6 +17,7 @@ BYTES_SIDE = [
     {"_version", "filters", "libblosc2"},
     {"chunk_index"},
     {"codecs"},
+    {"team"},
     {"chunk_io"},
 ]
 HDF5_SIDE = [

@@ -2,7 +2,7 @@
 
 Takes a file descriptor, a `ChunkStorage` and a `ChunkIndex`; knows integers and buffers, no PyTables node, no lock and
 no HDF5 call. The lazy arrays call it. Three layers: what a read has to fetch (`read_into`, `read_points`,
-`read_contiguous`), how one chunk is decoded and placed (`_Decoder`), and who does it (`_run`: the calling thread,
+`read_contiguous`), how one chunk is decoded and placed (`_Decoder`), and who does it (`team.run`: the calling thread,
 helped by one pool for the whole process).
 """
 
@@ -11,16 +11,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codecs, libblosc2
+from . import codecs, libblosc2, team
 from .chunk_index import (
     MISSING,
     AxisPlan,
@@ -48,8 +46,6 @@ _SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than a
 _MAX_EXPANSION: Final = 16  # no filter stores more than this many times the size of a chunk (and 64 KiB)
 
 _MAX_PIECES: Final = 4096  # along one dimension, kept as objects
-
-_T = TypeVar("_T")
 
 
 def read_into(
@@ -571,7 +567,7 @@ class _Dense:
             offset, place, size = piece
             self._fill(offset, target[place : place + size])
 
-        _run(pieces(), read, 1 if run < _SLAB else threads, count=-(-target.size // _PIECE), workspace=workspace)
+        team.run(pieces(), read, 1 if run < _SLAB else threads, count=-(-target.size // _PIECE), workspace=workspace)
 
     def _offsets(self, outer: Sequence[Piece]) -> Iterator[int]:
         """Where each combination of the outer positions begins in the file."""
@@ -608,7 +604,7 @@ class _Dense:
             place: tuple[int | slice, ...] = (*where, slice(begin, end))
             target[place] = wanted
 
-        _run(slabs(), read, threads, count=len(batches) * math.prod(target.shape[:axis]), workspace=workspace)
+        team.run(slabs(), read, threads, count=len(batches) * math.prod(target.shape[:axis]), workspace=workspace)
 
     def _slab_axis(self, inside: Sequence[Piece]) -> int:
         """The outermost dimension whose rows are small enough, and wanted enough, to be read whole."""
@@ -732,7 +728,7 @@ def _read_chunks(
     raw_chunk = (chunks.mask & decoder.all_skipped) == decoder.all_skipped
     # read in part, if a part is wanted: raw data, and b2nd frames that no checksum covers
     alone = (raw_chunk | ((chunks.mask & 1 == 0) & decoder.only_blosc2)) & (chunks.size > _SLAB // 4)
-    limit = min(_BATCH, max(int(chunks.size.sum()) // (4 * _usable_cpus()), 1))
+    limit = min(_BATCH, max(int(chunks.size.sum()) // (4 * team.usable_cpus()), 1))
     batches = chunks.batches(limit, alone)
     numbers, masks = chunks.number.tolist(), chunks.mask.tolist()
     starts, sizes = chunks.address.tolist(), chunks.size.tolist()
@@ -762,124 +758,9 @@ def _read_chunks(
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
-    _run(iter(batches), read, threads, count=len(batches))
+    team.run(iter(batches), read, threads, count=len(batches))
 
 
 def _check_raw_size(size: int, decoder: _Decoder) -> None:
     if size != decoder.nbytes:
         raise ChunkError(f"{size} bytes are stored without filters, expected {decoder.nbytes}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# threads
-
-
-class _Team:
-    """The helper threads of the process, and how many threads (callers included) are decoding right now."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.busy = 0
-        self.pool: ThreadPoolExecutor | None = None
-
-    def enter(self) -> None:
-        with self.lock:
-            self.busy += 1
-
-    def leave(self) -> None:
-        with self.lock:
-            self.busy -= 1
-
-    def ask(self, count: int, work: Callable[[], None]) -> list[Future[None]]:
-        """Up to `count` helpers for `work`, as many as there are CPUs without work."""
-        with self.lock:
-            count = min(count, _usable_cpus() - self.busy - 1)  # the caller is about to begin
-            if count > 0 and self.pool is None:
-                self.pool = ThreadPoolExecutor(_usable_cpus(), thread_name_prefix="xr_pytables")
-            pool = self.pool
-        if pool is None:
-            return []
-        try:
-            return [pool.submit(work) for _ in range(count)]
-        except RuntimeError:  # the interpreter is shutting down: the caller does it alone
-            return []
-
-
-_team = _Team()
-
-
-def _renew_team() -> None:
-    """After a fork: the threads of the pool are gone, and the lock may have been held by one of them."""
-    global _team
-    _team = _Team()
-
-
-os.register_at_fork(after_in_child=_renew_team)
-
-
-def _usable_cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
-
-
-class _Job:
-    """Tasks that several threads take from one iterator until it ends, one of them fails, or they are not needed."""
-
-    def __init__(self, tasks: Iterator[Any], work: Callable[[Any, Workspace], None], team: _Team) -> None:
-        self.tasks = tasks
-        self.work = work
-        self.team = team
-        self.lock = threading.Lock()  # an iterator may be a generator, which two threads cannot enter
-        self.failure: BaseException | None = None
-
-    def drain(self, *, helps: bool) -> None:
-        workspace = Workspace()
-        self.team.enter()
-        try:
-            # a helper goes when other callers came: each of them works itself
-            while self.failure is None and not (helps and self.team.busy > _usable_cpus()):
-                with self.lock:
-                    task = next(self.tasks, self)
-                if task is self:
-                    return
-                self.work(task, workspace)
-        except BaseException as error:
-            self.failure = self.failure or error
-        finally:
-            self.team.leave()
-
-    def help(self) -> None:
-        self.drain(helps=True)
-
-
-def _run(
-    tasks: Iterator[_T],
-    work: Callable[[_T, Workspace], None],
-    threads: int | None,
-    *,
-    count: int,
-    workspace: Workspace | None = None,
-) -> None:
-    """Do `work` on each task (there are `count`), in the calling thread and up to `threads` - 1 helpers.
-
-    The caller never waits for a helper that has not begun, so callers that are pool threads themselves (of Dask, say)
-    cannot block each other. With `workspace` this is a part of a task: the calling thread does it with that scratch
-    memory. The first exception ends the others after their current task and is raised here.
-    """
-    if workspace is not None:
-        for task in tasks:
-            work(task, workspace)
-        return
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be 1 or more, not {threads}")
-    team = _team
-    job = _Job(tasks, work, team)
-    helpers = team.ask(min(threads or count, count) - 1, job.help)
-    job.drain(helps=False)
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
-    if job.failure is not None:
-        raise job.failure

@@ -1,0 +1,127 @@
+"""Who does the work: the calling thread, helped by one pool of threads for the whole process.
+
+Knows tasks and threads, nothing of what the tasks are. `chunk_io` decodes with it, the writer encodes with it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from .codecs import Workspace
+
+_T = TypeVar("_T")
+
+
+class _Team:
+    """The helper threads of the process, and how many threads (callers included) are decoding right now."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.busy = 0
+        self.pool: ThreadPoolExecutor | None = None
+
+    def enter(self) -> None:
+        with self.lock:
+            self.busy += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.busy -= 1
+
+    def ask(self, count: int, work: Callable[[], None]) -> list[Future[None]]:
+        """Up to `count` helpers for `work`, as many as there are CPUs without work."""
+        with self.lock:
+            count = min(count, usable_cpus() - self.busy - 1)  # the caller is about to begin
+            if count > 0 and self.pool is None:
+                self.pool = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="xr_pytables")
+            pool = self.pool
+        if pool is None:
+            return []
+        try:
+            return [pool.submit(work) for _ in range(count)]
+        except RuntimeError:  # the interpreter is shutting down: the caller does it alone
+            return []
+
+
+_team = _Team()
+
+
+def _renew_team() -> None:
+    """After a fork: the threads of the pool are gone, and the lock may have been held by one of them."""
+    global _team
+    _team = _Team()
+
+
+os.register_at_fork(after_in_child=_renew_team)
+
+
+def usable_cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+class _Job:
+    """Tasks that several threads take from one iterator until it ends, one of them fails, or they are not needed."""
+
+    def __init__(self, tasks: Iterator[Any], work: Callable[[Any, Workspace], None], team: _Team) -> None:
+        self.tasks = tasks
+        self.work = work
+        self.team = team
+        self.lock = threading.Lock()  # an iterator may be a generator, which two threads cannot enter
+        self.failure: BaseException | None = None
+
+    def drain(self, *, helps: bool) -> None:
+        workspace = Workspace()
+        self.team.enter()
+        try:
+            # a helper goes when other callers came: each of them works itself
+            while self.failure is None and not (helps and self.team.busy > usable_cpus()):
+                with self.lock:
+                    task = next(self.tasks, self)
+                if task is self:
+                    return
+                self.work(task, workspace)
+        except BaseException as error:
+            self.failure = self.failure or error
+        finally:
+            self.team.leave()
+
+    def help(self) -> None:
+        self.drain(helps=True)
+
+
+def run(
+    tasks: Iterator[_T],
+    work: Callable[[_T, Workspace], None],
+    threads: int | None,
+    *,
+    count: int,
+    workspace: Workspace | None = None,
+) -> None:
+    """Do `work` on each task (there are `count`), in the calling thread and up to `threads` - 1 helpers.
+
+    The caller never waits for a helper that has not begun, so callers that are pool threads themselves (of Dask, say)
+    cannot block each other. With `workspace` this is a part of a task: the calling thread does it with that scratch
+    memory. The first exception ends the others after their current task and is raised here.
+    """
+    if workspace is not None:
+        for task in tasks:
+            work(task, workspace)
+        return
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, not {threads}")
+    team = _team
+    job = _Job(tasks, work, team)
+    helpers = team.ask(min(threads or count, count) - 1, job.help)
+    job.drain(helps=False)
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    if job.failure is not None:
+        raise job.failure
