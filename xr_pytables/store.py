@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import math
+import posixpath
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,15 +17,18 @@ from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
 from .safe_file import SafeFile
+from .table_arrays import open_array
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
+ROW_BLOCK_BYTES: Final = 16 * 2**20
+"""How much of a table, all its columns counted, one Dask chunk of a column stands for by default: what the columns
+that are computed together decode once."""
 _ATTEMPTS: Final = 3
 _T = TypeVar("_T")
 
@@ -103,7 +107,7 @@ class PyTablesDataStore(AbstractDataStore):
         return {spec.name: self._variable(spec) for spec in self._spec.variables}
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec, threads=self._threads))
+        data = indexing.LazilyIndexedArray(open_array(self._files[spec.file], spec, threads=self._threads))
         return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
@@ -177,6 +181,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     known = {name for spec in specs for variable in spec.variables for name in (variable.name, variable.path)}
+    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim}
     unknown = [name for name in options.dims if name not in known]
     if unknown:
         raise ValueError(
@@ -195,12 +200,24 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
         warnings.warn("; ".join(problems), stacklevel=5)
-    if alone and not specs[0].variables and specs[0].groups:
-        inside = ", ".join(repr(f"{specs[0].path.rstrip('/')}/{name}") for name in specs[0].groups)
+    if alone:
+        _warn_of_inner_datasets(specs[0])
+
+
+def _warn_of_inner_datasets(spec: GroupSpec) -> None:
+    """Say where the data are, if a group has none of its own, and where its tables are."""
+    kinds = {"groups": spec.groups if not spec.variables else (), "tables": spec.tables}
+    inside = [
+        f"{kind}: " + ", ".join(repr(posixpath.join(spec.path, name)) for name in names)
+        for kind, names in kinds.items()
+        if names
+    ]
+    if inside:
+        told = "also has" if spec.variables else "holds no arrays, only"
         warnings.warn(
-            f"{file}: group {specs[0].path!r} holds no arrays, only groups: {inside}. Open one with group=, or all "
-            "with xr.open_datatree",
-            stacklevel=5,
+            f"{spec.file}: group {spec.path!r} {told} {'; '.join(inside)}. Open one with group=, or all with "
+            "xr.open_datatree",
+            stacklevel=6,
         )
 
 
@@ -214,7 +231,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     else:
-        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.info.datatype.dtype
+        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
+    if spec.member:
+        rows = rows_at_once(spec)
+        if rows < spec.shape[0]:
+            found["preferred_chunks"] = {spec.dims[0]: rows, **dict(zip(spec.dims[1:], spec.shape[1:], strict=True))}
+        if spec.chunks is not None:
+            found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+        return found
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
         if math.prod(blocks) < math.prod(spec.shape):
@@ -226,6 +250,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     }
     found.update(spec.info.filters.to_encoding())
     return found
+
+
+def rows_at_once(spec: VariableSpec) -> int:
+    """Rows of one Dask block of a table's column: whole chunks, and of all columns together about 16 MiB."""
+    info = spec.info
+    size = info.datatype.stored_size or info.datatype.itemsize
+    chunk = info.chunkshape[0] if info.chunkshape else 1
+    return max(1, ROW_BLOCK_BYTES // (size * chunk)) * chunk
 
 
 def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
