@@ -191,34 +191,35 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
 
 
 def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
-    """One warning for all that is not shown, one for all that was read differently."""
+    """One warning for all that is not shown (there, or at all), one for all that was read differently."""
     skipped = [node for spec in specs for node in spec.skipped]
     file = specs[0].file
+    told = []
     if skipped:
-        told = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
-        warnings.warn(f"{file}: {len(skipped)} node(s) are not shown: {told}", stacklevel=5)
+        nodes = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
+        told.append(f"{len(skipped)} node(s) are not shown: {nodes}")
+    inside = _inner_datasets(specs[0]) if alone else None
+    if inside:
+        told.append(inside)
+    if told:
+        warnings.warn(f"{file}: {'. '.join(told)}", stacklevel=5)
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
         warnings.warn("; ".join(problems), stacklevel=5)
-    if alone:
-        _warn_of_inner_datasets(specs[0])
 
 
-def _warn_of_inner_datasets(spec: GroupSpec) -> None:
-    """Say where the data are, if a group has none of its own, and where its tables are."""
+def _inner_datasets(spec: GroupSpec) -> str | None:
+    """Where the data are, if a group has none of its own, and where its tables are."""
     kinds = {"groups": spec.groups if not spec.variables else (), "tables": spec.tables}
     inside = [
         f"{kind}: " + ", ".join(repr(posixpath.join(spec.path, name)) for name in names)
         for kind, names in kinds.items()
         if names
     ]
-    if inside:
-        told = "also has" if spec.variables else "holds no arrays, only"
-        warnings.warn(
-            f"{spec.file}: group {spec.path!r} {told} {'; '.join(inside)}. Open one with group=, or all with "
-            "xr.open_datatree",
-            stacklevel=6,
-        )
+    if not inside:
+        return None
+    has = "also has" if spec.variables else "holds no arrays, only"
+    return f"group {spec.path!r} {has} {'; '.join(inside)}. Open one with group=, or all with xr.open_datatree"
 
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:

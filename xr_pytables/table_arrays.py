@@ -105,7 +105,8 @@ class ColumnArray(PyTablesArray):
     def _read_ranges(self, dataset: int, ranges: Sequence[range]) -> np.ndarray:
         (rows,) = ranges
         column = read_column(dataset, self.spec.info, self.spec.member, rows.start, len(rows), rows.step)
-        selected: np.ndarray = column[(slice(None), *self.spec.item)]
+        of_item: tuple[Any, ...] = (slice(None), *self.spec.item)
+        selected: np.ndarray = column[of_item]
         return selected
 
 
