@@ -28,7 +28,7 @@ HDF5_SIDE = [
     {"attributes"},
     {"columns", "dimensions"},
     {"nodes", "target_file"},
-    {"table_index"},
+    {"table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
     {"files"},
@@ -36,7 +36,8 @@ XARRAY_SIDE = [
     {"table_arrays"},
     {"queries"},
     {"store", "plan"},
-    {"backend", "writer"},
+    {"backend", "table_plan"},
+    {"writer"},
 ]
 EDGE = [{"__init__", "cli"}, {"__main__"}]
 # the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock

@@ -34,6 +34,8 @@ from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
 from .safe_file import SafeFile
+from .table_indexes import create_indexes
+from .table_plan import plan_table
 from .target_file import ArrayLayout, TargetFile, filter_available
 from .transaction import Transaction
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 _SLAB_BYTES = 64 * 2**20
 _Obj = Dataset | DataArray | DataTree
+Layout = Literal["arrays", "table"]
+_Index = Iterable[str] | Mapping[str, str]
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
 
@@ -50,7 +54,8 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_inherited_coords: bool = ..., compute: Literal[True] = ..., fsync: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
+    fsync: bool = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -59,7 +64,7 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -75,6 +80,8 @@ def to_pytables(
     append_dim: Hashable | None = None,
     region: Mapping[str, slice] | Literal["auto"] | None = None,
     write_inherited_coords: bool = False,
+    layout: Layout = "arrays",
+    index: _Index = (),
     compute: bool = True,
     fsync: bool = True,
 ) -> Delayed | None:
@@ -109,6 +116,12 @@ def to_pytables(
         Not implemented yet.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
+    layout
+        `"arrays"` writes an array for each variable. `"table"` writes one Table of PyTables at the path `group`, with
+        a column for each variable; they share their first dimension, the rows.
+    index
+        With `layout="table"`: names of columns that get an index, for faster queries; or a dict of names to kinds of
+        PyTables' indexes (`"full"`, `"medium"` ...).
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
     fsync
@@ -134,23 +147,41 @@ def to_pytables(
     chosen: Mode = "w" if mode is None else mode
     if chosen not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+    if layout not in ("arrays", "table"):
+        raise ValueError(f"layout must be 'arrays' or 'table', not {layout!r}")
+    if index and layout != "table":
+        raise ValueError("only the columns of a table can have an index: index needs layout='table'")
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
     version, existing = _existing(target, chosen)
-    plan = plan_write(
-        obj,
-        target,
-        mode=chosen,
-        group=group,
-        encoding=encoding,
-        filters=filters,
-        unlimited_dims=unlimited_dims,
-        write_inherited_coords=write_inherited_coords,
-        existing=existing,
-        version=version,
-    )
+    if layout == "table":
+        plan = plan_table(
+            obj,
+            target,
+            mode=chosen,
+            group=group,
+            encoding=encoding,
+            filters=filters,
+            unlimited_dims=unlimited_dims,
+            index=index,
+            existing=existing,
+            version=version,
+        )
+    else:
+        plan = plan_write(
+            obj,
+            target,
+            mode=chosen,
+            group=group,
+            encoding=encoding,
+            filters=filters,
+            unlimited_dims=unlimited_dims,
+            write_inherited_coords=write_inherited_coords,
+            existing=existing,
+            version=version,
+        )
     _check_filters(plan)
     if compute:
         execute(plan, transaction, fsync=fsync)
@@ -240,6 +271,9 @@ def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
 
 
 def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    if any(plan.indexes.values()):
+        with hdf5_lock():
+            create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
     transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
 
 
@@ -412,7 +446,9 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
             file.create_array(path, _empty_scale(dimension))
             file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
     for variable in group.variables:
-        path = posixpath.join(group.path, variable.name)
+        path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
+        if variable.action != "set values" and file.exists(index):  # of the table that was there
+            file.remove(index)
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
         else:
