@@ -18,7 +18,7 @@ BYTES_SIDE = [
     {"chunk_index"},
     {"codecs"},
     {"team"},
-    {"chunk_io"},
+    {"chunk_encode", "chunk_io"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
@@ -30,7 +30,7 @@ HDF5_SIDE = [
 ]
 XARRAY_SIDE = [
     {"files"},
-    {"arrays", "layouts"},
+    {"arrays", "layouts", "targets"},
     {"store", "plan"},
     {"backend", "writer"},
 ]

@@ -28,7 +28,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import plan, to_pytables, writer
+from xr_pytables import plan, target_file, targets, to_pytables, writer
 from xr_pytables.files import FileBusyError, FileChangedError
 from xr_pytables.target_file import TargetFile
 from xr_pytables.transaction import Transaction, remove_stale
@@ -507,7 +507,8 @@ def test_values_in_memory_are_written_in_slabs_of_whole_chunks(path, monkeypatch
     starts = []
     real = TargetFile.write
     monkeypatch.setattr(TargetFile, "write", lambda self, *args: starts.append(args[1][0]) or real(self, *args))
-    monkeypatch.setattr(writer, "_SLAB_BYTES", 8 * 10 * 7)
+    monkeypatch.setattr(targets, "_SLAB_BYTES", 8 * 10 * 7)
+    monkeypatch.setattr(target_file, "why_not_encode", lambda info: "this is a test")
     values = np.arange(400.0).reshape(40, 10)
     to_pytables(xr.Dataset({"x": (("a", "b"), values)}), path, encoding={"x": {"chunksizes": (3, 10)}})
     assert starts == list(range(0, 40, 6))

@@ -123,6 +123,18 @@ def why_not(pipeline: FilterPipeline) -> str | None:
     return None
 
 
+def why_not_encode(pipeline: FilterPipeline) -> str | None:
+    """The reason why chunks with these filters cannot be encoded here; None if they can."""
+    for step in pipeline.filters:
+        codec = CODECS.get(step.id)
+        if codec is None or codec.encode is None:
+            return f"{step.name or 'a filter'} (HDF5 filter {step.id}) cannot be applied here"
+        # a pipeline that was not yet through HDF5 does not record the size of elements, which encoding knows
+        if (step.values or step.id != SHUFFLE) and (reason := codec.why_not(step.values)):
+            return f"{codec.name}: {reason}"
+    return None
+
+
 def decode_chunk(
     raw: Bytes,
     mask: int,

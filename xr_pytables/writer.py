@@ -6,15 +6,13 @@ the data of Dask arrays into it block by block, and renames it over the target a
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import posixpath
 import shutil
 import uuid
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -35,12 +33,12 @@ from .nodes import GroupSpec, NodeReader, ReadOptions
 from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
 from .safe_file import SafeFile
 from .target_file import ArrayLayout, TargetFile, filter_available
+from .targets import DirectTarget, Effort, SpoolTarget, kept_open, unspool
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from tables import Filters
 
-_SLAB_BYTES = 64 * 2**20
 _Obj = Dataset | DataArray | DataTree
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
@@ -50,7 +48,8 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_inherited_coords: bool = ..., compute: Literal[True] = ..., fsync: bool = ...,
+    write_empty_chunks: bool = ..., write_inherited_coords: bool = ..., compute: Literal[True] = ...,
+    fsync: bool = ..., threads: int | None = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -59,7 +58,8 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+    write_empty_chunks: bool = ..., write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+    threads: int | None = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -74,9 +74,11 @@ def to_pytables(
     unlimited_dims: _Unlimited = None,
     append_dim: Hashable | None = None,
     region: Mapping[str, slice] | Literal["auto"] | None = None,
+    write_empty_chunks: bool = True,
     write_inherited_coords: bool = False,
     compute: bool = True,
     fsync: bool = True,
+    threads: int | None = None,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
@@ -107,6 +109,9 @@ def to_pytables(
         `obj.encoding["unlimited_dims"]` says.
     append_dim, region
         Not implemented yet.
+    write_empty_chunks
+        False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
+        they were there.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
     compute
@@ -114,6 +119,8 @@ def to_pytables(
     fsync
         Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
         (not a crash of the process) can leave an empty file.
+    threads
+        How many threads may encode chunks at once. Default: one per CPU. Dask's own threads count.
 
     Raises
     ------
@@ -131,6 +138,7 @@ def to_pytables(
             "append_dim and region are not implemented yet. Write the whole dataset with mode='w', or the piece to a "
             "group of its own with mode='a'"
         )
+    effort = Effort(threads, write_empty_chunks)
     chosen: Mode = "w" if mode is None else mode
     if chosen not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
@@ -153,9 +161,9 @@ def to_pytables(
     )
     _check_filters(plan)
     if compute:
-        execute(plan, transaction, fsync=fsync)
+        execute(plan, transaction, fsync=fsync, effort=effort)
         return None
-    return delayed(plan, transaction, fsync=fsync)
+    return delayed(plan, transaction, fsync=fsync, effort=effort)
 
 
 # -- what is there already ---------------------------------------------------------------------------------
@@ -220,20 +228,21 @@ def _check_filters(plan: WritePlan) -> None:
 # -- execution ---------------------------------------------------------------------------------------------
 
 
-def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
     owner = transaction.begin()
     try:
-        prepare(plan, transaction)
+        prepare(plan, transaction, effort)
         streamed = _streamed(plan)
         if streamed and not _computes_here():
             targets = _spool_targets(streamed, transaction)
-            dask.array.store([data for *_, data in streamed], targets, lock=False)
+            dask.array.store([variable.data for _, variable in streamed], targets, lock=False)
             unspool(transaction, targets)
         elif streamed:
-            with _kept_open(transaction.new_file) as file:
-                direct = [DirectTarget(file, path, layout) for path, layout, _ in streamed]
-                dask.array.store([data for *_, data in streamed], direct, lock=False)
+            budget = effort.budget()
+            with kept_open(transaction.new_file) as file:
+                direct = [_direct_target(file, *each, effort, budget) for each in streamed]
+                dask.array.store([variable.data for _, variable in streamed], direct, lock=False)
         _commit(plan, transaction, fsync=fsync)
     finally:
         transaction.end(owner)
@@ -266,19 +275,19 @@ def _computes_here() -> bool:
     return get_dask_scheduler() == "threaded"
 
 
-def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
+def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort) -> Delayed:
     """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
     streamed = _streamed(plan)
-    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
+    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
     ready = begun
     targets = _spool_targets(streamed, transaction)
     if streamed:
         waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
+        ready = dask.array.store([variable.data for _, variable in streamed], waiting, lock=False, compute=False)
     finish = dask.delayed(_commit_delayed, pure=False)
     result: Delayed = finish(ready, plan.without_data(), transaction, targets, fsync)
     return result
@@ -289,12 +298,12 @@ def _second(first: object, second: SpoolTarget) -> SpoolTarget:
     return second
 
 
-def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort) -> None:
     transaction.begin_shared()
     if os.path.exists(transaction.new_file):
         return  # an earlier run of this step made it
     try:
-        prepare(plan, transaction)
+        prepare(plan, transaction, effort)
     except BaseException:
         transaction.remove()
         raise
@@ -314,27 +323,33 @@ def _commit_delayed(
     transaction.remove()
 
 
-_Stream = tuple[str, ArrayLayout, dask.array.Array]
+_Stream = tuple[GroupPlan, VariablePlan]
 
 
 def _streamed(plan: WritePlan) -> list[_Stream]:
-    """Path, layout and data of the variables that Dask computes."""
-    return [
-        (posixpath.join(group.path, variable.name), variable.layout, variable.data)
-        for group, variable in plan
-        if _is_dask(variable)
-    ]
+    """The variables that Dask computes, each with its group."""
+    return [(group, variable) for group, variable in plan if _is_dask(variable)]
+
+
+def _direct_target(
+    file: TargetFile, group: GroupPlan, variable: VariablePlan, effort: Effort, budget: AbstractContextManager[Any]
+) -> DirectTarget:
+    path, new = posixpath.join(group.path, variable.name), variable.action != "set values"
+    return DirectTarget(file, path, variable.layout, new=new, effort=effort, budget=budget)
 
 
 def _spool_targets(streamed: Sequence[_Stream], transaction: Transaction) -> list[SpoolTarget]:
-    return [SpoolTarget.of(transaction, path, layout, number) for number, (path, layout, _) in enumerate(streamed)]
+    return [
+        SpoolTarget.of(transaction, posixpath.join(group.path, variable.name), variable.layout, number)
+        for number, (group, variable) in enumerate(streamed)
+    ]
 
 
 def _is_dask(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def prepare(plan: WritePlan, transaction: Transaction) -> None:
+def prepare(plan: WritePlan, transaction: Transaction, effort: Effort) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     _check_unchanged(plan, transaction)
@@ -344,26 +359,13 @@ def prepare(plan: WritePlan, transaction: Transaction) -> None:
         shutil.copyfile(transaction.target, making)
     with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
         _write_metadata(file, plan)
-    with _kept_open(making) as file:
+    with kept_open(making) as file:
+        budget = effort.budget()
         for group, variable in plan:
             if not _is_dask(variable):
-                _write_in_slabs(file, posixpath.join(group.path, variable.name), variable)
+                values = np.asarray(variable.data)
+                _direct_target(file, group, variable, effort, budget).write_all(values)
     os.replace(making, transaction.new_file)
-
-
-@contextlib.contextmanager
-def _kept_open(path: str) -> Iterator[TargetFile]:
-    """A file of the transaction, open. Whoever uses it takes the lock for each use; it is free in between."""
-    with hdf5_lock():
-        file = TargetFile(path, create=False)
-    try:
-        yield file
-    except BaseException:
-        with hdf5_lock(), contextlib.suppress(OSError):  # what went wrong first counts
-            file.close()
-        raise
-    with hdf5_lock():
-        file.close()
 
 
 def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
@@ -377,26 +379,6 @@ def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
             file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
     for attachment in plan.attachments:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
-
-
-def _write_in_slabs(file: TargetFile, path: str, variable: VariablePlan) -> None:
-    """Values that are in memory already: a slab at a time, so that the lock is free in between."""
-    values = np.asarray(variable.data)
-    if not values.ndim:
-        with hdf5_lock():
-            file.write(path, (), values)
-        return
-    rows = _slab_rows(values, variable.layout.chunkshape)
-    for start in range(0, len(values), rows):
-        with hdf5_lock():
-            file.write(path, (start,) + (0,) * (values.ndim - 1), values[start : start + rows])
-
-
-def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
-    """How many rows to write at once: whole chunks, as HDF5 would encode one that is cut several times."""
-    step = chunkshape[0] if chunkshape else 1
-    rows = _SLAB_BYTES // max(values[:1].nbytes, 1)
-    return max(step, rows // step * step)
 
 
 def _write_group(file: TargetFile, group: GroupPlan) -> None:
@@ -430,121 +412,3 @@ def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
     if not dimension.unlimited:
         return ArrayLayout((dimension.size,), np.dtype("f4"))
     return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
-
-
-# -- where Dask puts its blocks ----------------------------------------------------------------------------
-
-
-class DirectTarget:
-    """Takes blocks in the process that has the new file open, one at a time."""
-
-    def __init__(self, file: TargetFile, path: str, layout: ArrayLayout) -> None:
-        self._file = file
-        self._path = path
-        self.shape, self.dtype, self.ndim = layout.shape, layout.dtype, len(layout.shape)
-
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        with hdf5_lock():
-            self._file.write(self._path, _start(key), values)
-
-
-@dataclass(frozen=True)
-class SpoolTarget:
-    """Takes blocks in any process: each becomes a file of the transaction, named after its place.
-
-    A block that is stored twice, because its worker died or was slow, has the same name and the same content.
-    """
-
-    folder: str
-    path: str
-    number: int
-    shape: tuple[int, ...]
-    is_text: bool
-    dtype: Any
-
-    @classmethod
-    def of(cls, transaction: Transaction, path: str, layout: ArrayLayout, number: int) -> SpoolTarget:
-        """The target for the array at `path`, the `number`-th of the transaction."""
-        return cls(
-            transaction.folder, path, number, layout.shape, layout.dtype is None, layout.dtype or np.dtype(object)
-        )
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    def _name(self, start: Sequence[int]) -> str:
-        return "-".join(["block", str(self.number), *map(str, start)]) + ".npy"
-
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        if not values.size:
-            return  # it would have the name of the block that begins where it does
-        name = os.path.join(self.folder, self._name(_start(key)))
-        making = f"{name}.{uuid.uuid4().hex[:8]}"
-        # opening fails if the folder is not there: this worker does not see the file system, or the job is over
-        with open(making, "xb") as file:
-            for array in _lengths_and_bytes(values) if self.is_text else (values,):
-                np.lib.format.write_array(file, array, allow_pickle=False)
-        os.replace(making, name)
-
-    def read(self, start: Sequence[int]) -> np.ndarray:
-        """The block that was stored at `start`."""
-        with open(os.path.join(self.folder, self._name(start)), "rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-            if not self.is_text:
-                return values
-            return _texts(values, np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as the length of each in bytes, in their shape, and the UTF-8 of all in one."""
-    encoded = [str(text).encode("utf-8", "surrogateescape") for text in texts.reshape(-1)]
-    lengths = np.array([len(data) for data in encoded], "i8").reshape(texts.shape)
-    return lengths, np.frombuffer(b"".join(encoded), "u1")
-
-
-def _texts(lengths: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """The reverse of `_lengths_and_bytes`."""
-    texts = np.empty(lengths.shape, object)
-    ends = np.cumsum(lengths.reshape(-1)).tolist()
-    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        texts.reshape(-1)[number] = data[start:end].tobytes().decode("utf-8", "surrogateescape")
-    return texts
-
-
-def _stored_blocks(folder: str) -> dict[int, list[tuple[int, ...]]]:
-    """Where the blocks that were put aside begin, in order, by the number of their target."""
-    found: dict[int, list[tuple[int, ...]]] = {}
-    for name in os.listdir(folder):
-        if name.startswith("block-") and name.endswith(".npy"):
-            number, *start = map(int, name.removeprefix("block-").removesuffix(".npy").split("-"))
-            found.setdefault(number, []).append(tuple(start))
-    return {number: sorted(starts) for number, starts in found.items()}
-
-
-def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
-    return tuple(int(part.start or 0) for part in key)
-
-
-def unspool(transaction: Transaction, targets: Sequence[SpoolTarget]) -> None:
-    """Write the blocks that were put aside into the new file. Raises OSError if one is missing."""
-    if not targets:
-        return
-    blocks = _stored_blocks(transaction.folder)
-    with _kept_open(transaction.new_file) as file:
-        for target in targets:
-            written = 0
-            for start in blocks.get(target.number, []):
-                values = target.read(start)
-                with hdf5_lock():
-                    file.write(target.path, start, values)
-                written += values.size
-            expected = math.prod(target.shape)
-            if written != expected:
-                raise OSError(
-                    f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file "
-                    "was not replaced. Every worker must see the folder of the file"
-                )
