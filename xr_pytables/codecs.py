@@ -35,6 +35,8 @@ from .libhdf5 import fletcher32
 
 ENTRY_POINTS: Final = "xr_pytables.codecs"
 _CHECKSUM_BYTES: Final = 4
+# Blosc's own choice for zstd (32 KiB at level 1, 256 KiB at level 5) is slower and compresses less
+_ZSTD_BLOCK: Final = 512 * 1024
 _MAX_BLOSC1_TYPESIZE: Final = 255  # BLOSC_MAX_TYPESIZE: PyTables' filter takes 1 for longer ones
 
 
@@ -380,10 +382,11 @@ def _pack_blosc(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> Bytes
     out = np.empty(data.size, np.uint8)
     sizes = (level, mode, typesize, data.size)
     places = (libblosc2.pointer(data), libblosc2.pointer(out), out.size)
-    got = compress(*sizes, *places, _BLOSC_NAMES[code].encode(), 0, 1)
+    name = _BLOSC_NAMES[code]
+    got = compress(*sizes, *places, name.encode(), _ZSTD_BLOCK if name == "zstd" and level < 9 else 0, 1)
     if got < 0:
         raise ValueError(f"Blosc reports error {got}")
-    return out[:got] if got else None
+    return out[:got] if 0 < got < out.size else None  # of equal size: not to be told from data stored as they are
 
 
 def _numcodecs_blosc() -> Any:
