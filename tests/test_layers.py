@@ -29,7 +29,7 @@ HDF5_SIDE = [
     {"nodes", "target_file"},
 ]
 XARRAY_SIDE = [
-    {"files"},
+    {"alignment", "files"},
     {"arrays", "layouts", "targets"},
     {"store", "plan"},
     {"backend", "writer"},

@@ -127,7 +127,8 @@ def test_any_array_comes_back_and_plain_pytables_reads_the_same(tmp_path_factory
     values, encoding = variable
     path = tmp_path_factory.mktemp("any") / "file.h5"
     dataset = xr.Dataset({"x": ([f"d{n}" for n in range(values.ndim)], values)})
-    to_pytables(dataset.chunk(2) if chunked else dataset, path, encoding={"x": encoding}, fsync=False)
+    dataset = dataset.chunk(2) if chunked else dataset
+    to_pytables(dataset, path, encoding={"x": encoding}, align_chunks=True, fsync=False)
     actual = open_ours(path).x
     np.testing.assert_array_equal(actual.values, values)
     assert actual.dims == dataset.x.dims

@@ -44,6 +44,9 @@ class Effort:
         return nullcontext() if self.threads is None else threading.BoundedSemaphore(self.threads)
 
 
+USUAL: Final = Effort()
+
+
 @contextlib.contextmanager
 def kept_open(path: str) -> Iterator[TargetFile]:
     """A file of the transaction, open. Whoever uses it takes the lock for each use; it is free in between."""

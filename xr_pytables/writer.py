@@ -30,10 +30,10 @@ from .files import FileBusyError, FileChangedError, FileIdentity, checked_group,
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
-from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
+from .plan import MODES, BlockRules, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
 from .safe_file import SafeFile
 from .target_file import ArrayLayout, TargetFile, filter_available
-from .targets import DirectTarget, Effort, SpoolTarget, kept_open, unspool
+from .targets import USUAL, DirectTarget, Effort, SpoolTarget, kept_open, unspool
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_empty_chunks: bool = ..., write_inherited_coords: bool = ..., compute: Literal[True] = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    write_inherited_coords: bool = ..., compute: Literal[True] = ...,
     fsync: bool = ..., threads: int | None = ...,
 ) -> None: ...  # fmt: skip
 
@@ -58,7 +59,8 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_empty_chunks: bool = ..., write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
     threads: int | None = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
@@ -74,6 +76,8 @@ def to_pytables(
     unlimited_dims: _Unlimited = None,
     append_dim: Hashable | None = None,
     region: Mapping[str, slice] | Literal["auto"] | None = None,
+    safe_chunks: bool = True,
+    align_chunks: bool = False,
     write_empty_chunks: bool = True,
     write_inherited_coords: bool = False,
     compute: bool = True,
@@ -109,6 +113,12 @@ def to_pytables(
         `obj.encoding["unlimited_dims"]` says.
     append_dim, region
         Not implemented yet.
+    safe_chunks
+        Refuse (ValueError) a Dask array of which two blocks share a chunk that `encoding` asks for. Chunks that nobody
+        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False writes shared
+        chunks piece by piece through HDF5: right, but slow.
+    align_chunks
+        Move the borders of the blocks to those of the chunks that `encoding` asks for, too.
     write_empty_chunks
         False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
         they were there.
@@ -158,6 +168,7 @@ def to_pytables(
         write_inherited_coords=write_inherited_coords,
         existing=existing,
         version=version,
+        blocks=BlockRules(safe_chunks, align_chunks),
     )
     _check_filters(plan)
     if compute:
@@ -228,7 +239,7 @@ def _check_filters(plan: WritePlan) -> None:
 # -- execution ---------------------------------------------------------------------------------------------
 
 
-def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort) -> None:
+def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
     owner = transaction.begin()
     try:
@@ -275,7 +286,7 @@ def _computes_here() -> bool:
     return get_dask_scheduler() == "threaded"
 
 
-def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort) -> Delayed:
+def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
     """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
 
     Each step can be repeated, as schedulers do when a worker dies.
@@ -298,7 +309,7 @@ def _second(first: object, second: SpoolTarget) -> SpoolTarget:
     return second
 
 
-def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort) -> None:
+def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     transaction.begin_shared()
     if os.path.exists(transaction.new_file):
         return  # an earlier run of this step made it
@@ -349,7 +360,7 @@ def _is_dask(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def prepare(plan: WritePlan, transaction: Transaction, effort: Effort) -> None:
+def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     _check_unchanged(plan, transaction)
