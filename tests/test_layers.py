@@ -19,6 +19,7 @@ BYTES_SIDE = [
     {"codecs"},
     {"team"},
     {"chunk_encode", "chunk_io"},
+    {"segment"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},

@@ -7,10 +7,11 @@ All of them encode whole chunks in threads and outside HDF5, and take the one lo
 from __future__ import annotations
 
 import contextlib
-import math
+import functools
+import itertools
+import operator
 import os
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from .chunk_encode import EncodedChunk, encode_block
+from .alignment import Blocks
+from .chunk_encode import Box, EncodedChunk, encode_block
+from .chunk_index import ChunkStorage
 from .files import hdf5_lock
+from .segment import Segment, SegmentError, SegmentWriter
 from .target_file import ArrayLayout, TargetFile
-from .transaction import Transaction
 
 _SLAB_BYTES: Final = 64 * 2**20
 
@@ -74,13 +77,18 @@ class DirectTarget:
         new: bool,
         effort: Effort,
         budget: AbstractContextManager[Any],
+        offset: tuple[int, ...] = (),
     ) -> None:
-        """For the array at `path`, which is in the file. `new` says that it has no values yet. Takes the lock."""
+        """For the array at `path`, which is in the file. `new` says that it has no values yet. Takes the lock.
+
+        The data are a part of the array that begins at `offset` (elements); by default they begin where it does.
+        """
         self._file = file
         self._path = path
         self._effort = effort
         self._budget = budget
         self._leave_out = new and not effort.write_empty_chunks
+        self._offset = offset or (0,) * len(layout.shape)
         self.shape, self.dtype, self.ndim = layout.shape, layout.dtype, len(layout.shape)
         with hdf5_lock():
             self._storage = file.chunk_storage(path)
@@ -92,6 +100,7 @@ class DirectTarget:
 
     def write(self, start: tuple[int, ...], values: np.ndarray) -> None:
         """Put `values` at `start` (elements): whole chunks as encoded bytes, the rest through HDF5."""
+        start = _moved(start, self._offset)
         if self._storage is None or not values.ndim:
             self._write_part(start, values)
             return
@@ -105,8 +114,7 @@ class DirectTarget:
             leave_out=self._leave_out,
         )
         for box in rest:
-            inside = tuple(slice(first - begin, last - begin) for (first, last), begin in zip(box, start, strict=True))
-            self._write_part(tuple(first for first, _ in box), values[inside])
+            self._write_part(tuple(first for first, _ in box), values[_inside(box, start)])
 
     def write_all(self, values: np.ndarray) -> None:
         """The whole array. What HDF5 has to write goes a slab at a time, so that the lock is free in between."""
@@ -115,7 +123,7 @@ class DirectTarget:
             return
         rows = _slab_rows(values, self.chunkshape)
         for start in range(0, len(values), rows):
-            self._write_part((start,) + (0,) * (values.ndim - 1), values[start : start + rows])
+            self.write((start,) + (0,) * (values.ndim - 1), values[start : start + rows])
 
     def _put(self, chunks: Sequence[EncodedChunk]) -> None:
         with hdf5_lock():
@@ -135,100 +143,129 @@ def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
 
 @dataclass(frozen=True)
 class SpoolTarget:
-    """Takes blocks in any process: each becomes a file of the transaction, named after its place.
+    """Takes blocks in any process: each becomes a segment, a file of the transaction named after the block's place.
 
-    A block that is stored twice, because its worker died or was slow, has the same name and the same content.
+    A block that is stored twice, because its worker died or was slow, has the same name: the first copy that is whole
+    counts.
     """
 
     folder: str
     path: str
     number: int
+    """Of the array in the transaction."""
     shape: tuple[int, ...]
-    is_text: bool
     dtype: Any
-
-    @classmethod
-    def of(cls, transaction: Transaction, path: str, layout: ArrayLayout, number: int) -> SpoolTarget:
-        """The target for the array at `path`, the `number`-th of the transaction."""
-        return cls(
-            transaction.folder, path, number, layout.shape, layout.dtype is None, layout.dtype or np.dtype(object)
-        )
+    storage: ChunkStorage | None = None
+    """How the array's chunks will be stored; None if its values are put aside as they are."""
+    effort: Effort = USUAL
+    new: bool = True
+    """The array has no values yet."""
+    offset: tuple[int, ...] = ()
+    """First element of the data in the array, if they are a part of it."""
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
 
-    def _name(self, start: Sequence[int]) -> str:
-        return "-".join(["block", str(self.number), *map(str, start)]) + ".npy"
+    def segment(self, start: Sequence[int]) -> str:
+        """Path of the segment of the block at `start`."""
+        return os.path.join(self.folder, "-".join(["block", str(self.number), *map(str, start)]) + SUFFIX)
 
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        if not values.size:
-            return  # it would have the name of the block that begins where it does
-        name = os.path.join(self.folder, self._name(_start(key)))
-        making = f"{name}.{uuid.uuid4().hex[:8]}"
+    def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
+        values, start = np.asarray(block), _moved(_start(key), self.offset)
+        name = self.segment(start)
+        # an empty block would have the name of the one that begins where it does
+        if not values.size or os.path.exists(name):
+            return
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over
-        with open(making, "xb") as file:
-            for array in _lengths_and_bytes(values) if self.is_text else (values,):
-                np.lib.format.write_array(file, array, allow_pickle=False)
-        os.replace(making, name)
-
-    def read(self, start: Sequence[int]) -> np.ndarray:
-        """The block that was stored at `start`."""
-        with open(os.path.join(self.folder, self._name(start)), "rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-            if not self.is_text:
-                return values
-            return _texts(values, np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as the length of each in bytes, in their shape, and the UTF-8 of all in one."""
-    encoded = [str(text).encode("utf-8", "surrogateescape") for text in texts.reshape(-1)]
-    lengths = np.array([len(data) for data in encoded], "i8").reshape(texts.shape)
-    return lengths, np.frombuffer(b"".join(encoded), "u1")
+        with SegmentWriter(name, start, values.shape) as segment:
+            if self.storage is None or not values.ndim:
+                segment.add_values(start, values)
+                return
+            rest = encode_block(
+                values,
+                start,
+                self.storage,
+                segment.add_chunks,
+                threads=1,  # the scheduler has given all CPUs to its workers
+                budget=_budget_here(self.folder, self.effort),
+                leave_out=self.new and not self.effort.write_empty_chunks,
+            )
+            for box in rest:
+                inside = _inside(box, start)
+                segment.add_values(tuple(first for first, _ in box), values[inside])
 
 
-def _texts(lengths: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """The reverse of `_lengths_and_bytes`."""
-    texts = np.empty(lengths.shape, object)
-    ends = np.cumsum(lengths.reshape(-1)).tolist()
-    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        texts.reshape(-1)[number] = data[start:end].tobytes().decode("utf-8", "surrogateescape")
-    return texts
+SUFFIX: Final = ".seg"
 
 
-def _stored_blocks(folder: str) -> dict[int, list[tuple[int, ...]]]:
-    """Where the blocks that were put aside begin, in order, by the number of their target."""
-    found: dict[int, list[tuple[int, ...]]] = {}
-    for name in os.listdir(folder):
-        if name.startswith("block-") and name.endswith(".npy"):
-            number, *start = map(int, name.removeprefix("block-").removesuffix(".npy").split("-"))
-            found.setdefault(number, []).append(tuple(start))
-    return {number: sorted(starts) for number, starts in found.items()}
+@functools.lru_cache(maxsize=16)
+def _budget_here(folder: str, effort: Effort) -> AbstractContextManager[Any]:
+    """What all threads of this process share that encode for the transaction in `folder`."""
+    return effort.budget()
 
 
 def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
     return tuple(int(part.start or 0) for part in key)
 
 
-def unspool(transaction: Transaction, targets: Sequence[SpoolTarget]) -> None:
-    """Write the blocks that were put aside into the new file. Raises OSError if one is missing."""
-    if not targets:
+def _moved(start: tuple[int, ...], offset: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(operator.add, start, offset)) if offset else start
+
+
+def _inside(box: Box, start: Sequence[int]) -> tuple[slice, ...]:
+    """Where a box of the array is in a block that begins at `start`."""
+    return tuple(slice(first - begin, last - begin) for (first, last), begin in zip(box, start, strict=True))
+
+
+def unspool(path: str, target: str, spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> None:
+    """Write the blocks that were put aside into the new file at `path`, which is to become `target`.
+
+    Each SpoolTarget comes with the blocks that it must have. Raises OSError if one is missing or damaged.
+    """
+    if not spooled:
         return
-    blocks = _stored_blocks(transaction.folder)
-    with kept_open(transaction.new_file) as file:
-        for target in targets:
-            written = 0
-            for start in blocks.get(target.number, []):
-                values = target.read(start)
-                with hdf5_lock():
-                    file.write(target.path, start, values)
-                written += values.size
-            expected = math.prod(target.shape)
-            if written != expected:
-                raise OSError(
-                    f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file "
-                    "was not replaced. Every worker must see the folder of the file"
-                )
+    with kept_open(path) as file:
+        for array, blocks in spooled:
+            with hdf5_lock():
+                storage = None if array.new else file.chunk_storage(array.path)
+                masks = storage is not None and file.may_have_masks(storage)
+            for segment in _complete(array, blocks, target):
+                for item in segment:
+                    with hdf5_lock():
+                        if isinstance(item, EncodedChunk):
+                            file.write_chunks(array.path, [item], masks=masks)
+                        else:
+                            file.write(array.path, item.start, item.values)
+
+
+def _complete(array: SpoolTarget, blocks: Blocks, target: str) -> Iterator[Segment]:
+    """The segments of all blocks of an array. Raises OSError if one is missing, or is not the block it should be."""
+    begins = array.offset or (0,) * array.ndim
+    places = list(itertools.product(*(_sides(sizes, begin) for sizes, begin in zip(blocks, begins, strict=True))))
+    present = set(os.listdir(array.folder))
+    starts = [tuple(first for first, _ in sides) for sides in places]
+    missing = [start for start in starts if os.path.basename(array.segment(start)) not in present]
+    if missing:
+        raise OSError(
+            f"{target}:{array.path}: only {len(places) - len(missing)} of {len(places)} blocks were stored, not the "
+            f"one at {missing[0]}; the file was not replaced. Every worker must see the folder of the file"
+        )
+    return (_checked(array.segment(start), start, sides) for start, sides in zip(starts, places, strict=True))
+
+
+def _checked(path: str, start: tuple[int, ...], sides: tuple[tuple[int, int], ...]) -> Segment:
+    segment = Segment.of(path)
+    shape = tuple(size for _, size in sides)
+    if (segment.start, segment.shape) != (start, shape):
+        raise SegmentError(
+            f"{path}: holds the block of {segment.shape} at {segment.start}, expected that of {shape} at {start}"
+        )
+    return segment
+
+
+def _sides(sizes: tuple[int, ...], begin: int) -> list[tuple[int, int]]:
+    """First element and size of the blocks along a dimension that are not empty."""
+    firsts = itertools.accumulate(sizes, initial=begin)
+    return [(first, size) for first, size in zip(firsts, sizes, strict=False) if size]

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -26,13 +27,14 @@ from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
+from .alignment import Blocks
 from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .plan import MODES, BlockRules, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
 from .safe_file import SafeFile
-from .target_file import ArrayLayout, TargetFile, filter_available
+from .target_file import ArrayLayout, TargetFile, filter_available, planned_storage
 from .targets import USUAL, DirectTarget, Effort, SpoolTarget, kept_open, unspool
 from .transaction import Transaction
 
@@ -246,9 +248,9 @@ def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
         prepare(plan, transaction, effort)
         streamed = _streamed(plan)
         if streamed and not _computes_here():
-            targets = _spool_targets(streamed, transaction)
-            dask.array.store([variable.data for _, variable in streamed], targets, lock=False)
-            unspool(transaction, targets)
+            spooled = _with_storage_in_file(transaction.new_file, _spool_targets(streamed, transaction, effort))
+            dask.array.store([variable.data for _, variable in streamed], [each for each, _ in spooled], lock=False)
+            unspool(transaction.new_file, transaction.target, spooled)
         elif streamed:
             budget = effort.budget()
             with kept_open(transaction.new_file) as file:
@@ -294,13 +296,13 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
     streamed = _streamed(plan)
     begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
     ready = begun
-    targets = _spool_targets(streamed, transaction)
+    spooled = _spool_targets(streamed, transaction, effort)
     if streamed:
-        waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
+        waiting = [dask.delayed(_second, pure=False)(begun, target) for target, _ in spooled]
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
         ready = dask.array.store([variable.data for _, variable in streamed], waiting, lock=False, compute=False)
     finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(ready, plan.without_data(), transaction, targets, fsync)
+    result: Delayed = finish(ready, plan.without_data(), transaction, spooled, fsync)
     return result
 
 
@@ -321,12 +323,21 @@ def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = U
 
 
 def _commit_delayed(
-    ready: object, plan: WritePlan, transaction: Transaction, targets: Sequence[SpoolTarget], fsync: bool
+    ready: object,
+    plan: WritePlan,
+    transaction: Transaction,
+    spooled: Sequence[tuple[SpoolTarget, Blocks]],
+    fsync: bool,
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
-        unspool(transaction, targets)
+        if spooled:
+            # a run of this step that died may have left its file in any state: fill a copy
+            filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
+            shutil.copyfile(transaction.new_file, filling)
+            unspool(filling, transaction.target, spooled)
+            os.replace(filling, transaction.new_file)
         _commit(plan, transaction, fsync=fsync)
     except BaseException:
         transaction.abandon()
@@ -345,15 +356,33 @@ def _streamed(plan: WritePlan) -> list[_Stream]:
 def _direct_target(
     file: TargetFile, group: GroupPlan, variable: VariablePlan, effort: Effort, budget: AbstractContextManager[Any]
 ) -> DirectTarget:
-    path, new = posixpath.join(group.path, variable.name), variable.action != "set values"
-    return DirectTarget(file, path, variable.layout, new=new, effort=effort, budget=budget)
+    new = variable.action != "set values"
+    return DirectTarget(file, _path(group, variable), variable.layout, new=new, effort=effort, budget=budget)
 
 
-def _spool_targets(streamed: Sequence[_Stream], transaction: Transaction) -> list[SpoolTarget]:
-    return [
-        SpoolTarget.of(transaction, posixpath.join(group.path, variable.name), variable.layout, number)
-        for number, (group, variable) in enumerate(streamed)
-    ]
+def _spool_targets(
+    streamed: Sequence[_Stream], transaction: Transaction, effort: Effort = USUAL
+) -> list[tuple[SpoolTarget, Blocks]]:
+    """Where workers put the blocks of each array, and the blocks that must be there in the end."""
+    found = []
+    for number, (group, variable) in enumerate(streamed):
+        path, new, layout = _path(group, variable), variable.action != "set values", variable.layout
+        # an array that is there may have other filters than a new one: values are put aside as they are
+        storage = planned_storage(layout) if new else None
+        dtype = layout.dtype or np.dtype(object)
+        target = SpoolTarget(transaction.folder, path, number, layout.shape, dtype, storage, effort, new)
+        found.append((target, variable.data.chunks))
+    return found
+
+
+def _path(group: GroupPlan, variable: VariablePlan) -> str:
+    return posixpath.join(group.path, variable.name)
+
+
+def _with_storage_in_file(path: str, spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> list[tuple[SpoolTarget, Blocks]]:
+    """Targets that know how the arrays in the file at `path` are stored, so that workers can encode."""
+    with hdf5_lock(), TargetFile(path, create=False) as file:
+        return [(replace(target, storage=file.chunk_storage(target.path)), blocks) for target, blocks in spooled]
 
 
 def _is_dask(variable: VariablePlan) -> bool:
