@@ -14,7 +14,7 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "filters", "libblosc2"},
+    {"_version", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
     {"team"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import operator
 import os
 import threading
@@ -23,6 +24,7 @@ from .alignment import Blocks
 from .chunk_encode import Box, EncodedChunk, encode_block
 from .chunk_index import ChunkStorage
 from .files import hdf5_lock
+from .progress import Done, nobody
 from .segment import Segment, SegmentError, SegmentWriter
 from .target_file import ArrayLayout, TargetFile
 
@@ -78,6 +80,7 @@ class DirectTarget:
         effort: Effort,
         budget: AbstractContextManager[Any],
         offset: tuple[int, ...] = (),
+        done: Done = nobody,
     ) -> None:
         """For the array at `path`, which is in the file. `new` says that it has no values yet. Takes the lock.
 
@@ -87,6 +90,7 @@ class DirectTarget:
         self._path = path
         self._effort = effort
         self._budget = budget
+        self._done = done
         self._leave_out = new and not effort.write_empty_chunks
         self._offset = offset or (0,) * len(layout.shape)
         self.shape, self.dtype, self.ndim = layout.shape, layout.dtype, len(layout.shape)
@@ -104,17 +108,29 @@ class DirectTarget:
         if self._storage is None or not values.ndim:
             self._write_part(start, values)
             return
+        told = 0
+
+        def put(chunks: Sequence[EncodedChunk]) -> None:
+            nonlocal told
+            with hdf5_lock():
+                self._file.write_chunks(self._path, chunks, masks=self._masks)
+                told += (some := self._elements(chunks))
+            self._tell(some)
+
         rest = encode_block(
             values,
             start,
             self._storage,
-            self._put,
+            put,
             threads=self._effort.threads,
             budget=self._budget,
             leave_out=self._leave_out,
         )
         for box in rest:
-            self._write_part(tuple(first for first, _ in box), values[_inside(box, start)])
+            part = values[_inside(box, start)]
+            self._write_part(tuple(first for first, _ in box), part)
+            told += part.size
+        self._tell(values.size - told)  # chunks that were left out
 
     def write_all(self, values: np.ndarray) -> None:
         """The whole array. What HDF5 has to write goes a slab at a time, so that the lock is free in between."""
@@ -125,13 +141,27 @@ class DirectTarget:
         for start in range(0, len(values), rows):
             self.write((start,) + (0,) * (values.ndim - 1), values[start : start + rows])
 
-    def _put(self, chunks: Sequence[EncodedChunk]) -> None:
-        with hdf5_lock():
-            self._file.write_chunks(self._path, chunks, masks=self._masks)
-
     def _write_part(self, start: tuple[int, ...], values: np.ndarray) -> None:
         with hdf5_lock():
             self._file.write(self._path, start, values)
+        self._tell(values.size)
+
+    def _elements(self, chunks: Sequence[EncodedChunk]) -> int:
+        """How many elements of the array there are in some chunks."""
+        shape = self.shape if self._storage is None else self._storage.shape
+        sides = list(zip(self.chunkshape or (), shape, strict=True))
+        return sum(
+            math.prod(min(chunk, length - first) for first, (chunk, length) in zip(item.corner, sides, strict=True))
+            for item in chunks
+        )
+
+    def _tell(self, elements: int) -> None:
+        self._done(elements * itemsize(self.dtype))
+
+
+def itemsize(dtype: np.dtype | None) -> int:
+    """Bytes of an element; of text of any length, of the reference to it."""
+    return np.dtype(object).itemsize if dtype is None else dtype.itemsize
 
 
 def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
@@ -238,6 +268,21 @@ def unspool(path: str, target: str, spooled: Sequence[tuple[SpoolTarget, Blocks]
                             file.write_chunks(array.path, [item], masks=masks)
                         else:
                             file.write(array.path, item.start, item.values)
+
+
+def stored_bytes(spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> int:
+    """How many bytes of data the blocks have that were put aside so far."""
+    total = 0
+    for array, blocks in spooled:
+        stem = f"block-{array.number}-"
+        sides = [dict(_sides(sizes, 0)) for sizes in blocks]
+        for name in os.listdir(array.folder):
+            if name.startswith(stem) and name.endswith(SUFFIX):
+                start = map(int, name.removeprefix(stem).removesuffix(SUFFIX).split("-"))
+                begins = array.offset or (0,) * array.ndim
+                lengths = (side[first - begin] for side, first, begin in zip(sides, start, begins, strict=True))
+                total += math.prod(lengths) * array.dtype.itemsize
+    return total
 
 
 def _complete(array: SpoolTarget, blocks: Blocks, target: str) -> Iterator[Segment]:

@@ -6,6 +6,7 @@ the data of Dask arrays into it block by block, and renames it over the target a
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 import shutil
@@ -33,9 +34,10 @@ from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .plan import MODES, BlockRules, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
+from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
 from .target_file import ArrayLayout, TargetFile, filter_available, planned_storage
-from .targets import USUAL, DirectTarget, Effort, SpoolTarget, kept_open, unspool
+from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def to_pytables(
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
     write_inherited_coords: bool = ..., compute: Literal[True] = ...,
-    fsync: bool = ..., threads: int | None = ...,
+    fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -62,8 +64,8 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
-    threads: int | None = ...,
+    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ..., threads: int | None = ...,
+    progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -85,6 +87,7 @@ def to_pytables(
     compute: bool = True,
     fsync: bool = True,
     threads: int | None = None,
+    progress: bool = False,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
@@ -133,6 +136,9 @@ def to_pytables(
         (not a crash of the process) can leave an empty file.
     threads
         How many threads may encode chunks at once. Default: one per CPU. Dask's own threads count.
+    progress
+        Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
+        own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
 
     Raises
     ------
@@ -151,6 +157,13 @@ def to_pytables(
             "group of its own with mode='a'"
         )
     effort = Effort(threads, write_empty_chunks)
+    if progress and not compute:
+        raise ValueError(
+            "progress=True is about a write that happens now; with compute=False use dask.diagnostics.ProgressBar or "
+            "dask.distributed.progress when you compute it"
+        )
+    if progress:
+        check_available()
     chosen: Mode = "w" if mode is None else mode
     if chosen not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
@@ -174,7 +187,7 @@ def to_pytables(
     )
     _check_filters(plan)
     if compute:
-        execute(plan, transaction, fsync=fsync, effort=effort)
+        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
         return None
     return delayed(plan, transaction, fsync=fsync, effort=effort)
 
@@ -241,24 +254,40 @@ def _check_filters(plan: WritePlan) -> None:
 # -- execution ---------------------------------------------------------------------------------------------
 
 
-def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> None:
+def execute(
+    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
     owner = transaction.begin()
     try:
-        prepare(plan, transaction, effort)
-        streamed = _streamed(plan)
-        if streamed and not _computes_here():
-            spooled = _with_storage_in_file(transaction.new_file, _spool_targets(streamed, transaction, effort))
-            dask.array.store([variable.data for _, variable in streamed], [each for each, _ in spooled], lock=False)
-            unspool(transaction.new_file, transaction.target, spooled)
-        elif streamed:
-            budget = effort.budget()
-            with kept_open(transaction.new_file) as file:
-                direct = [_direct_target(file, *each, effort, budget) for each in streamed]
-                dask.array.store([variable.data for _, variable in streamed], direct, lock=False)
+        with bar(_size(plan), os.path.basename(plan.path), shown=progress) as done:
+            prepare(plan, transaction, effort, done)
+            _stream(_streamed(plan), transaction, effort, done)
         _commit(plan, transaction, fsync=fsync)
     finally:
         transaction.end(owner)
+
+
+def _size(plan: WritePlan) -> int:
+    """Bytes of all data."""
+    return sum(math.prod(variable.layout.shape) * itemsize(variable.layout.dtype) for _, variable in plan)
+
+
+def _stream(streamed: Sequence[_Stream], transaction: Transaction, effort: Effort, done: Done) -> None:
+    """Compute Dask arrays into the new file: straight, if that happens in this process, else through segments."""
+    if not streamed:
+        return
+    arrays = [variable.data for _, variable in streamed]
+    if _computes_here():
+        budget = effort.budget()
+        with kept_open(transaction.new_file) as file:
+            direct = [_direct_target(file, *each, effort, budget, done) for each in streamed]
+            dask.array.store(arrays, direct, lock=False)
+        return
+    spooled = _with_storage_in_file(transaction.new_file, _spool_targets(streamed, transaction, effort))
+    with watched(lambda: stored_bytes(spooled), done):
+        dask.array.store(arrays, [target for target, _ in spooled], lock=False)
+    unspool(transaction.new_file, transaction.target, spooled)
 
 
 def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
@@ -354,10 +383,16 @@ def _streamed(plan: WritePlan) -> list[_Stream]:
 
 
 def _direct_target(
-    file: TargetFile, group: GroupPlan, variable: VariablePlan, effort: Effort, budget: AbstractContextManager[Any]
+    file: TargetFile,
+    group: GroupPlan,
+    variable: VariablePlan,
+    effort: Effort,
+    budget: AbstractContextManager[Any],
+    done: Done,
 ) -> DirectTarget:
     new = variable.action != "set values"
-    return DirectTarget(file, _path(group, variable), variable.layout, new=new, effort=effort, budget=budget)
+    path, layout = _path(group, variable), variable.layout
+    return DirectTarget(file, path, layout, new=new, effort=effort, budget=budget, done=done)
 
 
 def _spool_targets(
@@ -389,7 +424,7 @@ def _is_dask(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
+def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, done: Done = nobody) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     _check_unchanged(plan, transaction)
@@ -404,7 +439,7 @@ def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -
         for group, variable in plan:
             if not _is_dask(variable):
                 values = np.asarray(variable.data)
-                _direct_target(file, group, variable, effort, budget).write_all(values)
+                _direct_target(file, group, variable, effort, budget, done).write_all(values)
     os.replace(making, transaction.new_file)
 
 
