@@ -6,6 +6,8 @@ the data of Dask arrays into it block by block, and renames it over the target a
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
 import posixpath
@@ -167,15 +169,45 @@ def to_pytables(
     chosen: Mode = "w" if mode is None else mode
     if chosen not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+    plan, transaction = planned(
+        obj,
+        path,
+        mode=chosen,
+        group=group,
+        encoding=encoding,
+        filters=filters,
+        unlimited_dims=unlimited_dims,
+        write_inherited_coords=write_inherited_coords,
+        blocks=BlockRules(safe_chunks, align_chunks),
+    )
+    if compute:
+        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
+        return None
+    return delayed(plan, transaction, fsync=fsync, effort=effort)
+
+
+def planned(
+    obj: _Obj,
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode,
+    group: str,
+    encoding: Mapping[Any, Any] | None,
+    filters: Filters | None,
+    unlimited_dims: _Unlimited,
+    write_inherited_coords: bool,
+    blocks: BlockRules,
+) -> Job:
+    """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
-    version, existing = _existing(target, chosen)
+    version, existing = _existing(target, mode)
     plan = plan_write(
         obj,
         target,
-        mode=chosen,
+        mode=mode,
         group=group,
         encoding=encoding,
         filters=filters,
@@ -183,13 +215,10 @@ def to_pytables(
         write_inherited_coords=write_inherited_coords,
         existing=existing,
         version=version,
-        blocks=BlockRules(safe_chunks, align_chunks),
+        blocks=blocks,
     )
     _check_filters(plan)
-    if compute:
-        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
-        return None
-    return delayed(plan, transaction, fsync=fsync, effort=effort)
+    return plan, transaction
 
 
 # -- what is there already ---------------------------------------------------------------------------------
@@ -254,40 +283,60 @@ def _check_filters(plan: WritePlan) -> None:
 # -- execution ---------------------------------------------------------------------------------------------
 
 
+Job = tuple[WritePlan, Transaction]
+"""A plan and the transaction to carry it out in."""
+
+
 def execute(
     plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
 ) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
-    owner = transaction.begin()
-    try:
-        with bar(_size(plan), os.path.basename(plan.path), shown=progress) as done:
-            prepare(plan, transaction, effort, done)
-            _stream(_streamed(plan), transaction, effort, done)
-        _commit(plan, transaction, fsync=fsync)
-    finally:
-        transaction.end(owner)
+    execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
 
 
-def _size(plan: WritePlan) -> int:
-    """Bytes of all data."""
-    return sum(math.prod(variable.layout.shape) * itemsize(variable.layout.dtype) for _, variable in plan)
+def execute_all(
+    jobs: Sequence[Job], title: str, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
+    """Carry out plans for different files, of which Dask computes all data at once.
+
+    No target is replaced before the new versions of all are whole. `title` is that of the bar.
+    """
+    with contextlib.ExitStack() as begun:
+        for _, transaction in jobs:
+            begun.callback(transaction.end, transaction.begin())
+        layouts = [variable.layout for plan, _ in jobs for _, variable in plan]
+        size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
+        with bar(size, title, shown=progress) as done:
+            for plan, transaction in jobs:
+                prepare(plan, transaction, effort, done)
+            _stream([job for job in jobs if _streamed(job[0])], effort, done)
+        for plan, transaction in jobs:
+            _commit(plan, transaction, fsync=fsync)
 
 
-def _stream(streamed: Sequence[_Stream], transaction: Transaction, effort: Effort, done: Done) -> None:
-    """Compute Dask arrays into the new file: straight, if that happens in this process, else through segments."""
-    if not streamed:
+def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
+    """Compute Dask arrays into the new files: straight, if that happens in this process, else through segments."""
+    arrays = [variable.data for plan, _ in jobs for _, variable in _streamed(plan)]
+    if not arrays:
         return
-    arrays = [variable.data for _, variable in streamed]
     if _computes_here():
         budget = effort.budget()
-        with kept_open(transaction.new_file) as file:
-            direct = [_direct_target(file, *each, effort, budget, done) for each in streamed]
+        with contextlib.ExitStack() as files:
+            direct = []
+            for plan, transaction in jobs:
+                file = files.enter_context(kept_open(transaction.new_file))
+                direct += [_direct_target(file, *each, effort, budget, done) for each in _streamed(plan)]
             dask.array.store(arrays, direct, lock=False)
         return
-    spooled = _with_storage_in_file(transaction.new_file, _spool_targets(streamed, transaction, effort))
-    with watched(lambda: stored_bytes(spooled), done):
-        dask.array.store(arrays, [target for target, _ in spooled], lock=False)
-    unspool(transaction.new_file, transaction.target, spooled)
+    spooled = [
+        _with_storage_in_file(transaction.new_file, _spool_targets(_streamed(plan), transaction, effort))
+        for plan, transaction in jobs
+    ]
+    together = list(itertools.chain.from_iterable(spooled))
+    with watched(lambda: stored_bytes(together), done):
+        dask.array.store(arrays, [target for target, _ in together], lock=False)
+    for (_, transaction), each in zip(jobs, spooled, strict=True):
+        unspool(transaction.new_file, transaction.target, each)
 
 
 def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
