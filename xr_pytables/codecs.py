@@ -439,7 +439,7 @@ def _unpack_blosc2(data: Bytes, values: tuple[int, ...], out: Bytes) -> Bytes:
     return out
 
 
-def _pack_blosc2(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> bytes:
+def _pack_blosc2(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> Bytes:
     level, mode, code = _blosc_settings(values)
     blocksize = values[1] if len(values) > 1 else 0
     settings = libblosc2.Compression(code, level, mode, chunk.dtype.itemsize, blocksize)
