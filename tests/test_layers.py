@@ -17,7 +17,7 @@ BYTES_SIDE = [
     {"_version", "filters", "libblosc2"},
     {"chunk_index"},
     {"codecs"},
-    {"team"},
+    {"team", "chunk_decoder"},
     {"chunk_io"},
 ]
 HDF5_SIDE = [
