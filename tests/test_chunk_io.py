@@ -807,3 +807,19 @@ def test_a_b2nd_frame_of_another_shape_gives_its_bytes_in_order(tmp_path: Path) 
             out = np.empty(array[selection].shape)
             read_into(raw.fileno(), storage, index, selection, out)
             np.testing.assert_array_equal(out, array[selection])
+
+
+def test_scratch_memory_serves_the_next_read_of_the_thread_unless_it_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = values((64, 300), "i8")
+    path = make(tmp_path / "a.h5", array, (32, 200), tables.Filters(1, "zlib"))
+    with Opened(path) as opened:
+        opened.read(threads=1)
+        kept = team._own.workspace.buffers
+        assert sum(buffer.size for buffer in kept) >= 32 * 200 * 8
+        opened.read(threads=1)
+        assert all(new is old for new, old in zip(team._own.workspace.buffers, kept, strict=True))
+        monkeypatch.setattr(team, "_KEPT_BYTES", 100)
+        opened.read(threads=1)
+        assert team._own.workspace.buffers == []
