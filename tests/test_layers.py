@@ -17,7 +17,7 @@ BYTES_SIDE = [
     {"_version", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
-    {"team"},
+    {"team", "chunk_decoder"},
     {"chunk_encode", "chunk_io"},
     {"segment"},
 ]

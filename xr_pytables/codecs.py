@@ -106,6 +106,10 @@ class Workspace:
         self.buffers.append(np.empty(size, np.uint8))
         return self.buffers[-1]
 
+    def trim(self, limit: int) -> None:
+        """Let go of buffers of more than `limit` bytes."""
+        self.buffers = [buffer for buffer in self.buffers if buffer.size <= limit]
+
 
 def why_not(pipeline: FilterPipeline) -> str | None:
     """The reason why chunks with these filters cannot be decoded here; None if they can."""
