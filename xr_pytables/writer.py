@@ -137,7 +137,7 @@ def to_pytables(
         Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
         (not a crash of the process) can leave an empty file.
     threads
-        How many threads may encode chunks at once. Default: one per CPU. Dask's own threads count.
+        How many threads of a process may encode chunks at once, Dask's own included. Default: one per CPU.
     progress
         Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
         own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
