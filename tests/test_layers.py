@@ -14,7 +14,7 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "filters", "libblosc2"},
+    {"_version", "blocks", "filters", "libblosc2"},
     {"chunk_index"},
     {"codecs"},
     {"team"},
@@ -31,6 +31,7 @@ HDF5_SIDE = [
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
+    {"placement", "chunk_writer"},
     {"store", "plan"},
     {"backend", "writer"},
 ]

@@ -820,10 +820,6 @@ def test_bad_modes_groups_and_paths(path, tmp_path):
         to_pytables(field(), tmp_path)
     with pytest.raises(TypeError, match="only a Dataset, DataArray or DataTree"):
         to_pytables({"a": 1}, path)
-    with pytest.raises(NotImplementedError, match="append_dim"):
-        to_pytables(field(), path, append_dim="time")
-    with pytest.raises(NotImplementedError, match="region"):
-        to_pytables(field(), path, region="auto")
     path.write_text("not HDF5")
     with pytest.raises(OSError, match=r"file\.h5.*not an HDF5 file"):
         to_pytables(field(), path, mode="a")

@@ -169,6 +169,14 @@ class TargetFile:
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
             call("H5Fflush", dataset, _LOCAL)
 
+    @contextlib.contextmanager
+    def array(self, path: str) -> Iterator[TargetArray]:
+        """The array at `path`, opened to change its shape and to write encoded chunks."""
+        h5.silence_this_thread()
+        with self.open(path) as dataset, self._giving_way():
+            yield TargetArray(dataset)
+            call("H5Fflush", dataset, _LOCAL)
+
     # -- attributes -----------------------------------------------------------------------------------------
 
     def write_attributes(self, path: str, encoded: Iterable[EncodedAttribute]) -> None:
@@ -215,6 +223,12 @@ class TargetFile:
             ],
         )
 
+    def resize_scale(self, path: str, size: int) -> None:
+        """Give the array at `path`, which only stands for a dimension, another size."""
+        with self.array(path) as array:
+            array.set_shape((size,))
+        self.write_attributes(path, [EncodedAttribute("NAME", _with_nul(f"{NOT_A_VARIABLE}{size:10d}"))])
+
     def attach_scales(self, path: str, scales: Sequence[str], numbers: Sequence[int] | None) -> None:
         """Name the dimensions of the array at `path` by the scales at the paths `scales` with ids `numbers` (or none).
 
@@ -240,6 +254,40 @@ class TargetFile:
             opened("H5Acreate2", node, b"DIMENSION_LIST", stored, space, h5.DEFAULT, h5.DEFAULT) as attribute,
         ):
             call("H5Awrite", attribute, stored, values)
+
+
+class TargetArray:
+    """One open dataset of a `TargetFile`."""
+
+    def __init__(self, dataset: int) -> None:
+        self._dataset = dataset
+
+    def set_shape(self, shape: Sequence[int]) -> None:
+        """Grow or shrink to `shape` (elements). Chunks that lie beyond it are given up, and their room is free."""
+        with opened("H5Dget_space", self._dataset) as space:
+            extent = h5.space_shape(space)
+        if extent is None or extent[0] != tuple(shape):
+            call("H5Dset_extent", self._dataset, h5.sizes(shape))
+
+    def write_chunk(
+        self,
+        corner: Sequence[int],
+        data: bytes | bytearray | np.ndarray,
+        mask: int,
+        *,
+        replaces: tuple[int, int] | None = None,
+    ) -> None:
+        """Store an encoded chunk with its filter mask.
+
+        `replaces` are the size (bytes) and the mask of the one that is there.
+        """
+        flat = np.frombuffer(data, np.uint8)
+        where = h5.sizes(corner)
+        if replaces is not None and replaces[0] == flat.size and replaces[1] != mask:
+            # HDF5 writes a chunk of equal size in place and keeps the old mask: another size makes it take the new one
+            other = np.append(flat, np.uint8(0))
+            call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, other.size, other.ctypes.data)
+        call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
 
 
 def _track_order(properties: int) -> None:

@@ -14,9 +14,9 @@ import shutil
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import dask
 import dask.array
@@ -28,20 +28,28 @@ from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
+from . import chunk_writer
+from .arrays import storage_of
+from .blocks import BlockTarget, InMemory, PutAside, Values
+from .chunk_index import ChunkStorage, UnsupportedIndex
+from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new, why_not_chunkwise
 from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .layouts import GROWING_CHUNK
-from .libhdf5 import UNLIMITED
+from .libhdf5 import UNLIMITED, object_address
 from .nodes import GroupSpec, NodeReader, ReadOptions
-from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
-from .safe_file import SafeFile
+from .placement import Mode, checked_append_dim, chosen_mode
+from .plan import MODES, DimensionPlan, GroupPlan, VariablePlan, WritePlan, plan_write
+from .safe_file import SafeFile, describe_dataset
 from .target_file import ArrayLayout, TargetFile, filter_available
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from tables import Filters
 
+_T = TypeVar("_T")
 _SLAB_BYTES = 64 * 2**20
 _Obj = Dataset | DataArray | DataTree
+_Region = Mapping[str, slice | Literal["auto"]] | Literal["auto"] | None
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
 
@@ -49,7 +57,7 @@ _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
-    append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
+    append_dim: Hashable | None = ..., region: _Region = ...,
     write_inherited_coords: bool = ..., compute: Literal[True] = ..., fsync: bool = ...,
 ) -> None: ...  # fmt: skip
 
@@ -58,7 +66,7 @@ def to_pytables(
 def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
-    append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
+    append_dim: Hashable | None = ..., region: _Region = ...,
     write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
@@ -73,7 +81,7 @@ def to_pytables(
     filters: Filters | None = None,
     unlimited_dims: _Unlimited = None,
     append_dim: Hashable | None = None,
-    region: Mapping[str, slice] | Literal["auto"] | None = None,
+    region: _Region = None,
     write_inherited_coords: bool = False,
     compute: bool = True,
     fsync: bool = True,
@@ -90,8 +98,9 @@ def to_pytables(
     path
         The file. Its folder must exist.
     mode
-        `"w"` (default) replaces the file; `"w-"` or `"x"` refuses if it exists; `"a"` adds groups and variables to
-        it, and replaces variables of the same name; `"r+"` sets values of variables that are there, of the same shape.
+        `"w"` (default) replaces the file; `"w-"` or `"x"` refuses if it exists; `"a"` (default with `append_dim`) adds
+        groups and variables to it, and replaces variables of the same name; `"r+"` (default with `region`) sets values
+        of variables that are there, of the same shape.
     group
         Path of the group to write to; missing groups are made.
     encoding
@@ -105,8 +114,11 @@ def to_pytables(
     unlimited_dims
         Dimensions that shall be able to grow; PyTables sees an EArray. For a DataTree: by group. Default: what
         `obj.encoding["unlimited_dims"]` says.
-    append_dim, region
-        Not implemented yet.
+    append_dim
+        The dimension to append along: arrays in the file that have it grow. A missing file or group is made.
+    region
+        Which part of the arrays in the file to write: slices by dimension, `"auto"` for a dimension or for all to find
+        them by coordinates.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
     compute
@@ -126,14 +138,10 @@ def to_pytables(
     FileBusyError
         If this or another process has the file open for writing.
     """
-    if append_dim is not None or region is not None:
-        raise NotImplementedError(
-            "append_dim and region are not implemented yet. Write the whole dataset with mode='w', or the piece to a "
-            "group of its own with mode='a'"
-        )
-    chosen: Mode = "w" if mode is None else mode
-    if chosen not in MODES:
+    if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+    chosen: Mode = chosen_mode(mode, append_dim, region)
+    append_dim = None if append_dim is None else checked_append_dim(append_dim)
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
@@ -150,6 +158,8 @@ def to_pytables(
         write_inherited_coords=write_inherited_coords,
         existing=existing,
         version=version,
+        append_dim=append_dim,
+        region=region,
     )
     _check_filters(plan)
     if compute:
@@ -224,6 +234,9 @@ def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
     owner = transaction.begin()
     try:
+        if plan.in_parts:
+            change(plan, transaction, put_aside(plan, transaction), fsync=fsync)
+            return
         prepare(plan, transaction)
         streamed = _streamed(plan)
         if streamed and not _computes_here():
@@ -271,6 +284,8 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delaye
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
+    if plan.in_parts:
+        return _delayed_change(plan, transaction, fsync=fsync)
     streamed = _streamed(plan)
     begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
     ready = begun
@@ -284,7 +299,7 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delaye
     return result
 
 
-def _second(first: object, second: SpoolTarget) -> SpoolTarget:
+def _second(first: object, second: _T) -> _T:
     """`second`, once `first` is done."""
     return second
 
@@ -373,7 +388,7 @@ def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
     for group in plan.groups:
         _write_group(file, group)
     for group, variable in plan:  # when all scales exist
-        if not variable.is_coordinate:
+        if not variable.is_coordinate and variable.action not in ("put", "keep"):
             file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
     for attachment in plan.attachments:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
@@ -402,7 +417,8 @@ def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
 def _write_group(file: TargetFile, group: GroupPlan) -> None:
     """The group, its dimensions, and its arrays without values."""
     file.require_group(group.path)
-    file.write_attributes(group.path, group.attributes)
+    if group.attributes:
+        file.write_attributes(group.path, group.attributes)
     for name in group.removed:
         file.remove(posixpath.join(group.path, name))
     values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
@@ -411,8 +427,12 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
             path = posixpath.join(group.path, dimension.name)
             file.create_array(path, _empty_scale(dimension))
             file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
+    for path, size in group.grown:
+        file.resize_scale(path, size)
     for variable in group.variables:
         path = posixpath.join(group.path, variable.name)
+        if variable.action in ("put", "keep"):
+            continue
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
         else:
@@ -430,6 +450,147 @@ def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
     if not dimension.unlimited:
         return ArrayLayout((dimension.size,), np.dtype("f4"))
     return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
+
+
+# -- changing a file that is there -------------------------------------------------------------------------
+
+
+def put_aside(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+    """The values of all variables by path, those of Dask computed and put into files of the transaction."""
+    values = _values(plan, transaction)
+    streamed = _streamed(plan)
+    if streamed:
+        dask.array.store([data for *_, data in streamed], _targets(values), lock=False)
+    return values
+
+
+def _targets(values: Mapping[str, Values]) -> list[BlockTarget]:
+    return [each.target for each in values.values() if isinstance(each, PutAside)]
+
+
+def _values(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+    found: dict[str, Values] = {}
+    for number, (group, variable) in enumerate(plan):
+        path, data = posixpath.join(group.path, variable.name), variable.data
+        if _is_dask(variable):
+            dtype = np.dtype(object) if variable.layout.dtype is None else variable.layout.dtype
+            found[path] = PutAside(BlockTarget(transaction.folder, number, data.shape, dtype), data.chunks)
+        else:
+            found[path] = InMemory(np.asarray(data))
+    return found
+
+
+def _delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
+    """A change of a file as one Delayed: put blocks aside, then write them all in one step."""
+    streamed, values = _streamed(plan), _values(plan, transaction)
+    begun = dask.delayed(Transaction.begin_shared, pure=False)(transaction)
+    ready = begun
+    if streamed:
+        targets = [dask.delayed(_second, pure=False)(begun, target) for target in _targets(values)]
+        ready = dask.array.store([data for *_, data in streamed], targets, lock=False, compute=False)
+    finish = dask.delayed(_change_delayed, pure=False)
+    result: Delayed = finish(ready, _Whole(plan.without_lazy_data(), transaction, values, fsync))
+    return result
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What the last step of a delayed change needs to know. (Dask looks into lists and dicts, not into this.)"""
+
+    plan: WritePlan
+    transaction: Transaction
+    values: Mapping[str, Values]
+    fsync: bool
+
+
+def _change_delayed(ready: object, whole: _Whole) -> None:
+    transaction = whole.transaction
+    if not os.path.exists(transaction.folder):
+        return  # the first run of this step succeeded, and its worker died before it could say so
+    try:
+        change(whole.plan, transaction, whole.values, fsync=whole.fsync)
+    except BaseException:
+        transaction.abandon()
+        raise
+    transaction.remove()
+
+
+def change(plan: WritePlan, transaction: Transaction, values: Mapping[str, Values], *, fsync: bool) -> None:
+    """Make the changes of the plan to a file that is there, all at once."""
+    _check_complete(transaction, values)
+    _check_unchanged(plan, transaction)
+    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
+    with open(transaction.target, "rb") as old:
+        shutil.copyfile(transaction.target, making)
+        _apply(
+            plan,
+            making,
+            values,
+            _planned_changes(plan, values, old.fileno()),
+            lambda at, n: os.pread(old.fileno(), n, at),
+        )
+    os.replace(making, transaction.new_file)
+    _commit(plan, transaction, fsync=fsync)
+
+
+def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> None:
+    for path, each in values.items():
+        if isinstance(each, PutAside) and (missing := each.missing()):
+            raise OSError(
+                f"{transaction.target}:{path}: {missing} of {math.prod(each.shape)} elements were not stored; the file "
+                "was left as it was. Every worker must see the folder of the file"
+            )
+
+
+def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: int) -> dict[str, ArrayChange]:
+    """What happens to the chunks of arrays in the file, by path; without those that HDF5 has to write."""
+    found = {}
+    for group, variable in plan:
+        path, spec = posixpath.join(group.path, variable.name), variable.stored
+        if spec is None or variable.action == "keep" or why_not_chunkwise(spec.info) or spec.info.shape is None:
+            continue
+        storage = replace(storage_of(spec), shape=spec.info.shape)
+        start = variable.start or (0,) * len(storage.shape)
+        with contextlib.suppress(UnsupportedIndex):
+            found[path] = plan_change(descriptor, storage, variable.layout.shape, start, values[path].shape)
+    return found
+
+
+def _apply(
+    plan: WritePlan,
+    path: str,
+    values: Mapping[str, Values],
+    changes: Mapping[str, ArrayChange],
+    before: ReadBytes,
+) -> None:
+    """Change the file at `path`, in which nothing is lost if this fails: it is a copy, or there is a journal."""
+    with _kept_open(path) as file:
+        with hdf5_lock():
+            _write_metadata(file, plan)
+        for group, variable in plan:
+            if variable.action == "keep":
+                continue
+            array = posixpath.join(group.path, variable.name)
+            planned = changes.get(array)
+            if planned is None and variable.stored is None:
+                planned = _new_array(file, array)
+            if planned is not None:
+                chunk_writer.write(file, array, planned, values[array], before=before, lock=hdf5_lock, threads=None)
+            else:
+                start = variable.start or (0,) * len(variable.layout.shape)
+                chunk_writer.write_through_hdf5(
+                    file, array, variable.layout.shape, start, values[array], lock=hdf5_lock
+                )
+
+
+def _new_array(file: TargetFile, path: str) -> ArrayChange | None:
+    """How an array that was just made is filled chunk by chunk; None if HDF5 has to do it."""
+    with hdf5_lock(), file.open(path) as dataset:
+        info = describe_dataset(dataset, object_address(dataset))
+    dtype = info.datatype.dtype
+    if why_not_chunkwise(info) or info.shape is None or dtype is None:
+        return None
+    return plan_new(ChunkStorage(info.shape, info.chunkshape, dtype, info.filters, fill=info.fill_value or b""))
 
 
 # -- where Dask puts its blocks ----------------------------------------------------------------------------
