@@ -21,10 +21,10 @@ BYTES_SIDE = [
     {"chunk_io"},
 ]
 HDF5_SIDE = [
-    {"libhdf5", "safe_pickle", "transaction"},
-    {"datatypes"},
+    {"journal", "libhdf5", "safe_pickle"},
+    {"datatypes", "transaction"},
     {"safe_file"},
-    {"attributes"},
+    {"attributes", "extents"},
     {"dimensions"},
     {"nodes", "target_file"},
 ]

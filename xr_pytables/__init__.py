@@ -13,23 +13,28 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
-    from .files import FileBusyError, FileChangedError
+    from .files import FileChangedError
+    from .journal import FileBusyError, NeedsRecoveryError, recover
     from .writer import to_pytables
 
 __all__ = [
     "FileBusyError",
     "FileChangedError",
+    "NeedsRecoveryError",
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
     "__version__",
+    "recover",
     "to_pytables",
 ]
 
 _HOMES = {
-    "FileBusyError": "files",
+    "FileBusyError": "journal",
     "FileChangedError": "files",
+    "NeedsRecoveryError": "journal",
     "OpaqueBytes": "attributes",
     "PyTablesBackendEntrypoint": "backend",
+    "recover": "journal",
     "to_pytables": "writer",
 }
 

@@ -79,6 +79,12 @@ class ArrayChange:
     cut: tuple[int, ...] | None = None
     """A shape to shrink to first, so that the room of chunks that are written again is free for others."""
 
+    def least_growth(self) -> int:
+        """Bytes that the stored chunks will certainly grow by: those that are not compressed."""
+        pipeline = self.storage.pipeline
+        plain = [task for task in self.tasks if task.plain or not _plain_mask(pipeline)]
+        return max(0, len(plain) * self.storage.chunk_nbytes - sum(size for _, size in self.rewritten()))
+
     def rewritten(self) -> list[tuple[int, int]]:
         """Offset and size of the stored chunks that are overwritten or given up, in bytes."""
         if self.before is None:

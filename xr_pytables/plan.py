@@ -75,7 +75,7 @@ class VariablePlan:
     start: tuple[int, ...] = ()
     """Where the data begin in the array, in elements; empty if they fill all of it."""
     stored: VariableSpec | None = field(default=None, repr=False, compare=False)
-    """The array in the file that takes the values; None if one is made."""
+    """The array in the file that takes the values, or that is replaced; None if there is none."""
 
     @property
     def is_coordinate(self) -> bool:
@@ -105,6 +105,8 @@ class GroupPlan:
     variables: tuple[VariablePlan, ...]
     removed: tuple[str, ...] = ()
     """Names of arrays in the file that give way, because their variable is stored under another name now."""
+    given_up: tuple[int, ...] = ()
+    """Addresses of the headers of arrays that are replaced or removed."""
     grown: tuple[tuple[str, int], ...] = ()
     """Path and new size of scales in the file without values, whose dimension grows."""
 
@@ -420,9 +422,10 @@ def _plan_group(
             name: value for name, value in global_attributes.items() if name not in old or not _equal(old[name], value)
         }
     encoded = tuple(attributes.encode(global_attributes, where=str(here)))
-    return GroupPlan(
-        here.path, encoded, own + emptied + redeclared, arranged, (*removed, *(each.name for each in redeclared)), grown
-    )
+    removed = (*removed, *(each.name for each in redeclared))
+    gone = {*removed, *(plan.name for plan in arranged if plan.action == "replace")}
+    given_up = tuple(spec.info.address for spec in map(here.array, sorted(gone)) if spec is not None)
+    return GroupPlan(here.path, encoded, own + emptied + redeclared, arranged, removed, given_up, grown)
 
 
 def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
@@ -816,8 +819,7 @@ def _placed(
         action = "set values" if fits else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
-    stored = present if action == "set values" else None
-    return replace(plan, name=name, scales=scales, numbers=numbers, action=action, stored=stored)
+    return replace(plan, name=name, scales=scales, numbers=numbers, action=action, stored=present)
 
 
 def _superseded(plans: Iterable[VariablePlan], arranged: Iterable[VariablePlan], here: _Here) -> tuple[str, ...]:

@@ -51,9 +51,11 @@ class ArrayLayout:
 class TargetFile:
     """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
 
-    def __init__(self, path: str, *, create: bool) -> None:
+    def __init__(self, path: str, *, create: bool, keep: int = 0) -> None:
+        """`keep` are the bytes at the beginning of the file that must stay if the disk is full."""
         h5.silence_this_thread()
         self.path = path
+        self._keep = keep
         raw = os.fsencode(path)
         try:
             if create:
@@ -94,16 +96,17 @@ class TargetFile:
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
-        """If HDF5 fails to write, give up the file and its room on the disk.
+        """If HDF5 fails to write, give up what is new in the file, and its room on the disk.
 
         HDF5 crashes, at exit at the latest, if it cannot write when it closes something. So what is going to be closed
-        is flushed before; if that fails the file is lost anyway, and its room lets HDF5 write the rest.
+        is flushed before; if that fails what is new is lost anyway, and its room lets HDF5 write the rest. (A file
+        that is changed in place is then put back to what it was, by its journal.)
         """
         try:
             yield
         except HDF5Error:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, 0)
+                os.truncate(self.path, self._keep)
             raise
 
     def open(self, path: str) -> Identifier:

@@ -19,6 +19,8 @@ try:
 except ImportError:  # Windows: folders of dead writers are then left for the user to remove
     fcntl = None  # type: ignore[assignment]
 
+from .journal import MAGIC
+
 _MARK = ".xrpt-"
 
 
@@ -41,6 +43,24 @@ class Transaction:
     def new_file(self) -> str:
         """Path of the new version."""
         return os.path.join(self.folder, "new.h5")
+
+    @property
+    def commit_mark(self) -> str:
+        """Path of what says, from the moment of commit on, that it has happened."""
+        return os.path.join(self.folder, "committed")
+
+    def mark_commit(self) -> None:
+        """Make the sign of commit for the new file: another name of it."""
+        with contextlib.suppress(OSError):  # a file system without hard links: a repeated commit is then an error
+            os.link(self.new_file, self.commit_mark)
+
+    def is_committed(self) -> bool:
+        """Whether the change was made: its journal was moved here, or the new file has the target's name."""
+        if not os.path.exists(self.commit_mark):
+            return False
+        with open(self.commit_mark, "rb") as file:
+            is_journal = file.read(len(MAGIC)) == MAGIC
+        return is_journal or os.path.samefile(self.commit_mark, self.target)
 
     @property
     def _owner(self) -> str:

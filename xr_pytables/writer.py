@@ -33,7 +33,9 @@ from .arrays import storage_of
 from .blocks import BlockTarget, InMemory, PutAside, Values
 from .chunk_index import ChunkStorage, UnsupportedIndex
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new, why_not_chunkwise
+from .extents import others, raw_extents
 from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
+from .journal import Journal, NoLocksError, Ranges, check, exclusive, is_supported
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED, object_address
 from .nodes import GroupSpec, NodeReader, ReadOptions
@@ -46,6 +48,10 @@ from .transaction import Transaction
 if TYPE_CHECKING:
     from tables import Filters
 
+SMALL_FILE = 4 * 2**20
+"""Bytes: a smaller file is changed in a copy that replaces it."""
+_LARGEST_SHARE = 0.3
+"""Of a file that a journal would have to save; above it, a copy is less work."""
 _T = TypeVar("_T")
 _SLAB_BYTES = 64 * 2**20
 _Obj = Dataset | DataArray | DataTree
@@ -183,6 +189,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
             raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
         return None, {}
     checked_path(path)
+    check(path)
     _check_not_busy(path)
     if mode == "w":
         return None, {}
@@ -234,7 +241,7 @@ def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
     owner = transaction.begin()
     try:
-        if plan.in_parts:
+        if _changes_file(plan):
             change(plan, transaction, put_aside(plan, transaction), fsync=fsync)
             return
         prepare(plan, transaction)
@@ -253,7 +260,9 @@ def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
 
 
 def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
-    transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
+    alone = exclusive(transaction.target) if os.path.exists(transaction.target) else contextlib.nullcontext()
+    with alone:
+        transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
 
 
 def _check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
@@ -284,7 +293,7 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delaye
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
-    if plan.in_parts:
+    if _changes_file(plan):
         return _delayed_change(plan, transaction, fsync=fsync)
     streamed = _streamed(plan)
     begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
@@ -367,10 +376,16 @@ def prepare(plan: WritePlan, transaction: Transaction) -> None:
 
 
 @contextlib.contextmanager
-def _kept_open(path: str) -> Iterator[TargetFile]:
-    """A file of the transaction, open. Whoever uses it takes the lock for each use; it is free in between."""
-    with hdf5_lock():
-        file = TargetFile(path, create=False)
+def _kept_open(path: str, *, keep: int = 0) -> Iterator[TargetFile]:
+    """A file to write to, open. Whoever uses it takes the lock for each use; it is free in between.
+
+    `keep` are the bytes at its beginning that must stay if the disk is full.
+    """
+    try:
+        with hdf5_lock():
+            file = TargetFile(path, create=False, keep=keep)
+    except BlockingIOError as error:
+        raise FileBusyError(str(error)) from None
     try:
         yield file
     except BaseException:
@@ -507,6 +522,9 @@ def _change_delayed(ready: object, whole: _Whole) -> None:
     transaction = whole.transaction
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
+    if transaction.is_committed():
+        transaction.remove()
+        return
     try:
         change(whole.plan, transaction, whole.values, fsync=whole.fsync)
     except BaseException:
@@ -515,22 +533,100 @@ def _change_delayed(ready: object, whole: _Whole) -> None:
     transaction.remove()
 
 
+def _changes_file(plan: WritePlan) -> bool:
+    """Whether `change` carries the plan out: for parts of arrays, and for large files, which may stay in place."""
+    return plan.version is not None and (plan.in_parts or plan.version.size >= SMALL_FILE)
+
+
 def change(plan: WritePlan, transaction: Transaction, values: Mapping[str, Values], *, fsync: bool) -> None:
-    """Make the changes of the plan to a file that is there, all at once."""
+    """Make the changes of the plan to a file that is there, all at once: in place with a journal, or in a copy."""
     _check_complete(transaction, values)
     _check_unchanged(plan, transaction)
-    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     with open(transaction.target, "rb") as old:
-        shutil.copyfile(transaction.target, making)
-        _apply(
-            plan,
-            making,
-            values,
-            _planned_changes(plan, values, old.fileno()),
-            lambda at, n: os.pread(old.fileno(), n, at),
-        )
+        changes = _planned_changes(plan, values, old.fileno())
+        ranges = _ranges_to_save(plan, transaction.target, changes, old.fileno())
+        if ranges is not None:
+            try:
+                _change_in_place(plan, transaction, values, changes, ranges, fsync=fsync)
+                return
+            except NoLocksError:
+                pass
+        _change_copy(plan, transaction, values, changes, old.fileno(), fsync=fsync)
+
+
+def _change_copy(
+    plan: WritePlan,
+    transaction: Transaction,
+    values: Mapping[str, Values],
+    changes: Mapping[str, ArrayChange],
+    old: int,
+    *,
+    fsync: bool,
+) -> None:
+    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
+    shutil.copyfile(transaction.target, making)
+    with _kept_open(making) as file:
+        _apply(plan, file, values, changes, lambda offset, count: os.pread(old, count, offset))
     os.replace(making, transaction.new_file)
+    transaction.mark_commit()
     _commit(plan, transaction, fsync=fsync)
+
+
+def _change_in_place(
+    plan: WritePlan,
+    transaction: Transaction,
+    values: Mapping[str, Values],
+    changes: Mapping[str, ArrayChange],
+    ranges: Ranges,
+    *,
+    fsync: bool,
+) -> None:
+    journal = Journal.begin(
+        transaction.target,
+        ranges,
+        fsync=fsync,
+        check=lambda: _check_unchanged(plan, transaction),
+        room=_least_growth(changes),
+    )
+    try:
+        opened = _kept_open(transaction.target, keep=journal.size)
+        file = opened.__enter__()
+    except BaseException:
+        journal.discard()
+        raise
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.push(opened)
+            _apply(plan, file, values, changes, journal.read)
+    except BaseException:
+        journal.roll_back()
+        raise
+    journal.commit(keep_as=transaction.commit_mark)
+
+
+def _ranges_to_save(plan: WritePlan, target: str, changes: Mapping[str, ArrayChange], descriptor: int) -> Ranges | None:
+    """What a journal must save so that the file can be changed in place; None where a copy is less work."""
+    size = os.fstat(descriptor).st_size
+    if size < SMALL_FILE or not is_supported():
+        return None
+    with hdf5_lock(), SafeFile(target) as file:
+        extents = raw_extents(file, descriptor)
+    changed = {address for group in plan.groups for address in group.given_up}
+    changed |= {
+        variable.stored.info.address
+        for group, variable in plan
+        if variable.stored and posixpath.join(group.path, variable.name) not in changes and variable.action != "keep"
+    }
+    rewritten = {offset for each in changes.values() for offset, _ in each.rewritten()}
+    ranges = others(size, extents, changed=changed, rewritten=rewritten)
+    if sum(count for _, count in ranges) > _LARGEST_SHARE * size:
+        return None
+    return ranges
+
+
+def _least_growth(changes: Mapping[str, ArrayChange]) -> int:
+    """Bytes that a file will certainly grow by."""
+    return sum(each.least_growth() for each in changes.values())
 
 
 def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> None:
@@ -547,7 +643,12 @@ def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: 
     found = {}
     for group, variable in plan:
         path, spec = posixpath.join(group.path, variable.name), variable.stored
-        if spec is None or variable.action == "keep" or why_not_chunkwise(spec.info) or spec.info.shape is None:
+        if (
+            spec is None
+            or variable.action not in ("put", "set values")
+            or why_not_chunkwise(spec.info)
+            or spec.info.shape is None
+        ):
             continue
         storage = replace(storage_of(spec), shape=spec.info.shape)
         start = variable.start or (0,) * len(storage.shape)
@@ -558,29 +659,26 @@ def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: 
 
 def _apply(
     plan: WritePlan,
-    path: str,
+    file: TargetFile,
     values: Mapping[str, Values],
     changes: Mapping[str, ArrayChange],
     before: ReadBytes,
 ) -> None:
-    """Change the file at `path`, in which nothing is lost if this fails: it is a copy, or there is a journal."""
-    with _kept_open(path) as file:
-        with hdf5_lock():
-            _write_metadata(file, plan)
-        for group, variable in plan:
-            if variable.action == "keep":
-                continue
-            array = posixpath.join(group.path, variable.name)
-            planned = changes.get(array)
-            if planned is None and variable.stored is None:
-                planned = _new_array(file, array)
-            if planned is not None:
-                chunk_writer.write(file, array, planned, values[array], before=before, lock=hdf5_lock, threads=None)
-            else:
-                start = variable.start or (0,) * len(variable.layout.shape)
-                chunk_writer.write_through_hdf5(
-                    file, array, variable.layout.shape, start, values[array], lock=hdf5_lock
-                )
+    """Change the file, in which nothing is lost if this fails: it is a copy, or there is a journal."""
+    with hdf5_lock():
+        _write_metadata(file, plan)
+    for group, variable in plan:
+        if variable.action == "keep":
+            continue
+        path = posixpath.join(group.path, variable.name)
+        planned = changes.get(path)
+        if planned is None and variable.action in ("create", "replace"):
+            planned = _new_array(file, path)
+        if planned is not None:
+            chunk_writer.write(file, path, planned, values[path], before=before, lock=hdf5_lock, threads=None)
+        else:
+            start = variable.start or (0,) * len(variable.layout.shape)
+            chunk_writer.write_through_hdf5(file, path, variable.layout.shape, start, values[path], lock=hdf5_lock)
 
 
 def _new_array(file: TargetFile, path: str) -> ArrayChange | None:
