@@ -24,7 +24,7 @@ from . import codecs, team
 from .arrays import why_not_direct_to
 from .blocks import Box, Values
 from .chunk_index import MISSING, ChunkIndex, ChunkStorage, read_index
-from .filters import FLETCHER32, FilterPipeline
+from .filters import FLETCHER32, SHUFFLE, FilterPipeline
 from .safe_file import DatasetInfo
 from .target_file import TargetFile
 
@@ -32,6 +32,8 @@ ReadBytes = Callable[[int, int], bytes]
 """(offset, count) to the bytes that the file had there before the change."""
 Lock = Callable[[], AbstractContextManager[None]]
 _BATCH_BYTES: Final = 64 * 2**20
+_OF_CONSTANT_SIZE: Final = (SHUFFLE, FLETCHER32)
+"""Filters that a chunk without compression has as well."""
 _Coordinates = tuple[int, ...]
 
 
@@ -130,8 +132,8 @@ def plan_change(
     if not math.prod(count):
         return ArrayChange(after, start, count, before, ())
     if not grown:
-        plain = _is_plain
-        tasks = tuple(ChunkTask(at, plain(before, at)) for at in itertools.product(*touched))
+        places = itertools.product(*touched)
+        tasks = tuple(ChunkTask(at, _is_cut_off(storage, at) and _is_plain(before, at)) for at in places)
         return ArrayChange(after, start, count, before, tasks)
     return _growth(after, start, count, before, touched, axis)
 
@@ -153,7 +155,7 @@ def _growth(
     row = [range(n) for n in before.storage.grid]
     row[axis] = range(first, first + 1)
     stored = [at for at in itertools.product(*row) if before.chunk(at) is not None] if first >= 0 else []
-    closes = last > first and any(_is_plain(before, at) for at in stored)
+    closes = last > first and chunk > 1 and any(_is_plain(before, at) for at in stored)
     places = [at for at in itertools.product(*touched) if not (closes and at[axis] == first)]
     if closes:
         inside = (
@@ -182,13 +184,24 @@ def _with_shape(storage: ChunkStorage, shape: tuple[int, ...]) -> ChunkStorage:
 
 
 def _plain_mask(pipeline: FilterPipeline) -> int:
-    return sum(1 << number for number, step in enumerate(pipeline.filters) if step.id != FLETCHER32)
+    """The filter mask of a chunk that is not compressed; 0 if there is no compressor.
+
+    It is the mask that HDF5 gives to a chunk that does not compress. So when another program writes such a chunk again
+    in place, where HDF5 keeps the mask that it had, the mask is right.
+    """
+    return sum(1 << number for number, step in enumerate(pipeline.filters) if step.id not in _OF_CONSTANT_SIZE)
 
 
 def _is_plain(before: Before, at: _Coordinates) -> bool:
-    """Whether a chunk is stored without compression and shuffle, though the array has them."""
+    """Whether a chunk is stored without compression, though the array has one."""
     stored, mask = before.chunk(at), _plain_mask(before.storage.pipeline)
     return stored is not None and mask != 0 and stored[2] == mask
+
+
+def _is_cut_off(storage: ChunkStorage, at: _Coordinates) -> bool:
+    """Whether a chunk reaches over the end of the array."""
+    sizes = zip(at, storage.chunkshape or (), storage.shape, strict=True)
+    return any((number + 1) * chunk > size for number, chunk, size in sizes)
 
 
 # -- carrying it out ---------------------------------------------------------------------------------------
@@ -238,7 +251,7 @@ class _ChunkEncoder:
         self.chunks = storage.chunkshape or ()
         self.type = codecs.ChunkType(self.chunks, storage.dtype)
         pipeline = storage.pipeline
-        self.checksum_only = FilterPipeline(tuple(step for step in pipeline.filters if step.id == FLETCHER32))
+        self.plain = FilterPipeline(tuple(step for step in pipeline.filters if step.id in _OF_CONSTANT_SIZE))
 
     def corner(self, at: _Coordinates) -> _Coordinates:
         """The first element of a chunk."""
@@ -259,7 +272,7 @@ class _ChunkEncoder:
         data = np.ascontiguousarray(self._content(task.at)).reshape(-1).view(np.uint8)
         pipeline = self.change.storage.pipeline
         if task.plain:
-            stored, _ = codecs.encode_chunk(data, self.checksum_only, self.type)
+            stored, _ = codecs.encode_chunk(data, self.plain, self.type)
             return stored, _plain_mask(pipeline)
         return codecs.encode_chunk(data, pipeline, self.type)
 
