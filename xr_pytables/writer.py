@@ -95,7 +95,8 @@ def to_pytables(
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
     All is checked before the disk is touched. The new version of the file is made beside `path` and renamed over it
-    at the end: an error, a killed process or a full disk leaves the file as it was. That needs room for both.
+    at the end; or a large file is changed in place, inside a journal. An error, a killed process or a full disk leaves
+    the file as it was.
 
     Parameters
     ----------
@@ -142,7 +143,9 @@ def to_pytables(
     FileNotFoundError
         With `"r+"` if there is no file, or if the folder is missing.
     FileBusyError
-        If this or another process has the file open for writing.
+        If this or another process has the file open for writing, or is changing it.
+    KeyError
+        With `region="auto"`, if the file lacks a value of a coordinate.
     """
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
