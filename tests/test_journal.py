@@ -648,3 +648,41 @@ def test_equal_size_with_another_mask(path):
     with pytest.warns(tables.exceptions.DataTypeWarning), tables.open_file(path) as file:
         assert file.root.v.chunk_info((0, 0)).filter_mask == other
         assert file.root.v.chunk_info((0, 0)).size == old.size
+
+
+@pytest.mark.parametrize("complib", [None, "zlib"])
+def test_a_full_disk_leaves_a_file_that_was_changed_in_place_as_it_was(path, complib):
+    code = f"""
+        import os, numpy as np, xarray as xr, dask.array, xr_pytables
+        target = {str(path)!r}
+        rng = np.random.default_rng(0)
+        old = xr.Dataset({{"v": (("t", "x"), rng.random((5, 130_000)))}})
+        xr_pytables.to_pytables(old, target, unlimited_dims="t", encoding={{"v": {{"complib": {complib!r}}}}})
+        before, status = open(target, "rb").read(), os.stat(target)
+        more = rng.random((8, 130_000))
+        for data in (more, dask.array.from_array(more, chunks=(1, -1))):
+            try:
+                xr_pytables.to_pytables(xr.Dataset({{"v": (("t", "x"), data)}}), target, append_dim="t")
+            except OSError as error:
+                assert "No space left" in str(error) or "free space" in str(error), error
+            else:
+                raise AssertionError
+            assert open(target, "rb").read() == before
+            assert os.stat(target).st_mtime_ns == status.st_mtime_ns
+            assert os.listdir(os.path.dirname(target)) == [os.path.basename(target)]
+        xr_pytables.to_pytables(xr.Dataset({{"v": (("t", "x"), more[:1])}}), target, append_dim="t")
+        assert os.stat(target).st_ino == status.st_ino
+        assert xr.load_dataset(target, engine="pytables").sizes["t"] == 6
+        print("done")
+    """
+    small_disk = 'mount -t tmpfs -o size=10m none "$0" 2>/dev/null || exit 77; exec "$1" -c "$2"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", small_disk]
+    if shutil.which("unshare") is None:
+        pytest.skip("makes a small disk with unshare")
+    done = subprocess.run(
+        [*command, str(path.parent), sys.executable, textwrap.dedent(code)], check=False, capture_output=True, text=True
+    )
+    if not done.stdout and done.returncode in (1, 77) and "Traceback" not in done.stderr:
+        pytest.skip("this system lets nobody mount a small disk")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("done\n", "")

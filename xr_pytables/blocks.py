@@ -13,7 +13,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
@@ -90,8 +90,14 @@ class BlockTarget:
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over
         with open(making, "xb") as file:
             for array in _lengths_and_bytes(values) if self.dtype.kind == "O" else (values.astype(self.dtype),):
-                np.lib.format.write_array(file, array, allow_pickle=False)
+                _write_array(file, np.ascontiguousarray(array).reshape(array.shape))
         os.replace(making, name)
+
+
+def _write_array(file: BinaryIO, array: np.ndarray) -> None:
+    """As `numpy.lib.format.write_array`, which does not say that a disk is full."""
+    np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
