@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
+import threading
 import warnings
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xr_pytables import FileChangedError, to_pytables
+from xr_pytables.blocks import BlockTarget
 
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -74,7 +77,8 @@ def field(start: int, stop: int) -> xr.Dataset:
 @pytest.mark.parametrize("complib", [None, "zlib", "blosc:lz4"])
 def test_appended_pieces_make_the_whole(path, chunks, unlimited, complib):
     encoding = {"t2m": {"chunksizes": (3, 2, 5), "complib": complib}}
-    to_pytables(lazy_if(chunks, field(0, 4)), path, encoding=encoding, unlimited_dims=["time"] if unlimited else None)
+    growing = ["time"] if unlimited else None
+    to_pytables(lazy_if(chunks, field(0, 4)), path, encoding=encoding, unlimited_dims=growing, align_chunks=True)
     edges = [4, 5, 6, 6, 7, 14, 16, 25, 60]
     for start, stop in itertools.pairwise(edges):
         to_pytables(lazy_if(chunks, field(start, stop)), path, append_dim="time")
@@ -105,7 +109,7 @@ def test_any_pieces_in_any_blocks_make_the_whole(tmp_path_factory, data):
         encoding = None if start else {"v": {"chunksizes": (chunk, width), "complib": complib}}
         if path.exists():
             encoding = None
-        to_pytables(piece, path, append_dim="t", encoding=encoding)
+        to_pytables(piece, path, append_dim="t", encoding=encoding, align_chunks=encoding is not None)
         np.testing.assert_array_equal(open_ours(path)["v"], values[:stop])
 
 
@@ -394,6 +398,40 @@ def test_append_from_the_file_that_is_appended_to(path):
     result = open_ours(path)
     np.testing.assert_array_equal(result["t2m"], np.concatenate([field(0, 5)["t2m"]] * 2))
     assert result.indexes["time"].equals(pd.date_range("2000-01-01", periods=10))
+
+
+def test_tasks_that_are_still_at_work_leave_no_file_behind(path, monkeypatch):
+    """Dask raises the first error while other tasks run on."""
+    to_pytables(field(0, 5), path, append_dim="time")
+    listed, go_on = threading.Event(), threading.Event()
+    rmtree = shutil.rmtree
+
+    def slow_rmtree(folder, **kwargs):
+        listed.set()
+        go_on.wait(10)
+        rmtree(folder, **kwargs)
+
+    def block(values, block_info=None):
+        if block_info[0]["chunk-location"][0]:
+            listed.wait(10)
+            return values
+        raise ZeroDivisionError
+
+    def late(target, key, values, store=BlockTarget.__setitem__):
+        try:
+            store(target, key, values)
+        finally:
+            go_on.set()
+
+    piece = field(5, 7).chunk({"time": 1})
+    piece["t2m"] = piece["t2m"].copy(
+        data=piece["t2m"].data.map_blocks(block, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+    )
+    monkeypatch.setattr(shutil, "rmtree", slow_rmtree)
+    monkeypatch.setattr(BlockTarget, "__setitem__", late)
+    with pytest.raises(ZeroDivisionError), dask.config.set(scheduler="threads", num_workers=8):
+        to_pytables(piece[["t2m", "count", "note"]], path, append_dim="time")
+    assert os.listdir(path.parent) == ["file.h5"]
 
 
 # -- region ------------------------------------------------------------------------------------------------

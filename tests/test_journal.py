@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -23,7 +24,7 @@ import tables
 import xarray as xr
 
 import xr_pytables
-from xr_pytables import FileBusyError, FileChangedError, NeedsRecoveryError, journal, recover, to_pytables, writer
+from xr_pytables import FileBusyError, FileChangedError, NeedsRecoveryError, changes, journal, recover, to_pytables
 from xr_pytables.extents import others, raw_extents
 from xr_pytables.files import hdf5_lock
 from xr_pytables.journal import Journal
@@ -38,8 +39,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Change files of any size in place."""
-    monkeypatch.setattr(writer, "SMALL_FILE", 0)
-    monkeypatch.setattr(writer, "_LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(changes, "SMALL_FILE", 0)
+    monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
 
 
 def open_ours(path, **kwargs) -> xr.Dataset:
@@ -285,10 +286,10 @@ def test_two_that_begin_at_the_same_time_exclude_each_other(plain):
 def test_a_live_writer_makes_the_file_busy(path, in_place, monkeypatch):
     make(path)
     lazy, seen = xr.open_dataset(path, engine="pytables", chunks={}), []
-    apply = writer._apply
+    apply = changes._apply
 
-    def watched(plan, file, *rest):
-        apply(plan, file, *rest)
+    def watched(*arguments):
+        apply(*arguments)
         for attempt in (
             lambda: open_ours(path),
             lambda: xr.open_datatree(path, engine="pytables"),
@@ -301,7 +302,7 @@ def test_a_live_writer_makes_the_file_busy(path, in_place, monkeypatch):
                 attempt()
             seen.append(attempt)
 
-    monkeypatch.setattr(writer, "_apply", watched)
+    monkeypatch.setattr(changes, "_apply", watched)
     to_pytables(steps(10, 11), path, append_dim="t")
     assert len(seen) == 6
     xr.testing.assert_identical(open_ours(path), steps(0, 11))
@@ -309,15 +310,15 @@ def test_a_live_writer_makes_the_file_busy(path, in_place, monkeypatch):
 
 HALF_DONE = """
 import os, sys
-from xr_pytables import writer, to_pytables
+from xr_pytables import changes, to_pytables
 sys.path.insert(0, {tests!r})
 from test_journal import steps
-writer.SMALL_FILE, writer._LARGEST_SHARE = 0, 1.0
-apply = writer._apply
+changes.SMALL_FILE, changes.LARGEST_SHARE = 0, 1.0
+apply = changes._apply
 def half(*arguments):
     apply(*arguments)
     os._exit(9)  # HDF5 has written part of its metadata
-writer._apply = half
+changes._apply = half
 to_pytables(steps(10, 15), sys.argv[1], append_dim="t")
 """
 
@@ -362,7 +363,11 @@ def test_a_lazy_dataset_reads_on_after_its_file_was_put_back(path):
     xr.testing.assert_identical(lazy.compute(), steps(0, 10))
 
 
-def test_a_reader_that_may_not_write_says_who_can_help(path, tmp_path):
+def test_a_reader_that_may_not_write_says_who_can_help(request):
+    folder = Path(tempfile.mkdtemp())
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    folder.chmod(0o755)
+    path = folder / "file.h5"
     make(path)
     leave_half_done(path)
     code = f"""
@@ -376,8 +381,6 @@ def test_a_reader_that_may_not_write_says_who_can_help(path, tmp_path):
     if os.getuid():
         pytest.skip("only root can become somebody else")
     hot = journal.path_of(str(path))
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
     os.chmod(hot, 0o644)
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("NeedsRecoveryError"), done.stderr
@@ -447,11 +450,11 @@ def test_a_failing_task_leaves_the_file_untouched(path, in_place, arguments, tas
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), MemoryError])
-@pytest.mark.parametrize("step", ["write", "_write_metadata"])
+@pytest.mark.parametrize("step", ["write", "write_structure"])
 def test_an_error_in_the_middle_of_the_change_undoes_it(path, in_place, monkeypatch, error, step):
     make(path)
     before, status = path.read_bytes(), path.stat()
-    where = writer.chunk_writer if step == "write" else writer
+    where = changes.chunk_writer if step == "write" else changes
     original = getattr(where, step)
 
     def fails(*args, **kwargs):
@@ -520,25 +523,25 @@ def test_a_delayed_change_in_place_is_made_once(path, in_place, scheduler):
 def test_a_repeated_commit_changes_nothing_more(path, monkeypatch, way):
     """As when a worker dies between the commit and its report."""
     make(path)
-    monkeypatch.setattr(writer, "SMALL_FILE", 0 if way == "journal" else 2**40)
-    monkeypatch.setattr(writer, "_LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(changes, "SMALL_FILE", 0 if way == "journal" else 2**40)
+    monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
     kept = []
-    remove = writer.Transaction.remove
-    monkeypatch.setattr(writer.Transaction, "remove", lambda transaction: kept.append(transaction))
-    original, wholes = writer._change_delayed, []
-    monkeypatch.setattr(writer, "_change_delayed", lambda ready, whole: (wholes.append(whole), original(ready, whole)))
+    remove = changes.Transaction.remove
+    monkeypatch.setattr(changes.Transaction, "remove", lambda transaction: kept.append(transaction))
+    original, wholes = changes._change_delayed, []
+    monkeypatch.setattr(changes, "_change_delayed", lambda ready, whole: (wholes.append(whole), original(ready, whole)))
     with dask.config.set(scheduler="synchronous"):
         to_pytables(steps(10, 12).chunk(), path, append_dim="t", compute=False).compute()
     assert len(kept) == 1
     after = path.read_bytes()
-    monkeypatch.setattr(writer.Transaction, "remove", remove)
+    monkeypatch.setattr(changes.Transaction, "remove", remove)
     original(None, wholes[0])
     assert path.read_bytes() == after
     assert os.listdir(path.parent) == ["file.h5"]
 
 
 def append_until_killed(path: str, started) -> None:
-    writer.SMALL_FILE, writer._LARGEST_SHARE = 0, 1.0
+    changes.SMALL_FILE, changes.LARGEST_SHARE = 0, 1.0
     started.set()
     row = 10
     while True:

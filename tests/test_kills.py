@@ -27,7 +27,7 @@ STATES_OF_LOST_POWER = 60
 # what the writing process does: for each scenario a file is made before, and changed under the log
 SCENARIOS = '''
 import numpy as np, pandas as pd, xarray as xr
-from xr_pytables import to_pytables, writer
+from xr_pytables import changes, to_pytables
 
 def steps(start, stop):
     """Rows of a long field. Chunks of 4 rows; no row is like another."""
@@ -89,12 +89,12 @@ DRIVER = """
 import os, sys, time
 exec(open(sys.argv[1]).read())
 root, copies = sys.argv[2:]
-writer.SMALL_FILE = 0
-writer._LARGEST_SHARE = 0.9
+changes.SMALL_FILE = 0
+changes.LARGEST_SHARE = 0.9
 for line in sys.stdin:
     name, way = line.split()
     folder = os.path.join(root, f"{name}-{way}")
-    writer.SMALL_FILE = 0 if way == "journal" else 10**9
+    changes.SMALL_FILE = 0 if way == "journal" else 10**9
     path = os.path.join(folder, "file.h5")
     globals()[name](path)
     print("done", flush=True)
@@ -117,7 +117,8 @@ class Disk:
             self.write(self.names[path], letter, offset, data)
         elif letter in "RL":
             if path in self.folders:
-                self.folders = {other + name[len(path) :] if name.startswith(path) else name for name in self.folders}
+                self.folders = {moved(name, path, other) for name in self.folders}
+                self.names = {moved(name, path, other): number for name, number in self.names.items()}
             else:
                 self.names[other] = self.names[path] if letter == "L" else self.names.pop(path)
         elif letter == "U":
@@ -150,6 +151,11 @@ class Disk:
 
     def state(self) -> int:
         return hash((tuple(sorted((name, bytes(self.files[n])) for name, n in self.names.items())), len(self.folders)))
+
+
+def moved(name: str, folder: str, to: str) -> str:
+    """The name of what is in a folder, or the folder, when that is renamed."""
+    return to + name[len(folder) :] if name == folder or name.startswith(f"{folder}/") else name
 
 
 Call = tuple[str, str, str, int, bytes]

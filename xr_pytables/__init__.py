@@ -1,7 +1,7 @@
 """Large HDF5 arrays of PyTables, lazily and safely in xarray and Dask.
 
 Reading: `xr.open_dataset(path, engine="pytables")`, also `open_datatree`, `open_groups`, `open_mfdataset`.
-Writing: `xr_pytables.to_pytables(obj, path)`.
+Writing: `xr_pytables.to_pytables(obj, path)`, `xr_pytables.save_mfdataset(datasets, paths)`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .backend import PyTablesBackendEntrypoint
     from .files import FileChangedError
     from .journal import FileBusyError, NeedsRecoveryError, recover
+    from .many_files import save_mfdataset
     from .writer import to_pytables
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PyTablesBackendEntrypoint",
     "__version__",
     "recover",
+    "save_mfdataset",
     "to_pytables",
 ]
 
@@ -35,6 +37,7 @@ _HOMES = {
     "OpaqueBytes": "attributes",
     "PyTablesBackendEntrypoint": "backend",
     "recover": "journal",
+    "save_mfdataset": "many_files",
     "to_pytables": "writer",
 }
 

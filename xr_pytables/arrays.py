@@ -47,12 +47,7 @@ _MAX_POINT_DIMENSIONS: Final = 1 << 24
 
 def why_not_direct(spec: VariableSpec) -> str | None:
     """The reason why HDF5 has to read the array; None if its bytes can be read and decoded past HDF5."""
-    return why_not_direct_to(spec.info)
-
-
-def why_not_direct_to(info: DatasetInfo) -> str | None:
-    """The same for an array that is no variable yet."""
-    datatype = info.datatype
+    info, datatype = spec.info, spec.info.datatype
     if datatype.dtype is None:
         return "variable-length text lies in heaps that only HDF5 reads"
     if not datatype.exact:

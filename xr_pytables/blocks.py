@@ -29,6 +29,10 @@ class Values(Protocol):
     def shape(self) -> tuple[int, ...]:
         """In elements."""
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+
     def read(self, box: Box) -> np.ndarray:
         """The values of a part. May be called by several threads."""
 
@@ -46,6 +50,11 @@ class InMemory:
     def shape(self) -> tuple[int, ...]:
         """In elements."""
         return self.array.shape
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.array.itemsize
 
     def read(self, box: Box) -> np.ndarray:
         """A view of a part."""
@@ -128,6 +137,11 @@ class PutAside:
     def shape(self) -> tuple[int, ...]:
         """In elements."""
         return self.target.shape
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.target.dtype.itemsize
 
     def _edges(self, axis: int) -> list[int]:
         return [0, *itertools.accumulate(self.chunks[axis])]

@@ -21,11 +21,11 @@ from typing import Any, Final
 import numpy as np
 
 from . import codecs, team
-from .arrays import why_not_direct_to
 from .blocks import Box, Values
+from .chunk_encode import is_fill
 from .chunk_index import MISSING, ChunkIndex, ChunkStorage, read_index
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
-from .safe_file import DatasetInfo
+from .progress import Done, nobody
 from .target_file import TargetFile
 
 ReadBytes = Callable[[int, int], bytes]
@@ -93,22 +93,6 @@ class ArrayChange:
             return []
         found = (self.before.chunk(task.at) for task in self.tasks)
         return [(address, size) for address, size, _ in filter(None, found)]
-
-
-def why_not_chunkwise(info: DatasetInfo) -> str | None:
-    """The reason why HDF5 has to write to the array; None if its chunks can be encoded here."""
-    if info.layout != "chunked":
-        return f"its layout is {info.layout}"
-    if info.datatype.shape:
-        return "its elements are arrays"
-    reason = why_not_direct_to(info)
-    if reason:
-        return reason
-    for step in info.filters.filters:
-        codec = codecs.find_codec(step.id)
-        if codec is None or codec.encode is None:
-            return f"{step.name or step.id} cannot be applied here"
-    return None
 
 
 def plan_change(
@@ -216,16 +200,19 @@ def write(
     before: ReadBytes,
     lock: Lock,
     threads: int | None,
+    leave_out: bool = False,
+    done: Done = nobody,
 ) -> None:
     """Carry out the change of the array at `path`, with the values for its part from `start` on.
 
-    `before` gives bytes as they were before anything was changed. Takes the lock for each batch of chunks.
+    `before` gives bytes as they were before anything was changed. With `leave_out`, chunks of nothing but the fill
+    value are not written. Takes the lock for each batch of chunks.
     """
     with lock(), file.array(path) as array:
         if change.cut is not None:
             array.set_shape(change.cut)
         array.set_shape(change.storage.shape)
-    writer = _ChunkEncoder(change, values, before)
+    writer = _ChunkEncoder(change, values, before, leave_out)
     per_batch = max(1, _BATCH_BYTES // max(change.storage.chunk_nbytes, 1))
     for begin in range(0, len(change.tasks), per_batch):
         batch = change.tasks[begin : begin + per_batch]
@@ -237,16 +224,19 @@ def write(
         team.run(iter(range(len(batch))), encode, threads, count=len(batch))
         with lock(), file.array(path) as array:
             for task, (data, mask) in zip(batch, encoded, strict=True):
-                array.write_chunk(writer.corner(task.at), data, mask, replaces=writer.replaced(task.at))
+                if data is not None:
+                    array.write_chunk(writer.corner(task.at), data, mask, replaces=writer.replaced(task.at))
+        done(sum(map(writer.new_bytes, batch)))
 
 
 class _ChunkEncoder:
     """Makes the bytes of chunks. Used by several threads at once."""
 
-    def __init__(self, change: ArrayChange, values: Values, before: ReadBytes) -> None:
+    def __init__(self, change: ArrayChange, values: Values, before: ReadBytes, leave_out: bool) -> None:
         self.change = change
         self.values = values
         self.before = before
+        self.leave_out = leave_out
         storage = change.storage
         self.chunks = storage.chunkshape or ()
         self.type = codecs.ChunkType(self.chunks, storage.dtype)
@@ -267,10 +257,18 @@ class _ChunkEncoder:
         )
         return None if gone else found[1:]
 
+    def new_bytes(self, task: ChunkTask) -> int:
+        """How many bytes of the new values are in a chunk."""
+        sides = zip(self.corner(task.at), self.chunks, self.change.start, self.change.count, strict=True)
+        counts = (min(low + chunk, first + n) - max(low, first) for low, chunk, first, n in sides)
+        return math.prod(max(n, 0) for n in counts) * self.type.element_size
+
     def encoded(self, task: ChunkTask) -> tuple[Any, int]:
-        """The bytes to store and their filter mask."""
+        """The bytes to store, None for a chunk that is left out, and their filter mask."""
         data = np.ascontiguousarray(self._content(task.at)).reshape(-1).view(np.uint8)
         pipeline = self.change.storage.pipeline
+        if self.leave_out and is_fill(data, self.change.storage.fill_values()):
+            return None, 0
         if task.plain:
             stored, _ = codecs.encode_chunk(data, self.plain, self.type)
             return stored, _plain_mask(pipeline)
@@ -311,7 +309,14 @@ class _ChunkEncoder:
 
 
 def write_through_hdf5(
-    file: TargetFile, path: str, shape: tuple[int, ...], start: tuple[int, ...], values: Values, *, lock: Lock
+    file: TargetFile,
+    path: str,
+    shape: tuple[int, ...],
+    start: tuple[int, ...],
+    values: Values,
+    *,
+    lock: Lock,
+    done: Done = nobody,
 ) -> None:
     """Put `values` at `start` of the array at `path`, which gets `shape`, by HDF5's own means."""
     with lock(), file.array(path) as array:
@@ -321,3 +326,4 @@ def write_through_hdf5(
         first = tuple(begin + part.start for begin, part in zip(start, box, strict=True)) if box else start
         with lock():
             file.write(path, first, piece)
+        done(piece.nbytes)

@@ -126,6 +126,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Dclose": (c_int, (_hid,)),
     "H5Dcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid, _hid)),
     "H5Dget_chunk_info_by_coord": (c_int, (_hid, c_void_p, c_void_p, c_void_p, c_void_p)),
+    "H5Dget_chunk_storage_size": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Dget_create_plist": (_hid, (_hid,)),
     "H5Dget_offset": (c_uint64, (_hid,)),
     "H5Dget_space": (_hid, (_hid,)),

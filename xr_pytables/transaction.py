@@ -131,13 +131,13 @@ class Transaction:
 
     def end(self, owner: int) -> None:
         """Remove the folder and all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
         with contextlib.suppress(OSError):
             os.close(owner)
 
     def remove(self) -> None:
         """Remove the folder from a process that did not begin it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
 
     def abandon(self) -> None:
         """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
@@ -149,6 +149,15 @@ class Transaction:
                 os.unlink(os.path.join(self.folder, name))
         with contextlib.suppress(OSError):
             os.close(os.open(self._owner, os.O_CREAT, 0o600))
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a folder into which tasks that nobody waits for may still put files."""
+    gone = f"{folder}-gone"
+    with contextlib.suppress(OSError):
+        os.rename(folder, gone)  # from here on they cannot
+        folder = gone
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale(target: str) -> list[str]:

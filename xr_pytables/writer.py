@@ -7,16 +7,18 @@ the data of Dask arrays into it block by block, and renames it over the target a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import posixpath
 import shutil
 import uuid
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import dask
 import dask.array
@@ -28,32 +30,23 @@ from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
-from . import chunk_writer
-from .arrays import storage_of
-from .blocks import BlockTarget, InMemory, PutAside, Values
-from .chunk_index import ChunkStorage, UnsupportedIndex
-from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new, why_not_chunkwise
-from .extents import others, raw_extents
-from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
-from .journal import Journal, NoLocksError, Ranges, check, exclusive, is_supported
-from .layouts import GROWING_CHUNK
-from .libhdf5 import UNLIMITED, object_address
+from .alignment import Blocks
+from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
+from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
+from .journal import check
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode, checked_append_dim, chosen_mode
-from .plan import MODES, DimensionPlan, GroupPlan, VariablePlan, WritePlan, plan_write
-from .safe_file import SafeFile, describe_dataset
-from .target_file import ArrayLayout, TargetFile, filter_available
+from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_write
+from .progress import Done, bar, check_available, nobody, watched
+from .safe_file import SafeFile
+from .structure import write_structure
+from .target_file import TargetFile, filter_available, planned_storage
+from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from tables import Filters
 
-SMALL_FILE = 4 * 2**20
-"""Bytes: a smaller file is changed in a copy that replaces it."""
-_LARGEST_SHARE = 0.3
-"""Of a file that a journal would have to save; above it, a copy is less work."""
-_T = TypeVar("_T")
-_SLAB_BYTES = 64 * 2**20
 _Obj = Dataset | DataArray | DataTree
 _Region = Mapping[str, slice | Literal["auto"]] | Literal["auto"] | None
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
@@ -64,7 +57,9 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
-    write_inherited_coords: bool = ..., compute: Literal[True] = ..., fsync: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    write_inherited_coords: bool = ..., compute: Literal[True] = ...,
+    fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -73,7 +68,9 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ..., threads: int | None = ...,
+    progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -88,9 +85,14 @@ def to_pytables(
     unlimited_dims: _Unlimited = None,
     append_dim: Hashable | None = None,
     region: _Region = None,
+    safe_chunks: bool = True,
+    align_chunks: bool = False,
+    write_empty_chunks: bool = True,
     write_inherited_coords: bool = False,
     compute: bool = True,
     fsync: bool = True,
+    threads: int | None = None,
+    progress: bool = False,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
@@ -126,6 +128,15 @@ def to_pytables(
     region
         Which part of the arrays in the file to write: slices by dimension, `"auto"` for a dimension or for all to find
         them by coordinates.
+    safe_chunks
+        Refuse (ValueError) a Dask array of which two blocks share a chunk that `encoding` asks for. Chunks that nobody
+        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False writes shared
+        chunks piece by piece through HDF5: right, but slow.
+    align_chunks
+        Move the borders of the blocks to those of the chunks that `encoding` asks for, too.
+    write_empty_chunks
+        False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
+        they were there.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
     compute
@@ -133,6 +144,11 @@ def to_pytables(
     fsync
         Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
         (not a crash of the process) can leave an empty file.
+    threads
+        How many threads of a process may encode chunks at once, Dask's own included. Default: one per CPU.
+    progress
+        Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
+        own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
 
     Raises
     ------
@@ -147,19 +163,59 @@ def to_pytables(
     KeyError
         With `region="auto"`, if the file lacks a value of a coordinate.
     """
+    effort = Effort(threads, write_empty_chunks)
+    if progress and not compute:
+        raise ValueError(
+            "progress=True is about a write that happens now; with compute=False use dask.diagnostics.ProgressBar or "
+            "dask.distributed.progress when you compute it"
+        )
+    if progress:
+        check_available()
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
-    chosen: Mode = chosen_mode(mode, append_dim, region)
-    append_dim = None if append_dim is None else checked_append_dim(append_dim)
+    plan, transaction = planned(
+        obj,
+        path,
+        mode=chosen_mode(mode, append_dim, region),
+        group=group,
+        encoding=encoding,
+        filters=filters,
+        unlimited_dims=unlimited_dims,
+        write_inherited_coords=write_inherited_coords,
+        blocks=BlockRules(safe_chunks, align_chunks),
+        append_dim=None if append_dim is None else checked_append_dim(append_dim),
+        region=region,
+    )
+    if compute:
+        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
+        return None
+    return delayed(plan, transaction, fsync=fsync, effort=effort)
+
+
+def planned(
+    obj: _Obj,
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode,
+    group: str,
+    encoding: Mapping[Any, Any] | None,
+    filters: Filters | None,
+    unlimited_dims: _Unlimited,
+    write_inherited_coords: bool,
+    blocks: BlockRules,
+    append_dim: str | None = None,
+    region: _Region = None,
+) -> Job:
+    """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
-    version, existing = _existing(target, chosen)
+    version, existing = _existing(target, mode)
     plan = plan_write(
         obj,
         target,
-        mode=chosen,
+        mode=mode,
         group=group,
         encoding=encoding,
         filters=filters,
@@ -167,14 +223,12 @@ def to_pytables(
         write_inherited_coords=write_inherited_coords,
         existing=existing,
         version=version,
+        blocks=blocks,
         append_dim=append_dim,
         region=region,
     )
     _check_filters(plan)
-    if compute:
-        execute(plan, transaction, fsync=fsync)
-        return None
-    return delayed(plan, transaction, fsync=fsync)
+    return plan, transaction
 
 
 # -- what is there already ---------------------------------------------------------------------------------
@@ -240,43 +294,63 @@ def _check_filters(plan: WritePlan) -> None:
 # -- execution ---------------------------------------------------------------------------------------------
 
 
-def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+Job = tuple[WritePlan, Transaction]
+"""A plan and the transaction to carry it out in."""
+
+
+def execute(
+    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
-    owner = transaction.begin()
-    try:
-        if _changes_file(plan):
-            change(plan, transaction, put_aside(plan, transaction), fsync=fsync)
-            return
-        prepare(plan, transaction)
-        streamed = _streamed(plan)
-        if streamed and not _computes_here():
-            targets = _spool_targets(streamed, transaction)
-            dask.array.store([data for *_, data in streamed], targets, lock=False)
-            unspool(transaction, targets)
-        elif streamed:
-            with _kept_open(transaction.new_file) as file:
-                direct = [DirectTarget(file, path, layout) for path, layout, _ in streamed]
-                dask.array.store([data for *_, data in streamed], direct, lock=False)
-        _commit(plan, transaction, fsync=fsync)
-    finally:
-        transaction.end(owner)
-
-
-def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
-    alone = exclusive(transaction.target) if os.path.exists(transaction.target) else contextlib.nullcontext()
-    with alone:
-        transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
-
-
-def _check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
-    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost."""
-    if plan.version is None:
+    if changes_file(plan):
+        change_now(plan, transaction, fsync=fsync, effort=effort, progress=progress)
         return
-    if not os.path.exists(transaction.target) or not plan.version.same_version(FileIdentity.of(transaction.target)):
-        raise FileChangedError(
-            f"{transaction.target}: the file was changed or removed by somebody else since this write was planned; "
-            "it was left alone. Call to_pytables again"
-        )
+    execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
+
+
+def execute_all(
+    jobs: Sequence[Job], title: str, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
+    """Carry out plans for different files, of which Dask computes all data at once.
+
+    No target is replaced before the new versions of all are whole. `title` is that of the bar.
+    """
+    with contextlib.ExitStack() as begun:
+        for _, transaction in jobs:
+            begun.callback(transaction.end, transaction.begin())
+        layouts = [variable.layout for plan, _ in jobs for _, variable in plan]
+        size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
+        with bar(size, title, shown=progress) as done:
+            for plan, transaction in jobs:
+                prepare(plan, transaction, effort, done)
+            _stream([job for job in jobs if _streamed(job[0])], effort, done)
+        for plan, transaction in jobs:
+            commit(plan, transaction, fsync=fsync)
+
+
+def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
+    """Compute Dask arrays into the new files: straight, if that happens in this process, else through segments."""
+    arrays = [variable.data for plan, _ in jobs for _, variable in _streamed(plan)]
+    if not arrays:
+        return
+    if _computes_here():
+        budget = effort.budget()
+        with contextlib.ExitStack() as files:
+            direct = []
+            for plan, transaction in jobs:
+                file = files.enter_context(kept_open(transaction.new_file))
+                direct += [_direct_target(file, *each, effort, budget, done) for each in _streamed(plan)]
+            dask.array.store(arrays, direct, lock=False)
+        return
+    spooled = [
+        _with_storage_in_file(transaction.new_file, _spool_targets(_streamed(plan), transaction, effort))
+        for plan, transaction in jobs
+    ]
+    together = list(itertools.chain.from_iterable(spooled))
+    with watched(lambda: stored_bytes(together), done):
+        dask.array.store(arrays, [target for target, _ in together], lock=False)
+    for (_, transaction), each in zip(jobs, spooled, strict=True):
+        unspool(transaction.new_file, transaction.target, each)
 
 
 def _computes_here() -> bool:
@@ -291,522 +365,129 @@ def _computes_here() -> bool:
     return get_dask_scheduler() == "threaded"
 
 
-def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
+def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
     """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
-    if _changes_file(plan):
-        return _delayed_change(plan, transaction, fsync=fsync)
+    if changes_file(plan):
+        return delayed_change(plan, transaction, fsync=fsync, effort=effort)
     streamed = _streamed(plan)
-    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
+    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
     ready = begun
-    targets = _spool_targets(streamed, transaction)
+    spooled = _spool_targets(streamed, transaction, effort)
     if streamed:
-        waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
+        waiting = [dask.delayed(_second, pure=False)(begun, target) for target, _ in spooled]
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
+        ready = dask.array.store([variable.data for _, variable in streamed], waiting, lock=False, compute=False)
     finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(ready, plan.without_data(), transaction, targets, fsync)
+    result: Delayed = finish(ready, plan.without_data(), transaction, spooled, fsync)
     return result
 
 
-def _second(first: object, second: _T) -> _T:
+def _second(first: object, second: SpoolTarget) -> SpoolTarget:
     """`second`, once `first` is done."""
     return second
 
 
-def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     transaction.begin_shared()
     if os.path.exists(transaction.new_file):
         return  # an earlier run of this step made it
     try:
-        prepare(plan, transaction)
+        prepare(plan, transaction, effort)
     except BaseException:
         transaction.remove()
         raise
 
 
 def _commit_delayed(
-    ready: object, plan: WritePlan, transaction: Transaction, targets: Sequence[SpoolTarget], fsync: bool
+    ready: object,
+    plan: WritePlan,
+    transaction: Transaction,
+    spooled: Sequence[tuple[SpoolTarget, Blocks]],
+    fsync: bool,
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
-        unspool(transaction, targets)
-        _commit(plan, transaction, fsync=fsync)
+        if spooled:
+            # a run of this step that died may have left its file in any state: fill a copy
+            filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
+            shutil.copyfile(transaction.new_file, filling)
+            unspool(filling, transaction.target, spooled)
+            os.replace(filling, transaction.new_file)
+        commit(plan, transaction, fsync=fsync)
     except BaseException:
         transaction.abandon()
         raise
     transaction.remove()
 
 
-_Stream = tuple[str, ArrayLayout, dask.array.Array]
+_Stream = tuple[GroupPlan, VariablePlan]
 
 
 def _streamed(plan: WritePlan) -> list[_Stream]:
-    """Path, layout and data of the variables that Dask computes."""
-    return [
-        (posixpath.join(group.path, variable.name), variable.layout, variable.data)
-        for group, variable in plan
-        if _is_dask(variable)
-    ]
+    """The variables that Dask computes, each with its group."""
+    return [(group, variable) for group, variable in plan if _is_dask(variable)]
 
 
-def _spool_targets(streamed: Sequence[_Stream], transaction: Transaction) -> list[SpoolTarget]:
-    return [SpoolTarget.of(transaction, path, layout, number) for number, (path, layout, _) in enumerate(streamed)]
+def _direct_target(
+    file: TargetFile,
+    group: GroupPlan,
+    variable: VariablePlan,
+    effort: Effort,
+    budget: AbstractContextManager[Any],
+    done: Done,
+) -> DirectTarget:
+    new = variable.action != "set values"
+    path, layout = _path(group, variable), variable.layout
+    return DirectTarget(file, path, layout, new=new, effort=effort, budget=budget, done=done)
+
+
+def _spool_targets(
+    streamed: Sequence[_Stream], transaction: Transaction, effort: Effort = USUAL
+) -> list[tuple[SpoolTarget, Blocks]]:
+    """Where workers put the blocks of each array, and the blocks that must be there in the end."""
+    found = []
+    for number, (group, variable) in enumerate(streamed):
+        path, new, layout = _path(group, variable), variable.action != "set values", variable.layout
+        # an array that is there may have other filters than a new one: values are put aside as they are
+        storage = planned_storage(layout) if new else None
+        dtype = layout.dtype or np.dtype(object)
+        target = SpoolTarget(transaction.folder, path, number, layout.shape, dtype, storage, effort, new)
+        found.append((target, variable.data.chunks))
+    return found
+
+
+def _path(group: GroupPlan, variable: VariablePlan) -> str:
+    return posixpath.join(group.path, variable.name)
+
+
+def _with_storage_in_file(path: str, spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> list[tuple[SpoolTarget, Blocks]]:
+    """Targets that know how the arrays in the file at `path` are stored, so that workers can encode."""
+    with hdf5_lock(), TargetFile(path, create=False) as file:
+        return [(replace(target, storage=file.chunk_storage(target.path)), blocks) for target, blocks in spooled]
 
 
 def _is_dask(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def prepare(plan: WritePlan, transaction: Transaction) -> None:
+def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, done: Done = nobody) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
-    _check_unchanged(plan, transaction)
+    check_unchanged(plan, transaction)
     if plan.makes_file and os.path.lexists(transaction.target):
         raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
     if plan.version is not None:
         shutil.copyfile(transaction.target, making)
     with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
-        _write_metadata(file, plan)
-    with _kept_open(making) as file:
+        write_structure(file, plan)
+    with kept_open(making) as file:
+        budget = effort.budget()
         for group, variable in plan:
             if not _is_dask(variable):
-                _write_in_slabs(file, posixpath.join(group.path, variable.name), variable)
+                values = np.asarray(variable.data)
+                _direct_target(file, group, variable, effort, budget, done).write_all(values)
     os.replace(making, transaction.new_file)
-
-
-@contextlib.contextmanager
-def _kept_open(path: str, *, keep: int = 0) -> Iterator[TargetFile]:
-    """A file to write to, open. Whoever uses it takes the lock for each use; it is free in between.
-
-    `keep` are the bytes at its beginning that must stay if the disk is full.
-    """
-    try:
-        with hdf5_lock():
-            file = TargetFile(path, create=False, keep=keep)
-    except BlockingIOError as error:
-        raise FileBusyError(str(error)) from None
-    try:
-        yield file
-    except BaseException:
-        with hdf5_lock(), contextlib.suppress(OSError):  # what went wrong first counts
-            file.close()
-        raise
-    with hdf5_lock():
-        file.close()
-
-
-def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
-    """Everything but values. `r+` leaves all of it as it is."""
-    if plan.mode == "r+":
-        return
-    for group in plan.groups:
-        _write_group(file, group)
-    for group, variable in plan:  # when all scales exist
-        if not variable.is_coordinate and variable.action not in ("put", "keep"):
-            file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
-    for attachment in plan.attachments:
-        file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
-
-
-def _write_in_slabs(file: TargetFile, path: str, variable: VariablePlan) -> None:
-    """Values that are in memory already: a slab at a time, so that the lock is free in between."""
-    values = np.asarray(variable.data)
-    if not values.ndim:
-        with hdf5_lock():
-            file.write(path, (), values)
-        return
-    rows = _slab_rows(values, variable.layout.chunkshape)
-    for start in range(0, len(values), rows):
-        with hdf5_lock():
-            file.write(path, (start,) + (0,) * (values.ndim - 1), values[start : start + rows])
-
-
-def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
-    """How many rows to write at once: whole chunks, as HDF5 would encode one that is cut several times."""
-    step = chunkshape[0] if chunkshape else 1
-    rows = _SLAB_BYTES // max(values[:1].nbytes, 1)
-    return max(step, rows // step * step)
-
-
-def _write_group(file: TargetFile, group: GroupPlan) -> None:
-    """The group, its dimensions, and its arrays without values."""
-    file.require_group(group.path)
-    if group.attributes:
-        file.write_attributes(group.path, group.attributes)
-    for name in group.removed:
-        file.remove(posixpath.join(group.path, name))
-    values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
-    for dimension in group.dimensions:
-        if dimension.name not in values_of:
-            path = posixpath.join(group.path, dimension.name)
-            file.create_array(path, _empty_scale(dimension))
-            file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
-    for path, size in group.grown:
-        file.resize_scale(path, size)
-    for variable in group.variables:
-        path = posixpath.join(group.path, variable.name)
-        if variable.action in ("put", "keep"):
-            continue
-        if variable.action == "set values":
-            file.remove_attributes(path, file.user_attributes(path))
-        else:
-            if variable.action == "replace":
-                file.remove(path)
-            file.create_array(path, variable.layout)
-        file.write_attributes(path, variable.attributes)
-        if variable.is_coordinate and variable.action != "set values":
-            number = variable.numbers[0] if variable.numbers else None
-            file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
-
-
-def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
-    """An array that stands for a dimension without values; nothing of it is ever allocated."""
-    if not dimension.unlimited:
-        return ArrayLayout((dimension.size,), np.dtype("f4"))
-    return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
-
-
-# -- changing a file that is there -------------------------------------------------------------------------
-
-
-def put_aside(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
-    """The values of all variables by path, those of Dask computed and put into files of the transaction."""
-    values = _values(plan, transaction)
-    streamed = _streamed(plan)
-    if streamed:
-        dask.array.store([data for *_, data in streamed], _targets(values), lock=False)
-    return values
-
-
-def _targets(values: Mapping[str, Values]) -> list[BlockTarget]:
-    return [each.target for each in values.values() if isinstance(each, PutAside)]
-
-
-def _values(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
-    found: dict[str, Values] = {}
-    for number, (group, variable) in enumerate(plan):
-        path, data = posixpath.join(group.path, variable.name), variable.data
-        if _is_dask(variable):
-            dtype = np.dtype(object) if variable.layout.dtype is None else variable.layout.dtype
-            found[path] = PutAside(BlockTarget(transaction.folder, number, data.shape, dtype), data.chunks)
-        else:
-            found[path] = InMemory(np.asarray(data))
-    return found
-
-
-def _delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
-    """A change of a file as one Delayed: put blocks aside, then write them all in one step."""
-    streamed, values = _streamed(plan), _values(plan, transaction)
-    begun = dask.delayed(Transaction.begin_shared, pure=False)(transaction)
-    ready = begun
-    if streamed:
-        targets = [dask.delayed(_second, pure=False)(begun, target) for target in _targets(values)]
-        ready = dask.array.store([data for *_, data in streamed], targets, lock=False, compute=False)
-    finish = dask.delayed(_change_delayed, pure=False)
-    result: Delayed = finish(ready, _Whole(plan.without_lazy_data(), transaction, values, fsync))
-    return result
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """What the last step of a delayed change needs to know. (Dask looks into lists and dicts, not into this.)"""
-
-    plan: WritePlan
-    transaction: Transaction
-    values: Mapping[str, Values]
-    fsync: bool
-
-
-def _change_delayed(ready: object, whole: _Whole) -> None:
-    transaction = whole.transaction
-    if not os.path.exists(transaction.folder):
-        return  # the first run of this step succeeded, and its worker died before it could say so
-    if transaction.is_committed():
-        transaction.remove()
-        return
-    try:
-        change(whole.plan, transaction, whole.values, fsync=whole.fsync)
-    except BaseException:
-        transaction.abandon()
-        raise
-    transaction.remove()
-
-
-def _changes_file(plan: WritePlan) -> bool:
-    """Whether `change` carries the plan out: for parts of arrays, and for large files, which may stay in place."""
-    return plan.version is not None and (plan.in_parts or plan.version.size >= SMALL_FILE)
-
-
-def change(plan: WritePlan, transaction: Transaction, values: Mapping[str, Values], *, fsync: bool) -> None:
-    """Make the changes of the plan to a file that is there, all at once: in place with a journal, or in a copy."""
-    _check_complete(transaction, values)
-    _check_unchanged(plan, transaction)
-    with open(transaction.target, "rb") as old:
-        changes = _planned_changes(plan, values, old.fileno())
-        ranges = _ranges_to_save(plan, transaction.target, changes, old.fileno())
-        if ranges is not None:
-            try:
-                _change_in_place(plan, transaction, values, changes, ranges, fsync=fsync)
-                return
-            except NoLocksError:
-                pass
-        _change_copy(plan, transaction, values, changes, old.fileno(), fsync=fsync)
-
-
-def _change_copy(
-    plan: WritePlan,
-    transaction: Transaction,
-    values: Mapping[str, Values],
-    changes: Mapping[str, ArrayChange],
-    old: int,
-    *,
-    fsync: bool,
-) -> None:
-    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
-    shutil.copyfile(transaction.target, making)
-    with _kept_open(making) as file:
-        _apply(plan, file, values, changes, lambda offset, count: os.pread(old, count, offset))
-    os.replace(making, transaction.new_file)
-    transaction.mark_commit()
-    _commit(plan, transaction, fsync=fsync)
-
-
-def _change_in_place(
-    plan: WritePlan,
-    transaction: Transaction,
-    values: Mapping[str, Values],
-    changes: Mapping[str, ArrayChange],
-    ranges: Ranges,
-    *,
-    fsync: bool,
-) -> None:
-    journal = Journal.begin(
-        transaction.target,
-        ranges,
-        fsync=fsync,
-        check=lambda: _check_unchanged(plan, transaction),
-        room=_least_growth(changes),
-    )
-    try:
-        opened = _kept_open(transaction.target, keep=journal.size)
-        file = opened.__enter__()
-    except BaseException:
-        journal.discard()
-        raise
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.push(opened)
-            _apply(plan, file, values, changes, journal.read)
-    except BaseException:
-        journal.roll_back()
-        raise
-    journal.commit(keep_as=transaction.commit_mark)
-
-
-def _ranges_to_save(plan: WritePlan, target: str, changes: Mapping[str, ArrayChange], descriptor: int) -> Ranges | None:
-    """What a journal must save so that the file can be changed in place; None where a copy is less work."""
-    size = os.fstat(descriptor).st_size
-    if size < SMALL_FILE or not is_supported():
-        return None
-    with hdf5_lock(), SafeFile(target) as file:
-        extents = raw_extents(file, descriptor)
-    changed = {address for group in plan.groups for address in group.given_up}
-    changed |= {
-        variable.stored.info.address
-        for group, variable in plan
-        if variable.stored and posixpath.join(group.path, variable.name) not in changes and variable.action != "keep"
-    }
-    rewritten = {offset for each in changes.values() for offset, _ in each.rewritten()}
-    ranges = others(size, extents, changed=changed, rewritten=rewritten)
-    if sum(count for _, count in ranges) > _LARGEST_SHARE * size:
-        return None
-    return ranges
-
-
-def _least_growth(changes: Mapping[str, ArrayChange]) -> int:
-    """Bytes that a file will certainly grow by."""
-    return sum(each.least_growth() for each in changes.values())
-
-
-def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> None:
-    for path, each in values.items():
-        if isinstance(each, PutAside) and (missing := each.missing()):
-            raise OSError(
-                f"{transaction.target}:{path}: {missing} of {math.prod(each.shape)} elements were not stored; the file "
-                "was left as it was. Every worker must see the folder of the file"
-            )
-
-
-def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: int) -> dict[str, ArrayChange]:
-    """What happens to the chunks of arrays in the file, by path; without those that HDF5 has to write."""
-    found = {}
-    for group, variable in plan:
-        path, spec = posixpath.join(group.path, variable.name), variable.stored
-        if (
-            spec is None
-            or variable.action not in ("put", "set values")
-            or why_not_chunkwise(spec.info)
-            or spec.info.shape is None
-        ):
-            continue
-        storage = replace(storage_of(spec), shape=spec.info.shape)
-        start = variable.start or (0,) * len(storage.shape)
-        with contextlib.suppress(UnsupportedIndex):
-            found[path] = plan_change(descriptor, storage, variable.layout.shape, start, values[path].shape)
-    return found
-
-
-def _apply(
-    plan: WritePlan,
-    file: TargetFile,
-    values: Mapping[str, Values],
-    changes: Mapping[str, ArrayChange],
-    before: ReadBytes,
-) -> None:
-    """Change the file, in which nothing is lost if this fails: it is a copy, or there is a journal."""
-    with hdf5_lock():
-        _write_metadata(file, plan)
-    for group, variable in plan:
-        if variable.action == "keep":
-            continue
-        path = posixpath.join(group.path, variable.name)
-        planned = changes.get(path)
-        if planned is None and variable.action in ("create", "replace"):
-            planned = _new_array(file, path)
-        if planned is not None:
-            chunk_writer.write(file, path, planned, values[path], before=before, lock=hdf5_lock, threads=None)
-        else:
-            start = variable.start or (0,) * len(variable.layout.shape)
-            chunk_writer.write_through_hdf5(file, path, variable.layout.shape, start, values[path], lock=hdf5_lock)
-
-
-def _new_array(file: TargetFile, path: str) -> ArrayChange | None:
-    """How an array that was just made is filled chunk by chunk; None if HDF5 has to do it."""
-    with hdf5_lock(), file.open(path) as dataset:
-        info = describe_dataset(dataset, object_address(dataset))
-    dtype = info.datatype.dtype
-    if why_not_chunkwise(info) or info.shape is None or dtype is None:
-        return None
-    return plan_new(ChunkStorage(info.shape, info.chunkshape, dtype, info.filters, fill=info.fill_value or b""))
-
-
-# -- where Dask puts its blocks ----------------------------------------------------------------------------
-
-
-class DirectTarget:
-    """Takes blocks in the process that has the new file open, one at a time."""
-
-    def __init__(self, file: TargetFile, path: str, layout: ArrayLayout) -> None:
-        self._file = file
-        self._path = path
-        self.shape, self.dtype, self.ndim = layout.shape, layout.dtype, len(layout.shape)
-
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        with hdf5_lock():
-            self._file.write(self._path, _start(key), values)
-
-
-@dataclass(frozen=True)
-class SpoolTarget:
-    """Takes blocks in any process: each becomes a file of the transaction, named after its place.
-
-    A block that is stored twice, because its worker died or was slow, has the same name and the same content.
-    """
-
-    folder: str
-    path: str
-    number: int
-    shape: tuple[int, ...]
-    is_text: bool
-    dtype: Any
-
-    @classmethod
-    def of(cls, transaction: Transaction, path: str, layout: ArrayLayout, number: int) -> SpoolTarget:
-        """The target for the array at `path`, the `number`-th of the transaction."""
-        return cls(
-            transaction.folder, path, number, layout.shape, layout.dtype is None, layout.dtype or np.dtype(object)
-        )
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    def _name(self, start: Sequence[int]) -> str:
-        return "-".join(["block", str(self.number), *map(str, start)]) + ".npy"
-
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        if not values.size:
-            return  # it would have the name of the block that begins where it does
-        name = os.path.join(self.folder, self._name(_start(key)))
-        making = f"{name}.{uuid.uuid4().hex[:8]}"
-        # opening fails if the folder is not there: this worker does not see the file system, or the job is over
-        with open(making, "xb") as file:
-            for array in _lengths_and_bytes(values) if self.is_text else (values,):
-                np.lib.format.write_array(file, array, allow_pickle=False)
-        os.replace(making, name)
-
-    def read(self, start: Sequence[int]) -> np.ndarray:
-        """The block that was stored at `start`."""
-        with open(os.path.join(self.folder, self._name(start)), "rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-            if not self.is_text:
-                return values
-            return _texts(values, np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as the length of each in bytes, in their shape, and the UTF-8 of all in one."""
-    encoded = [str(text).encode("utf-8", "surrogateescape") for text in texts.reshape(-1)]
-    lengths = np.array([len(data) for data in encoded], "i8").reshape(texts.shape)
-    return lengths, np.frombuffer(b"".join(encoded), "u1")
-
-
-def _texts(lengths: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """The reverse of `_lengths_and_bytes`."""
-    texts = np.empty(lengths.shape, object)
-    ends = np.cumsum(lengths.reshape(-1)).tolist()
-    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        texts.reshape(-1)[number] = data[start:end].tobytes().decode("utf-8", "surrogateescape")
-    return texts
-
-
-def _stored_blocks(folder: str) -> dict[int, list[tuple[int, ...]]]:
-    """Where the blocks that were put aside begin, in order, by the number of their target."""
-    found: dict[int, list[tuple[int, ...]]] = {}
-    for name in os.listdir(folder):
-        if name.startswith("block-") and name.endswith(".npy"):
-            number, *start = map(int, name.removeprefix("block-").removesuffix(".npy").split("-"))
-            found.setdefault(number, []).append(tuple(start))
-    return {number: sorted(starts) for number, starts in found.items()}
-
-
-def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
-    return tuple(int(part.start or 0) for part in key)
-
-
-def unspool(transaction: Transaction, targets: Sequence[SpoolTarget]) -> None:
-    """Write the blocks that were put aside into the new file. Raises OSError if one is missing."""
-    if not targets:
-        return
-    blocks = _stored_blocks(transaction.folder)
-    with _kept_open(transaction.new_file) as file:
-        for target in targets:
-            written = 0
-            for start in blocks.get(target.number, []):
-                values = target.read(start)
-                with hdf5_lock():
-                    file.write(target.path, start, values)
-                written += values.size
-            expected = math.prod(target.shape)
-            if written != expected:
-                raise OSError(
-                    f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file "
-                    "was not replaced. Every worker must see the folder of the file"
-                )
