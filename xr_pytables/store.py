@@ -18,6 +18,7 @@ from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
+from . import journal
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
@@ -188,6 +189,7 @@ def _described(
     """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
     absolute = checked_path(path)
     for _ in range(_ATTEMPTS):
+        journal.check(absolute)
         with hdf5_lock():
             before = FileIdentity.of(absolute)
             with no_garbage_collection(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
