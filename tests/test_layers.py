@@ -18,7 +18,7 @@ BYTES_SIDE = [
     {"chunk_index"},
     {"codecs"},
     {"team"},
-    {"chunk_io"},
+    {"chunk_io", "global_heap"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
@@ -31,7 +31,8 @@ HDF5_SIDE = [
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
-    {"store", "plan"},
+    {"ragged"},
+    {"store", "plan", "decoding"},
     {"backend", "writer"},
 ]
 EDGE = [{"__init__", "cli"}, {"__main__"}]

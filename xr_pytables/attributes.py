@@ -181,11 +181,12 @@ def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle:
         except safe_pickle.UnsafePickleError as error:
             if not allow_pickle:
                 return OpaqueBytes(data, f"{error}; allow_pickle=True would run it, if you trust the file")
-            return _unpickled(data)
+            return unpickled(data)
     return _decoded(data, datatype) if datatype.utf8 or not by_pytables else np.bytes_(data)
 
 
-def _unpickled(data: bytes) -> object:
+def unpickled(data: bytes) -> object:
+    """What a pickle makes if it is run: only for data that the user trusts."""
     try:
         return pickle.loads(data)
     except Exception as error:  # whatever the code that the pickle names does; the rest of the file stays readable

@@ -126,12 +126,14 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Dclose": (c_int, (_hid,)),
     "H5Dcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid, _hid)),
     "H5Dget_chunk_info_by_coord": (c_int, (_hid, c_void_p, c_void_p, c_void_p, c_void_p)),
+    "H5Dget_chunk_storage_size": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Dget_create_plist": (_hid, (_hid,)),
     "H5Dget_offset": (c_uint64, (_hid,)),
     "H5Dget_space": (_hid, (_hid,)),
     "H5Dget_storage_size": (c_uint64, (_hid,)),
     "H5Dget_type": (_hid, (_hid,)),
     "H5Dopen2": (_hid, (_hid, c_char_p, _hid)),
+    "H5Dread_chunk": (c_int, (_hid, _hid, c_void_p, c_void_p, c_void_p)),
     "H5Dread": (c_int, (_hid, _hid, _hid, _hid, _hid, c_void_p)),
     "H5Dset_extent": (c_int, (_hid, c_void_p)),
     "H5Dvlen_reclaim": (c_int, (_hid, _hid, _hid, c_void_p)),
@@ -234,7 +236,17 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5is_library_threadsafe": (c_int, (c_void_p,)),
 }
 _MOVES_DATA = frozenset(
-    {"H5Dread", "H5Dwrite", "H5Dwrite_chunk", "H5Dset_extent", "H5Fopen", "H5Fcreate", "H5Fclose", "H5Fflush"}
+    {
+        "H5Dread",
+        "H5Dread_chunk",
+        "H5Dwrite",
+        "H5Dwrite_chunk",
+        "H5Dset_extent",
+        "H5Fopen",
+        "H5Fcreate",
+        "H5Fclose",
+        "H5Fflush",
+    }
 )
 
 
@@ -423,6 +435,17 @@ def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
         ctypes.byref(size),
     )  # fmt: skip
     return address.value, size.value, mask.value
+
+
+def stored_chunk(dataset: int, corner: Sequence[int]) -> tuple[np.ndarray, int] | None:
+    """The bytes of the chunk at `corner` (elements) as they are stored, and its filter mask; None if it is missing."""
+    size, mask = c_uint64(), c_uint32()
+    call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
+    if not size.value:
+        return None
+    data = np.empty(size.value, np.uint8)
+    call("H5Dread_chunk", dataset, DEFAULT, sizes(corner), ctypes.byref(mask), data.ctypes.data)
+    return data, mask.value
 
 
 def object_address(identifier: int) -> int:

@@ -182,14 +182,12 @@ def read_hyperslab(
     """`count` elements from `start` in steps of `step` (>= 1), one number per dimension of the dataspace.
 
     Returns a new array of shape `count` plus the atom's, in native byte order for types that HDF5 converts and in
-    the stored order for others; variable-length text comes as an object array of bytes. HDF5 decodes, one chunk
-    after the other. Raises HDF5Error.
+    the stored order for others. HDF5 decodes, one chunk after the other. Raises HDF5Error, and TypeError for elements
+    of variable length: HDF5 1.14 may search a damaged heap for ever.
     """
     datatype = info.datatype
     size = math.prod(count)
     with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space:
-        if datatype.kind == "text":
-            return _read_text(dataset, stored, space, tuple(count), start, step)
         if datatype.dtype is None:
             raise TypeError(f"elements of kind {datatype.kind!r} cannot be read as an array")
         out = np.empty((*count, *datatype.shape), datatype.dtype)
@@ -216,20 +214,6 @@ def _selected(space: int, start: Sequence[int], count: Sequence[int], step: Sequ
     if start:
         call("H5Sselect_hyperslab", space, 0, h5.sizes(start), h5.sizes(step), h5.sizes(count), None)
     return h5.simple_space(count)
-
-
-def _read_text(
-    dataset: int, stored: int, space: int, shape: tuple[int, ...], start: Sequence[int], step: Sequence[int]
-) -> np.ndarray:
-    out = np.empty(shape, object)
-    if not out.size:
-        return out
-    pointers = (ctypes.c_void_p * out.size)()
-    with _selected(space, start, shape, step) as memory_space:
-        call("H5Dread", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
-        out.reshape(-1)[:] = [ctypes.string_at(pointer) if pointer else b"" for pointer in pointers]
-        call("H5Dvlen_reclaim", stored, memory_space, h5.DEFAULT, pointers)
-    return out
 
 
 class SafeFile:

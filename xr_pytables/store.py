@@ -16,11 +16,11 @@ from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
-from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
+from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
+from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
 from .safe_file import SafeFile
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
@@ -36,18 +36,26 @@ def read_options(
     external_links: str,
     allow_pickle: bool,
     drop_variables: str | Iterable[str] | None,
+    ragged: str = "object",
+    string: str | None = None,
 ) -> ReadOptions:
     """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
     if phony_dims not in ("size", "leaf"):
         raise ValueError(f"phony_dims must be 'size' or 'leaf', not {phony_dims!r}")
     if external_links not in ("near", "any", "never"):
         raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
+    if ragged not in ("object", "flat"):
+        raise ValueError(f"ragged must be 'object' or 'flat', not {ragged!r}")
+    if string not in (None, "text", "bytes"):
+        raise ValueError(f"string must be 'text', 'bytes' or None (as the file says), not {string!r}")
     if dims is not None and not isinstance(dims, Mapping):
         raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
     dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
     phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
     links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
-    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped))
+    rows: Ragged = "flat" if ragged == "flat" else "object"
+    strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
+    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
 
 
 def checked_threads(threads: object) -> int | None:
@@ -98,12 +106,30 @@ class PyTablesDataStore(AbstractDataStore):
         _warn([spec for _, spec in specs], alone=False)
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
 
+    @property
+    def label(self) -> str:
+        """File and group, as messages name them."""
+        return f"{self._spec.file}:{self._spec.path}"
+
     def get_variables(self) -> dict[str, Variable]:
         """Lazy variables by name."""
-        return {spec.name: self._variable(spec) for spec in self._spec.variables}
+        found = {}
+        taken = {spec.name for spec in self._spec.variables}
+        for spec in self._spec.variables:
+            if is_flat(spec):
+                values, sizes = flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
+                found[spec.name] = values
+                name = f"{spec.name}_{ROW_SIZE}"
+                while name in taken:
+                    name += "_"
+                taken.add(name)
+                found[name] = sizes
+            else:
+                found[spec.name] = self._variable(spec)
+        return found
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec, threads=self._threads))
+        data = indexing.LazilyIndexedArray(lazy_array(self._files[spec.file], spec, threads=self._threads))
         return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
@@ -213,6 +239,8 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     }
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
+    elif spec.info.datatype.dtype is None:  # of variable length
+        found["ragged"] = "vlen"
     else:
         found["dtype"] = spec.dtype if spec.dtype.metadata else spec.info.datatype.dtype
     if spec.chunks is None:
