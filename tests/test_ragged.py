@@ -243,6 +243,34 @@ def test_bytes_in_rows_as_text_on_request(tmp_path: Path) -> None:
         assert ds["p"].values.tolist() == ["Grüße", "\udcff"]
 
 
+def test_strings_as_the_file_says_or_as_asked(tmp_path: Path) -> None:
+    with plain_file(tmp_path / "s.h5", "w") as file:
+        file.create_array("/", "fixed", np.array(["Grüße".encode(), b"\xff"]))
+        file.create_vlarray("/", "rows", tables.StringAtom(3)).append([b"ab", b"\xc3\xbc"])
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        file["vlen"] = ["a", "ü"]
+        file.create_dataset("marked", data=[b"a", "ü".encode()], dtype=h5py.string_dtype(length=2))
+    expected: dict[str | None, dict[str, list[Any]]] = {
+        None: {
+            "fixed": ["Grüße".encode(), b"\xff"], "rows": [b"ab", b"\xc3\xbc"], "vlen": ["a", "ü"],
+            "marked": ["a", "ü"],
+        },
+        "text": {"fixed": ["Grüße", "\udcff"], "rows": ["ab", "ü"], "vlen": ["a", "ü"], "marked": ["a", "ü"]},
+        "bytes": {
+            "fixed": ["Grüße".encode(), b"\xff"], "rows": [b"ab", b"\xc3\xbc"], "vlen": [b"a", b"\xc3\xbc"],
+            "marked": [b"a", b"\xc3\xbc"],
+        },
+    }  # fmt: skip
+    for string, values in expected.items():
+        with xr.open_dataset(tmp_path / "s.h5", engine="pytables", string=string) as ds:
+            assert ds["rows"].values[0].tolist() == values["rows"]
+            assert {name: ds[name].values.tolist() for name in ("fixed", "vlen", "marked")} == {
+                name: values[name] for name in ("fixed", "vlen", "marked")
+            }
+        with xr.open_dataset(tmp_path / "s.h5", engine="pytables", string=string, ragged="flat") as ds:
+            assert ds["rows"].values.tolist() == values["rows"]
+
+
 def test_objects_that_could_run_code_stay_bytes(tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
