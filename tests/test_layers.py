@@ -19,18 +19,20 @@ BYTES_SIDE = [
     {"codecs"},
     {"team"},
     {"chunk_io", "global_heap"},
+    {"row_blocks"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
     {"datatypes"},
     {"safe_file"},
     {"attributes"},
-    {"dimensions"},
+    {"columns", "dimensions"},
     {"nodes", "target_file"},
 ]
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
+    {"table_arrays"},
     {"ragged"},
     {"store", "plan", "decoding"},
     {"backend", "writer"},

@@ -572,8 +572,6 @@ def test_a_damaged_array_of_text_costs_the_others_nothing(tmp_path: Path) -> Non
         (h5py.vlen_dtype(h5py.string_dtype()), "rows of elements of kind 'text'"),
         (h5py.vlen_dtype(h5py.ref_dtype), "rows of elements of kind 'reference'"),
         (h5py.vlen_dtype(h5py.vlen_dtype(np.dtype("i4"))), "rows of elements of kind 'vlen'"),
-        (np.dtype([("a", "i4"), ("b", h5py.string_dtype())]), "a compound whose member 'b' is text"),
-        (np.dtype([("a", "i4"), ("b", h5py.vlen_dtype(np.dtype("i4")))]), "a compound whose member 'b' is vlen"),
         (np.dtype((h5py.string_dtype(), (2,))), "an array type of variable-length values"),
     ],
 )

@@ -49,7 +49,11 @@ _MAX_POINT_DIMENSIONS: Final = 1 << 24
 
 def why_not_direct(spec: VariableSpec) -> str | None:
     """The reason why HDF5 has to read the array; None if its bytes can be read and decoded past HDF5."""
-    info, datatype = spec.info, spec.info.datatype
+    info, datatype = spec.info, spec.datatype
+    if spec.member and info.datatype.stored_size is None:
+        return "its rows have members of variable length, which only HDF5 finds in a row"
+    if spec.member and datatype.dtype is None:
+        return "variable-length text of a column is read by HDF5"
     if not datatype.exact:
         return f"its {datatype.kind} format has no NumPy dtype, so HDF5 converts it"
     if datatype.kind not in _DIRECT_KINDS:
@@ -273,13 +277,7 @@ class PyTablesArray(BackendArray):
                     if not before.same_version(self.file.identity):
                         now = describe_dataset(dataset, object_address(dataset))
                         check_only_grown(spec, now, self.file.identity, before)
-                    stored = read_hyperslab(
-                        dataset,
-                        spec.info,
-                        [chosen.start for chosen in ranges],
-                        [len(chosen) for chosen in ranges],
-                        [chosen.step for chosen in ranges],
-                    )
+                    stored = self._read_ranges(dataset, ranges)
             except HDF5Error as error:
                 raise OSError(f"{self._label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
@@ -290,6 +288,16 @@ class PyTablesArray(BackendArray):
         dropped = tuple(0 if not isinstance(index, slice) else slice(None) for index in key[:rank])
         selected: np.ndarray = stored[(*dropped, *key[rank:], ...)]  # the ellipsis keeps it an array
         return selected
+
+    def _read_ranges(self, dataset: int, ranges: Sequence[range]) -> np.ndarray:
+        """The outer product of the ranges, one for each dimension of the leaf, read by HDF5."""
+        return read_hyperslab(
+            dataset,
+            self.spec.info,
+            [chosen.start for chosen in ranges],
+            [len(chosen) for chosen in ranges],
+            [chosen.step for chosen in ranges],
+        )
 
 
 @dataclass
@@ -313,6 +321,7 @@ def len_touched(storage: ChunkStorage, selection: Selection) -> int:
 
 
 def selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape that outer indexing with `key` gives, in elements."""
     lengths = []
     for index, size in zip(key, shape, strict=True):
         if isinstance(index, slice):
@@ -373,7 +382,9 @@ def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
 
 def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
     """The same for elements that become `dtype`."""
-    if conversion == "fixed text":
+    if conversion == "text bytes":  # of a column
+        return stored
+    if conversion in ("text", "fixed text"):
         texts = np.empty(stored.shape, object)
         texts.reshape(-1)[:] = [data.decode("utf-8", "surrogateescape") for data in stored.reshape(-1)]
         return texts

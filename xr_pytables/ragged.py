@@ -23,6 +23,7 @@ from .chunk_index import ChunkStorage, Selection, UnsupportedIndex, bounding_reg
 from .files import Descriptor, FileIdentity, OpenedFile
 from .libhdf5 import stored_chunk
 from .nodes import ElementSpec, VariableSpec
+from .table_arrays import open_array
 
 ROW_SIZE: Final = "row_size"
 """What stands behind the name of a flat variable in the name of the variable that has the sizes of its rows."""
@@ -142,8 +143,8 @@ class VariableLengthArray(PyTablesArray):
 
 def _rows(data: np.ndarray, ends: np.ndarray, spec: VariableSpec) -> list[Any]:
     """What a user sees of each row; `ends` are in elements."""
-    if spec.element is not None:
-        values = _in_rows(elements(data, spec), spec.element)
+    if spec.rows is not None:
+        values = _in_rows(elements(data, spec), spec.rows)
         places = ends.tolist()
         return [values[start:stop] for start, stop in zip([0, *places], places, strict=False)]
     base = spec.info.datatype.base
@@ -157,7 +158,7 @@ def _rows(data: np.ndarray, ends: np.ndarray, spec: VariableSpec) -> list[Any]:
 
 def elements(data: np.ndarray, spec: VariableSpec) -> np.ndarray:
     """The bytes of rows as their elements, rows not told apart."""
-    element = spec.element
+    element = spec.rows
     assert element is not None
     stored = data.view(_base(spec)).reshape(-1, *element.shape)
     return as_seen(stored, element.dtype, element.conversion)
@@ -274,14 +275,14 @@ class RowSizes(BackendArray):
 
 def is_flat(spec: VariableSpec) -> bool:
     """Whether the array becomes values and row sizes."""
-    return spec.ragged == "flat" and spec.element is not None and len(spec.shape) == 1
+    return spec.ragged == "flat" and spec.rows is not None and len(spec.shape) == 1
 
 
 def flat_variables(
     file: OpenedFile, spec: VariableSpec, encoding: dict[str, Any], *, threads: int | None
 ) -> tuple[Variable, Variable]:
     """The values of all rows and the row sizes. Reads all descriptors, to know how many values there are."""
-    element = spec.element
+    element = spec.rows
     assert element is not None
     rows = VariableLengthArray(file, spec, threads=threads)
     ends = rows.ends()
@@ -302,6 +303,8 @@ def flat_variables(
 
 def lazy_array(file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> PyTablesArray:
     """The lazy array that fits the type of the leaf."""
+    if spec.member:
+        return open_array(file, spec, threads=threads)
     if spec.info.datatype.kind in ("text", "vlen"):
         return VariableLengthArray(file, spec, threads=threads)
     return PyTablesArray(file, spec, threads=threads)

@@ -178,7 +178,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
         return None, {}
     version = FileIdentity.of(path)
     with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
-        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
 
 
 def _check_not_busy(path: str) -> None:
