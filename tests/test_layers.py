@@ -26,13 +26,13 @@ HDF5_SIDE = [
     {"datatypes"},
     {"safe_file"},
     {"attributes"},
-    {"columns", "dimensions"},
+    {"columns", "dimensions", "matlab"},
     {"nodes", "target_file"},
 ]
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
-    {"table_arrays"},
+    {"table_arrays", "views"},
     {"ragged"},
     {"store", "plan", "decoding"},
     {"backend", "writer"},

@@ -73,7 +73,9 @@ def why_not_decoded(info: DatasetInfo) -> str | None:
     return codecs.why_not(FilterPipeline(steps))
 
 
-_DIRECT_KINDS: Final = frozenset("integer float complex bool string enum time text vlen".split())
+_DIRECT_KINDS: Final = frozenset(
+    "integer float complex bool string enum time text vlen compound opaque reference".split()
+)
 
 
 def storage_of(spec: VariableSpec) -> ChunkStorage:
@@ -382,7 +384,7 @@ def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
 
 def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
     """The same for elements that become `dtype`."""
-    if conversion == "text bytes":  # of a column
+    if conversion in ("text bytes", "paths"):  # `table_arrays` and `views` know what becomes of them
         return stored
     if conversion in ("text", "fixed text"):
         texts = np.empty(stored.shape, object)

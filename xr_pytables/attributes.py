@@ -55,6 +55,8 @@ _CONVENTION_NAMES: Final = frozenset(
         FORMAT_VERSION,
     }
 )
+_OF_MATLAB: Final = frozenset({"MATLAB_empty", "MATLAB_int_decode", "MATLAB_global", "H5PATH"})
+"""How MATLAB stores an array: what is shown is no more stored so."""
 _RESERVED: Final = _CONVENTION_NAMES | (_PYTABLES_NAMES - {"TITLE"}) | {"NAME"}
 
 
@@ -123,6 +125,8 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
     kind = text(raw.get("CLASS"))
     system, scale = kind in _PYTABLES_CLASSES, kind == "DIMENSION_SCALE"
     for name, attribute in raw.items():
+        if name in _OF_MATLAB and "MATLAB_class" in raw:
+            continue
         if name in _CONVENTION_NAMES or ((system or scale) and _is_hidden(name, system=system, scale=scale)):
             continue
         shown = name.removeprefix(ESCAPE)

@@ -35,10 +35,11 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
     """
     loaded, attributes = store.load()  # type: ignore[no-untyped-call]
     variables = dict(loaded)
+    names = _names_looked_at(decoders)
     kept: dict[Any, dict[str, Any]] = {}
     said: list[str] = []
     for name, variable in variables.items():
-        wrong = [key for key in _NAME_KEYS if not isinstance(variable.attrs.get(key, ""), str)]
+        wrong = [key for key in names if not isinstance(variable.attrs.get(key, ""), str)]
         if wrong:
             kept[name], variables[name] = _without(variable, wrong)
             said.extend(f"attribute {key!r} of {name!r} is no text but {kept[name][key]!r}" for key in wrong)
@@ -82,6 +83,14 @@ def _decoded(
         encoding = {**variable.encoding, **names}
         result[name] = Variable(variable.dims, variable._data, attrs, encoding, fastpath=True)
     return result, attributes, set(coordinates)
+
+
+def _names_looked_at(decoders: Mapping[str, Any]) -> tuple[str, ...]:
+    """The attributes that the decoders will take for names of variables."""
+    if decoders.get("decode_coords") == "all":
+        return _NAME_KEYS
+    coordinates = ("coordinates",) if decoders.get("decode_coords") else ()
+    return (*coordinates, "bounds") if decoders.get("decode_times") else coordinates
 
 
 def _has_nothing_to_decode(variable: Variable) -> bool:

@@ -221,6 +221,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Tget_size": (c_size_t, (_hid,)),
     "H5Tget_strpad": (c_int, (_hid,)),
     "H5Tget_super": (_hid, (_hid,)),
+    "H5Tget_tag": (c_void_p, (_hid,)),
     "H5Tinsert": (c_int, (_hid, c_char_p, c_size_t, _hid)),
     "H5Tis_variable_str": (c_int, (_hid,)),
     "H5Tset_cset": (c_int, (_hid, c_int)),

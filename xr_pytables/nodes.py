@@ -21,9 +21,10 @@ import numpy as np
 from . import attributes, dimensions
 from . import libhdf5 as h5
 from .columns import Column, describe_columns, is_table
-from .datatypes import Datatype
+from .datatypes import Datatype, as_shown
 from .dimensions import Leaf, PhonyDims, Scales
 from .libhdf5 import HDF5Error, call
+from .matlab import MatlabArray, holds_sizes
 from .safe_file import (
     DatasetInfo,
     ExternalLinkError,
@@ -33,12 +34,13 @@ from .safe_file import (
     SafeFile,
     describe_dataset,
     read_attributes,
+    read_hyperslab,
 )
 
 ExternalLinks = Literal["near", "any", "never"]
 Conversion = Literal[
     "none", "time64", "time", "text", "fixed text", "text bytes", "rows", "byte rows", "text rows", "utf-32 rows",
-    "object rows", "unpickled rows",
+    "object rows", "unpickled rows", "paths", "utf-16",
 ]  # fmt: skip
 Ragged = Literal["object", "flat"]
 Strings = Literal["as stored", "text", "bytes"]
@@ -89,6 +91,8 @@ class VariableSpec:
     """Size of the file's user block, in bytes."""
     characters: bool = False
     """Whether an array of single characters is netCDF's way to store text along its last dimension."""
+    reverse: bool = False
+    """Whether the user sees the dimensions in reverse order (MATLAB). `shape`, `dims`, `chunks` are as in the file."""
     rows: ElementSpec | None = None
     """Of a ragged array of numbers, strings or times (conversion "rows"): what its rows consist of."""
     ragged: Ragged = "object"
@@ -336,6 +340,9 @@ class NodeReader:
                 return
             info = describe_dataset(node, place.address)
             raw = read_attributes(node)
+            matlab = MatlabArray.of(raw)
+            if matlab is not None and matlab.is_empty and holds_sizes(info):
+                info = matlab.without_elements(info, read_hyperslab(node, info, [0], list(info.shape or ()), [1]))
         reason = why_not_array(info, raw)
         if reason:
             contents.skipped.append(Skipped(path, reason))
@@ -496,6 +503,12 @@ class NodeReader:
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
         dtype, conversion, added, rows = _in_memory(datatype, leaf.raw, self._options)
+        matlab = MatlabArray.of(leaf.raw) if column is None else None
+        if matlab is not None and matlab.is_text(info):
+            dtype, conversion = _TEXT, "utf-16"
+        elif matlab is not None:
+            dtype = np.dtype(bool) if matlab.is_truth(info) else dtype
+            dims, shape = dims[::-1], shape[::-1]
         chunks = None
         if info.chunkshape is not None:
             chunks = (*info.chunkshape, *datatype.shape)
@@ -514,6 +527,7 @@ class NodeReader:
             base_address=self._base_address(place.file),
             characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
+            reverse=matlab is not None and conversion != "utf-16",
             rows=rows,
             ragged=self._options.ragged,
             member=() if column is None else column.member,
@@ -548,7 +562,19 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
         return f"its type is not supported: {datatype.reason}"
     if datatype.kind == "vlen":
         return _why_not_rows(datatype.base)
-    return None if is_table(info) else _NOT_YET.get(datatype.kind)
+    if datatype.kind == "compound" and not is_table(info):
+        return _why_not_records(datatype)
+    return None
+
+
+def _why_not_records(datatype: Datatype) -> str | None:
+    """The reason an array of records that is no table is not shown; None if it is."""
+    if datatype.dtype is None:
+        return f"its type is not supported: {datatype.reason or 'records that NumPy lacks'}"
+    for path, member in datatype.columns():
+        if member.kind in ("time", "reference"):
+            return f"its type is not supported: records whose member {'.'.join(path)!r} is a {member.kind}"
+    return None
 
 
 def _why_not_rows(element: Datatype | None) -> str | None:
@@ -560,13 +586,6 @@ def _why_not_rows(element: Datatype | None) -> str | None:
     if element.dtype is None or not element.exact or not element.itemsize:
         return f"its type is not supported: rows of elements whose {element.kind} format NumPy lacks"
     return None
-
-
-_NOT_YET: Final[Mapping[str, str]] = {
-    "compound": "an array of records that is not one-dimensional is not shown as a variable",
-    "reference": "an array of references is not shown as a variable",
-    "opaque": "an array of opaque bytes is not shown as a variable",
-}
 
 
 def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
@@ -585,11 +604,16 @@ def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttr
     shape = info.shape or ()
     atom = info.datatype.shape
     is_ragged = info.datatype.kind == "vlen" and len(shape) == 1
+    whole = (*shape, *atom)
+    extendable = (*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom))
+    matlab = MatlabArray.of(raw)
+    if matlab is not None and not matlab.is_text(info):  # named in the order in which the user sees them
+        whole, extendable = whole[::-1], extendable[::-1]
     return Leaf(
         name=name,
         path=place.path,
-        shape=(*shape, *atom),
-        extendable=(*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom)),
+        shape=whole,
+        extendable=extendable,
         raw=raw,
         address=place.address,
         file=place.file.path,
@@ -633,6 +657,10 @@ def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: Rea
     if datatype.kind == "string" and _is_text(datatype, raw, options):
         return _TEXT, "fixed text", {}, None
     native = datatype.dtype.newbyteorder("=")
+    if datatype.kind == "reference":
+        return _TEXT, "paths", {}, None
+    if datatype.kind == "opaque" and native.kind in "mM":
+        return as_shown(native) or native, "none", {}, None
     if datatype.kind == "time":
         unit = "seconds" if native.itemsize == 4 else "microseconds"
         added = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}

@@ -24,6 +24,7 @@ from .files import Descriptor, FileIdentity, OpenedFile
 from .libhdf5 import stored_chunk
 from .nodes import ElementSpec, VariableSpec
 from .table_arrays import open_array
+from .views import ReferenceArray
 
 ROW_SIZE: Final = "row_size"
 """What stands behind the name of a flat variable in the name of the variable that has the sizes of its rows."""
@@ -307,4 +308,6 @@ def lazy_array(file: OpenedFile, spec: VariableSpec, *, threads: int | None = No
         return open_array(file, spec, threads=threads)
     if spec.info.datatype.kind in ("text", "vlen"):
         return VariableLengthArray(file, spec, threads=threads)
+    if spec.conversion == "paths":
+        return ReferenceArray(file, spec, threads=threads)
     return PyTablesArray(file, spec, threads=threads)

@@ -12,6 +12,7 @@ import ctypes
 import math
 import os
 import posixpath
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _filters_whole_chunks_only(properties: int) -> bool:
 
 
 def _fill_value(properties: int, stored: int, datatype: Datatype) -> bytes | None:
-    if datatype.dtype is None or not datatype.exact:
+    if datatype.dtype is None or not datatype.exact or datatype.kind == "reference":  # HDF5 answers none for those
         return None
     call("H5Pfill_value_defined", properties, _DEFINED_POINTER)
     if not _DEFINED.value:
@@ -333,6 +334,23 @@ class SafeFile:
                 continue
             call("H5Lget_info_by_idx2", *where, ctypes.byref(link), h5.DEFAULT)
             yield _link(group, raw, link)
+
+    def paths(self, most: int = 1_000_000) -> dict[int, str]:
+        """A path of each object that hard links lead to, by the address of its header; of several the shortest."""
+        found, groups = {}, deque[tuple[str, int]]()
+        with self.open("/") as root:
+            groups.append(("/", h5.object_address(root)))
+        found[groups[0][1]] = "/"
+        while groups and len(found) < most:
+            path, address = groups.popleft()
+            with self.open_at(address) as node:
+                if call("H5Iget_type", node) != h5.GROUP_ID:
+                    continue
+                for link in self.links(node):
+                    if link.kind == "hard" and link.address not in found:
+                        found[link.address] = posixpath.join(path, link.name)
+                        groups.append((found[link.address], link.address))
+        return found
 
     def resolve(self, path: str) -> str:
         """The path of the same object without soft links.

@@ -11,18 +11,22 @@ import posixpath
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from xarray import Variable
+from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
+from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
 from .safe_file import SafeFile
+from .views import ReversedArray, UTF16Rows
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
@@ -133,8 +137,9 @@ class PyTablesDataStore(AbstractDataStore):
         return found
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        data = indexing.LazilyIndexedArray(lazy_array(self._files[spec.file], spec, threads=self._threads))
-        return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
+        array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
+        data = indexing.LazilyIndexedArray(array)
+        return Variable(dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -250,11 +255,18 @@ def _inner_datasets(spec: GroupSpec) -> str | None:
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
+    if spec.conversion == "utf-16":
+        return {"source": spec.file}
+    if spec.reverse:
+        flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
+        return encoding(replace(flipped, chunks=None if spec.chunks is None else spec.chunks[::-1]))
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
         "contiguous": spec.chunks is None,
     }
+    if spec.conversion == "paths":
+        return found
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     elif spec.info.datatype.dtype is None:  # of variable length
@@ -279,6 +291,16 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     }
     found.update(spec.info.filters.to_encoding())
     return found
+
+
+def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
+    """The array as the user sees it, and its dimensions."""
+    if spec.conversion == "utf-16":
+        text = UTF16Rows(array)
+        return text, spec.dims[1:] if text.shape else ()
+    if spec.reverse:
+        return ReversedArray(array), spec.dims[::-1]
+    return array, spec.dims
 
 
 def rows_at_once(spec: VariableSpec) -> int:
