@@ -125,7 +125,7 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
     kind = text(raw.get("CLASS"))
     system, scale = kind in _PYTABLES_CLASSES, kind == "DIMENSION_SCALE"
     for name, attribute in raw.items():
-        if name in _OF_MATLAB and "MATLAB_class" in raw:
+        if name in _OF_MATLAB and not raw.keys().isdisjoint({"MATLAB_class", "H5PATH"}):
             continue
         if name in _CONVENTION_NAMES or ((system or scale) and _is_hidden(name, system=system, scale=scale)):
             continue
@@ -134,6 +134,8 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
             values[shown] = _from_json(attribute, values_on_failure=problems, name=shown)
             continue
         value = _value(attribute, by_pytables=by_pytables, allow_pickle=allow_pickle)
+        if name == "MATLAB_fields" and isinstance(value, np.ndarray) and value.dtype.kind == "O":
+            value = [np.asarray(letters).tobytes().decode("utf-8", "replace") for letters in value.reshape(-1)]
         if isinstance(value, Unreadable):
             problems.append(f"attribute {name!r} is not shown: {value.reason}")
             continue

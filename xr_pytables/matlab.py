@@ -38,6 +38,8 @@ class MatlabArray:
     def of(cls, raw: Mapping[str, RawAttribute]) -> MatlabArray | None:
         """What the attributes of a dataset say; None if MATLAB did not write it."""
         name = attributes.text(raw.get(CLASS))
+        if name is None and "H5PATH" in raw:  # the fields of a struct array have no more than that
+            name = "struct array"
         if name is None:
             return None
         return cls(name, (attributes.numbers(raw.get(EMPTY)) or (0,))[0] == 1)

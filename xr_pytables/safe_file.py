@@ -137,7 +137,7 @@ def describe_dataset(dataset: int, address: int) -> DatasetInfo:
             external = layout == "contiguous" and call("H5Pget_external_count", properties) > 0
             fill_value = _fill_value(properties, stored, datatype)
     shape, maxshape = extent if extent else (None, ())
-    offset = call("H5Dget_offset", dataset) if layout == "contiguous" and not external else h5.UNDEFINED_ADDRESS
+    offset = _contiguous_offset(dataset) if layout == "contiguous" and not external else None
     return DatasetInfo(
         datatype=datatype,
         shape=shape,
@@ -146,11 +146,19 @@ def describe_dataset(dataset: int, address: int) -> DatasetInfo:
         chunkshape=chunkshape,
         filters=filters,
         address=address,
-        offset=None if offset == h5.UNDEFINED_ADDRESS else offset,
+        offset=offset,
         fill_value=fill_value,
         external=external,
         whole_chunks_filtered_only=partial,
     )
+
+
+def _contiguous_offset(dataset: int) -> int | None:
+    """Where contiguous data begin in the file, in bytes; None where nothing is allocated."""
+    offset = call("H5Dget_offset", dataset)
+    # HDF5 adds the size of the user block, a power of two, even to the address that stands for none
+    may_be_undefined = offset == h5.UNDEFINED_ADDRESS or not offset & (offset + 1)
+    return None if may_be_undefined and not call("H5Dget_storage_size", dataset) else offset
 
 
 def _filters_whole_chunks_only(properties: int) -> bool:

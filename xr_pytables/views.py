@@ -65,11 +65,13 @@ class UTF16Rows(_View):
     def _read(self, key: Selection) -> np.ndarray:
         wanted = key[0] if key else slice(0, 1)
         units = self.array[indexing.OuterIndexer((slice(None), wanted))]
+        if not units.size:
+            return np.array("", object) if not self.shape else np.full(units.shape[1:], "", object)
         columns = units.reshape(len(units), -1).transpose()
         texts = np.empty(len(columns), object)
         texts[:] = [column.astype("<u2").tobytes().decode("utf-16-le", "surrogatepass") for column in columns]
         if not self.shape:
-            return np.array(texts[0] if len(texts) else "", object)
+            return np.array(texts[0], object)
         return texts.reshape(units.shape[1:])
 
 
