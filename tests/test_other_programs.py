@@ -140,8 +140,8 @@ def make_netcdf4(path: Path) -> None:
         file.createVariable("big", ">i4", ("x",), endian="big")[:] = [1, 2, 3]
         file.createVariable("scalar", "f8")[...] = 2.5
         group = file.createGroup("deep").createGroup("er")
-        group.createDimension("x", 2)
-        group.createVariable("own", "i4", ("x",))[:] = [1, 2]
+        group.createDimension("y", 2)
+        group.createVariable("own", "i4", ("y",))[:] = [1, 2]
         group.createVariable("outer", "i4", ("time", "n"))[:] = np.arange(12).reshape(3, 4)
 
 
