@@ -34,7 +34,8 @@ XARRAY_SIDE = [
     {"arrays", "layouts", "targets"},
     {"table_arrays", "views"},
     {"ragged"},
-    {"store", "plan", "decoding"},
+    {"store", "ragged_layout", "decoding"},
+    {"plan"},
     {"backend", "writer"},
     {"many_files"},
 ]

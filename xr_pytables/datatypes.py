@@ -447,3 +447,12 @@ def create_text() -> Identifier:
     call("H5Tset_size", text.id, ctypes.c_size_t(-1).value)
     call("H5Tset_cset", text.id, h5.UTF8)
     return text
+
+
+def create_rows(dtype: np.dtype, shape: tuple[int, ...] = ()) -> Identifier:
+    """The type of rows of any number of elements, as PyTables' VLArray has it."""
+    with create(dtype) as element:
+        if not shape:
+            return opened("H5Tvlen_create", element)
+        with opened("H5Tarray_create2", element, len(shape), h5.sizes(shape)) as array:
+            return opened("H5Tvlen_create", array)

@@ -693,7 +693,10 @@ def _rows_in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options
     dtype, conversion, added, _ = _in_memory(replace(base, shape=()), raw, options)
     element = ElementSpec(dtype, base.shape, conversion, added)
     kept = added if base.kind == "enum" and options.ragged == "object" else {}
-    return np.dtype(object, metadata={"vlen": dtype}), "rows", dict(kept), element
+    if base.kind == "time":
+        dtype = np.dtype("M8[s]" if base.dtype.itemsize == 4 else "M8[us]")
+    of_row = np.dtype((dtype, base.shape)) if base.shape else dtype
+    return np.dtype(object, metadata={"vlen": of_row}), "rows", dict(kept), element
 
 
 def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, object]:
