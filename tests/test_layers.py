@@ -39,7 +39,7 @@ XARRAY_SIDE = [
     {"backend", "writer"},
     {"many_files"},
 ]
-EDGE = [{"__init__", "cli"}, {"__main__"}]
+EDGE = [{"listing"}, {"__init__", "cli"}, {"__main__"}]
 # the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock
 CHECKSUM = ("codecs", "libhdf5")
 ORDER = [*BYTES_SIDE, *HDF5_SIDE, *XARRAY_SIDE, *EDGE]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
     from .files import FileBusyError, FileChangedError
+    from .listing import tree
     from .many_files import save_mfdataset
     from .writer import to_pytables
 
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "save_mfdataset",
     "to_pytables",
+    "tree",
 ]
 
 _HOMES = {
@@ -34,6 +36,7 @@ _HOMES = {
     "PyTablesBackendEntrypoint": "backend",
     "save_mfdataset": "many_files",
     "to_pytables": "writer",
+    "tree": "listing",
 }
 
 
