@@ -25,7 +25,7 @@ class ListedArray:
 
     name: str
     kind: str
-    """In the words of PyTables: Array, CArray, EArray, VLArray, or a column; else `text` (of any length), `references`."""
+    """In the words of PyTables: Array, CArray, EArray, VLArray, or column; else `text` (any length), `references`."""
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
