@@ -19,7 +19,7 @@ BYTES_SIDE = [
     {"codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "chunk_io", "global_heap"},
-    {"segment", "row_blocks"},
+    {"conditions", "row_blocks", "segment"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
@@ -28,15 +28,17 @@ HDF5_SIDE = [
     {"attributes"},
     {"columns", "dimensions", "matlab"},
     {"nodes", "target_file"},
+    {"table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
     {"table_arrays", "views"},
-    {"ragged"},
+    {"queries", "ragged"},
     {"store", "ragged_layout", "decoding"},
     {"plan"},
-    {"backend", "writer"},
+    {"backend", "table_plan"},
+    {"writer"},
     {"many_files"},
 ]
 EDGE = [{"listing"}, {"__init__", "cli"}, {"__main__"}]

@@ -9,11 +9,12 @@ import gc
 import math
 import posixpath
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+import numpy as np
 from xarray import Variable
 from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
@@ -24,6 +25,7 @@ from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
+from .queries import RowQuery, TableQuery, find_rows, plan_query
 from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
 from .safe_file import SafeFile
 from .views import ReversedArray, UTF16Rows
@@ -76,38 +78,69 @@ def checked_threads(threads: object) -> int | None:
 
 
 class PyTablesDataStore(AbstractDataStore):
-    """One group of one file, described but not read."""
+    """One group of one file, described but not read; of a table perhaps only some rows."""
 
-    __slots__ = ("_files", "_spec", "_threads")
+    __slots__ = ("_files", "_rows", "_spec", "_threads")
 
-    def __init__(self, spec: GroupSpec, files: Mapping[str, OpenedFile], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: GroupSpec,
+        files: Mapping[str, OpenedFile],
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
         self._spec = spec
         self._files = files
         self._threads = threads
+        self._rows = rows
 
     @classmethod
     def open(
-        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+        cls,
+        path: object,
+        *,
+        group: object,
+        options: ReadOptions,
+        query: RowQuery | None = None,
+        threads: int | None = None,
     ) -> PyTablesDataStore:
         """The group (or the array) at `group`, to be read with at most `threads` threads.
 
-        Raises OSError for a missing or broken file or group, ValueError for arguments that do not fit it.
+        With a `query` it must be a table, and has the rows that the query finds. Raises OSError for a missing or
+        broken file or group, ValueError for arguments that do not fit it.
         """
-        where = checked_group(group)
+        where, at_most = checked_group(group), checked_threads(threads)
 
-        def describe(reader: NodeReader) -> list[tuple[str, GroupSpec]]:
-            return [("/", reader.dataset(where))]
+        def describe(reader: NodeReader) -> tuple[GroupSpec, TableQuery | None]:
+            spec = reader.dataset(where)
+            return spec, plan_query(spec, query, reader.file_of(spec)) if query else None
 
-        ((_, spec),), files = _described(path, options, describe)
+        (spec, planned), files = _described(path, options, describe)
         _check_dims_used(options, [spec])
         _warn([spec], alone=True)
-        return cls(spec, files, checked_threads(threads))
+        rows = None
+        if planned is not None:
+            try:
+                rows = find_rows(planned, files[spec.file], threads=at_most).rows
+            except BaseException:
+                for file in files.values():
+                    file.close()
+                raise
+        return cls(spec, files, at_most, rows)
 
     @classmethod
     def open_tree(
-        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+        cls,
+        path: object,
+        *,
+        group: object,
+        options: ReadOptions,
+        query: RowQuery | None = None,
+        threads: int | None = None,
     ) -> dict[str, PyTablesDataStore]:
         """The group at `group` and all below it, by path relative to it ("/" for itself)."""
+        if query:  # a table has nothing below it
+            return {"/": cls.open(path, group=group, options=options, query=query, threads=threads)}
         where = checked_group(group)
         specs, files = _described(path, options, lambda reader: list(reader.tree(where)))
         _check_dims_used(options, [spec for _, spec in specs])
@@ -127,19 +160,28 @@ class PyTablesDataStore(AbstractDataStore):
             if is_flat(spec):
                 values, sizes = flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
                 found[spec.name] = values
-                name = f"{spec.name}_{ROW_SIZE}"
-                while name in taken:
-                    name += "_"
+                name = free_name(f"{spec.name}_{ROW_SIZE}", taken)
                 taken.add(name)
                 found[name] = sizes
             else:
                 found[spec.name] = self._variable(spec)
+        if self._rows is not None:
+            found[self._name_of_row_numbers(found)] = Variable((self._spec.row_dim,), self._rows)
         return found
+
+    def _name_of_row_numbers(self, taken: Mapping[str, object]) -> str:
+        name = self._spec.row_dim
+        return name if name not in taken else free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
         array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
-        data = indexing.LazilyIndexedArray(array)
-        return Variable(dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
+        stored = encoding(spec)
+        key = None
+        if self._rows is not None:
+            key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
+            stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
+        data = indexing.LazilyIndexedArray(array, key)
+        return Variable(dims, data, dict(spec.attributes), stored, fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -147,6 +189,9 @@ class PyTablesDataStore(AbstractDataStore):
 
     def get_dimensions(self) -> dict[str, int]:
         """Sizes of all dimensions, in elements."""
+        if self._rows is not None:
+            sizes = (variable.sizes for variable in self.get_variables().values())
+            return {str(dim): size for one in sizes for dim, size in one.items()}
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
     def get_encoding(self) -> dict[str, object]:
@@ -301,6 +346,20 @@ def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple
     if spec.reverse:
         return ReversedArray(array), spec.dims[::-1]
     return array, spec.dims
+
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, with underscores behind it until nothing else has that name."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[str, int]:
+    """Dask blocks of some rows of a table, wherever they are in it."""
+    size = max(spec.dtype.itemsize * math.prod(spec.shape[1:]), 1)
+    sizes = (max(1, min(rows, ROW_BLOCK_BYTES // size)), *spec.shape[1:])
+    return dict(zip(spec.dims, sizes, strict=True))
 
 
 def rows_at_once(spec: VariableSpec) -> int:

@@ -85,7 +85,7 @@ class ReferenceArray(PyTablesArray):
     __slots__ = ()
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        addresses = self._addresses(super().__getitem__(key))
+        addresses = self._addresses(self.stored(key))
         paths = np.empty(addresses.shape, object)
         if not addresses.any():
             paths[...] = ""
