@@ -450,6 +450,58 @@ def test_bad_arguments_name_what_there_is(tmp_path: Path, name: str) -> None:
         open_raw(tmp_path / "v.h5", **{name: "no"})
 
 
+def test_golden_file_of_every_kind_of_rows() -> None:
+    with xr.open_dataset(Path(__file__).parent / "data" / "rows.h5", engine="pytables") as ds:
+        found = {name: ds[name].values for name in ds}
+    expected: dict[str, list[Any]] = {
+        "numbers": [[1, 2, 3], [], [4]],
+        "pairs": [[[0.5, 1.5]], [[2.5, 3.5], [4.5, 5.5]]],
+        "strings": [[b"ab", b"cde"], [b""]],
+        "truth": [[True, False]],
+        "waves": [[1 + 2j]],
+        "colours": [[4, -2, 4]],
+        "seconds": [[np.datetime64("2014-09-01", "s").item()]],
+        "times": [[np.datetime64("2014-09-01T00:00:00.25", "us").item()]],
+    }
+    for name, rows in expected.items():
+        assert [row.tolist() for row in found[name]] == rows
+    assert found["vlstring"].tolist() == [b"ab", b"\xff"]
+    assert found["vlunicode"].tolist() == ["Grüße", ""]
+    assert found["objects"][:2].tolist() == [[1, "two"], {"a": None}]
+    assert found["objects"][2].tolist() == [0, 1, 2]
+    assert [[row.tolist() for row in line] for line in found["plane"]] == [[[], [0]], [[0, 1], [0, 1, 2]]]
+    assert found["text"].tolist() == ["a", "", "Grüße"]
+    assert found["paths"].tolist() == ["/numbers", ""]
+
+
+def test_row_sizes_that_cannot_be_read_cost_the_others_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        rows = file.create_dataset("v", (2,), dtype=h5py.vlen_dtype(np.dtype("i4")), chunks=(2,), compression="lzf")
+        rows[0] = [1, 2]
+        file["x"] = [1.5]
+    with pytest.warns(UserWarning, match=r"f\.h5:/v: cannot be read: .*not known.* shown as rows"):
+        ds = open_raw(tmp_path / "f.h5", ragged="flat")
+    assert ds["x"].values.tolist() == [1.5]
+    assert ds["v"].dims == ("v_row",)
+    ds.close()
+
+
+def test_row_sizes_of_more_than_the_file_has_are_no_shape(tmp_path: Path) -> None:
+    heap_file(tmp_path / "v.h5", 2000)
+    data = bytearray((tmp_path / "v.h5").read_bytes())
+    with open_raw(tmp_path / "v.h5") as ds:
+        descriptors, _ = lazy_array(ds, "v").fetch((slice(36, 37),))
+    at = bytes(data).index(descriptors.tobytes())
+    data[at : at + 4] = b"\xff\xff\xff\x7f"
+    (tmp_path / "v.h5").write_bytes(data)
+    with pytest.warns(UserWarning, match=r"v\.h5:/v: rows of \d+ bytes cannot be in a file"):
+        ds = open_raw(tmp_path / "v.h5", ragged="flat")
+    assert ds["v"][35].item().tolist() == list(range(35))
+    with pytest.raises(ChunkError, match="cannot be in a file"):
+        ds["v"].load()
+    ds.close()
+
+
 # -- heaps -------------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,10 @@ class TestNetCDF4(Hooks, NetCDF4Base):
     def test_encoding_kwarg_vlen_string(self):
         pass
 
+    @pytest.mark.skip(reason="text in a Dask array of objects is written block by block: there is nothing to warn of")
+    def test_string_object_warning(self):
+        pass
+
 
 class TestCFEncodedDask(Hooks, CFEncodedBase):
     @contextlib.contextmanager

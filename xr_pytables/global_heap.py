@@ -200,7 +200,8 @@ def _records(data: NDArray[np.uint8], starts: NDArray[np.int64], dtype: np.dtype
     """Records of 16 bytes at any offsets."""
     if not len(starts):
         return np.empty(0, dtype)
-    records: NDArray[Any] = np.lib.stride_tricks.sliding_window_view(data, _HEADER)[starts].view(dtype)[:, 0]
+    at_every_byte = np.ndarray((data.size - _HEADER + 1,), dtype, data, strides=(1,))
+    records: NDArray[Any] = at_every_byte[starts]
     return records
 
 

@@ -7,6 +7,7 @@ conventions section 9.3.3, contiguous ragged arrays). Descriptors are read as ch
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -19,7 +20,7 @@ from xarray.core import indexing
 from . import codecs, global_heap, safe_pickle
 from .arrays import PyTablesArray, as_seen, selected_shape, storage_of, why_not_decoded, with_plain_empty_slices
 from .attributes import OpaqueBytes, unpickled
-from .chunk_index import ChunkStorage, Selection, UnsupportedIndex, bounding_region, read_compact
+from .chunk_index import ChunkError, ChunkStorage, Selection, UnsupportedIndex, bounding_region, read_compact
 from .files import Descriptor, FileIdentity, OpenedFile
 from .libhdf5 import stored_chunk
 from .nodes import ElementSpec, VariableSpec
@@ -44,11 +45,8 @@ class VariableLengthArray(PyTablesArray):
     def _shown(self, key: Selection) -> np.ndarray:
         descriptors, data = self.fetch(key)
         ends = np.cumsum(global_heap.lengths(descriptors.reshape(-1)))
-        rows = np.empty(descriptors.size, object)
-        for number, row in enumerate(_rows(data, ends, self.spec)):
-            rows[number] = row
-        shown: np.ndarray = rows.reshape(descriptors.shape)
-        return shown
+        rows = np.fromiter(_rows(data, ends, self.spec), object, descriptors.size)
+        return rows.reshape(descriptors.shape)
 
     def fetch(self, key: Selection) -> tuple[np.ndarray, np.ndarray]:
         """The descriptors of the selected elements, and the bytes of their values one behind the other."""
@@ -151,7 +149,11 @@ def _rows(data: np.ndarray, ends: np.ndarray, spec: VariableSpec) -> list[Any]:
     base = spec.info.datatype.base
     width = base.itemsize if base is not None else 1
     stops = (ends * width).tolist()
-    pieces = [data[start:stop].tobytes() for start, stop in zip([0, *stops], stops, strict=False)]
+    whole = data.tobytes()
+    if spec.conversion in ("text", "text rows") and whole.isascii() and b"\0" not in whole:
+        text = whole.decode("ascii")
+        return [text[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+    pieces = [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
     if spec.conversion in ("object rows", "unpickled rows"):
         return _objects(pieces, spec)
     return [_SHOWN[spec.conversion](piece, spec) for piece in pieces]
@@ -287,7 +289,11 @@ def flat_variables(
     assert element is not None
     rows = VariableLengthArray(file, spec, threads=threads)
     ends = rows.ends()
-    values = FlatValues(rows, element, int(ends[-1]) if len(ends) else 0)
+    total = int(ends[-1]) if len(ends) else 0
+    size = total * _base(spec).itemsize * math.prod(element.shape)
+    if size > file.identity.size:
+        raise ChunkError(f"{spec.file}:{spec.path}: rows of {size} bytes cannot be in a file of {file.identity.size}")
+    values = FlatValues(rows, element, total)
     sample = f"{spec.name}_sample"
     own = {key: value for key, value in encoding.items() if key == "source"}
     return (

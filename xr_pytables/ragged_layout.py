@@ -58,7 +58,7 @@ def rows_of(
     Looks at the dtype, else at the values in memory, else at the `first_values` of a Dask array. Raises TypeError for
     rows without a form in HDF5, ValueError for rows of different types.
     """
-    form = encoding.get("ragged")
+    form = encoding.get("ragged") if isinstance(encoding, Mapping) else None  # else refused later
     if form is not None and form not in _FORMS:
         raise ValueError(f"{label}: encoding ragged must be one of {_FORMS}, not {form!r}")
     metadata = variable.dtype.metadata or {}

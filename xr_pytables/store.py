@@ -157,9 +157,9 @@ class PyTablesDataStore(AbstractDataStore):
         found = {}
         taken = {spec.name for spec in self._spec.variables}
         for spec in self._spec.variables:
-            if is_flat(spec):
-                values, sizes = flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
-                found[spec.name] = values
+            flat = self._flat(spec) if is_flat(spec) else None
+            if flat is not None:
+                found[spec.name], sizes = flat
                 name = free_name(f"{spec.name}_{ROW_SIZE}", taken)
                 taken.add(name)
                 found[name] = sizes
@@ -168,6 +168,16 @@ class PyTablesDataStore(AbstractDataStore):
         if self._rows is not None:
             found[self._name_of_row_numbers(found)] = Variable((self._spec.row_dim,), self._rows)
         return found
+
+    def _flat(self, spec: VariableSpec) -> tuple[Variable, Variable] | None:
+        """A ragged array as values and row sizes; None, with a warning, if its sizes cannot be read."""
+        try:
+            return flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
+        except FileChangedError:
+            raise
+        except OSError as error:  # costs none of the others
+            warnings.warn(f"{error}. So it is shown as rows, not flat", stacklevel=5)
+            return None
 
     def _name_of_row_numbers(self, taken: Mapping[str, object]) -> str:
         name = self._spec.row_dim
