@@ -24,6 +24,7 @@ import xarray as xr
 from h5py import h5a, h5d, h5s, h5t
 
 import xr_pytables
+from xr_pytables import OpaqueBytes
 
 from .helpers_reading import open_quietly, plain_file
 
