@@ -24,13 +24,14 @@ HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
     {"datatypes"},
     {"safe_file"},
-    {"attributes"},
-    {"dimensions"},
+    {"attributes", "frames"},
+    {"dimensions", "hdfstore"},
     {"nodes", "target_file"},
 ]
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
+    {"frame_arrays"},
     {"store", "plan"},
     {"backend", "writer"},
 ]

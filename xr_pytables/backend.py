@@ -178,4 +178,5 @@ def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str,
         concat_characters = store.single_characters()
     with no_garbage_collection():
         opened: Dataset = StoreBackendEntrypoint().open_dataset(store, concat_characters=concat_characters, **decoders)
-    return opened
+        levels = store.coordinates() - opened.coords.keys()
+        return opened.set_coords(levels) if levels else opened

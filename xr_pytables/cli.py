@@ -162,8 +162,8 @@ def _as_json(relative: str, spec: GroupSpec) -> dict[str, object]:
         "attributes": list(spec.attributes),
         "arrays": [
             {
-                "name": variable.name,
-                "dims": variable.dims,
+                "name": str(variable.name),
+                "dims": [str(dim) for dim in variable.dims],
                 "shape": variable.shape,
                 "dtype": _dtype_name(variable),
                 "chunks": variable.chunks,

@@ -19,7 +19,7 @@ from xarray.backends.common import ensure_dtype_not_object
 from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, layouts
+from . import attributes, frames, layouts
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
 from .files import FileIdentity
@@ -727,7 +727,7 @@ def _check_only_values(
             f"{here}: array {plan.name!r} has shape {spec.shape} and dtype {spec.info.datatype.dtype}, the variable "
             f"{plan.layout.shape} and {plan.layout.dtype}; mode='r+' needs the same. mode='a' replaces the array"
         )
-    named = [dimensions.find(here.path, dim) is not None for dim in spec.dims]
+    named = [dimensions.find(here.path, str(dim)) is not None for dim in spec.dims]
     if any(is_named and old != new for is_named, old, new in zip(named, spec.dims, plan.dims, strict=False)):
         raise ValueError(
             f"{here}: array {plan.name!r} has the dimensions {spec.dims}, the variable {plan.dims}; mode='r+' needs "
@@ -779,6 +779,11 @@ def _check_against_file(path: str, planned: Sequence[GroupPlan], existing: Exist
     groups = {*existing, *(group.path for group in planned)}
     for group in planned:
         present = existing.get(group.path)
+        if present is not None and frames.MARK in present.attributes and (group.variables or group.dimensions):
+            raise ValueError(
+                f"{path}: the group {group.path!r} holds a pandas object, which pandas could not read with more in "
+                "it. Write to another group"
+            )
         new = {variable.name: "variable" for variable in group.variables if variable.action == "create"}
         new |= {dimension.name: "dimension" for dimension in group.dimensions if dimension.name not in new}
         ours = {variable.name for variable in group.variables if variable.action != "create"}.union(group.removed)
@@ -824,7 +829,7 @@ def _attachments(planned: Iterable[GroupPlan], existing: Existing, dimensions: _
     found = []
     for path, group in existing.items():
         for spec in group.variables:
-            scales, numbers = dimensions.attached(path, spec.dims)
+            scales, numbers = dimensions.attached(path, map(str, spec.dims))
             if spec.path not in written | given_up and moved & set(scales) and posixpath.dirname(spec.path) == path:
                 found.append(Attachment(spec.path, scales, numbers))
     return tuple(found)

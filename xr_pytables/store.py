@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ from xarray.core import indexing
 from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
+from .frame_arrays import FrameArray
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
 from .safe_file import SafeFile
@@ -98,19 +99,24 @@ class PyTablesDataStore(AbstractDataStore):
         _warn([spec for _, spec in specs], alone=False)
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
 
-    def get_variables(self) -> dict[str, Variable]:
+    def get_variables(self) -> dict[Hashable, Variable]:
         """Lazy variables by name."""
         return {spec.name: self._variable(spec) for spec in self._spec.variables}
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec, threads=self._threads))
+        kind = PyTablesArray if spec.decoding is None else FrameArray
+        data = indexing.LazilyIndexedArray(kind(self._files[spec.file], spec, threads=self._threads))
         return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
+
+    def coordinates(self) -> frozenset[Hashable]:
+        """Names of variables that are coordinates whatever their dimensions are called."""
+        return self._spec.coordinates
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
         return dict(self._spec.attributes)
 
-    def get_dimensions(self) -> dict[str, int]:
+    def get_dimensions(self) -> dict[Hashable, int]:
         """Sizes of all dimensions, in elements."""
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
@@ -121,7 +127,7 @@ class PyTablesDataStore(AbstractDataStore):
 
     def single_characters(self) -> dict[str, bool]:
         """For each variable, whether it is text if it is an `S1` array (netCDF), and not bytes of one character."""
-        return {spec.name: spec.dtype != "S1" or spec.characters for spec in self._spec.variables}
+        return {str(spec.name): spec.dtype != "S1" or spec.characters for spec in self._spec.variables}
 
     def close(self) -> None:
         """Give the file descriptors back."""
@@ -176,12 +182,13 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
-    known = {name for spec in specs for variable in spec.variables for name in (variable.name, variable.path)}
+    arrays = [variable for spec in specs for variable in spec.variables if variable.decoding is None]
+    known = {name for variable in arrays for name in (variable.name, variable.path)}
     unknown = [name for name in options.dims if name not in known]
     if unknown:
         raise ValueError(
             f"{specs[0].file}: dims names {', '.join(map(repr, unknown))}, but there is no such array; there are "
-            f"{', '.join(map(repr, sorted(variable.name for spec in specs for variable in spec.variables))) or 'none'}"
+            f"{', '.join(map(repr, sorted(str(variable.name) for variable in arrays))) or 'none'}"
         )
 
 
@@ -206,6 +213,8 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
+    if spec.decoding is not None:
+        return _column_encoding(spec)
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
@@ -225,6 +234,23 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
         dim: max(1, min(chunk, size)) for dim, chunk, size in zip(spec.dims, spec.chunks, spec.shape, strict=True)
     }
     found.update(spec.info.filters.to_encoding())
+    return found
+
+
+def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
+    """Of a column of a pandas object. A Dask chunk takes what is read together: rows of whole blocks."""
+    found: dict[str, Any] = {"source": spec.file, "original_shape": spec.shape}
+    [rows] = spec.shape
+    if spec.decoding is not None and spec.decoding.kind == "objects":
+        return found
+    step = spec.chunks[0] if spec.chunks else 1
+    row_bytes = math.prod((spec.info.shape or ())[1:]) * spec.info.datatype.itemsize
+    together = max(CONTIGUOUS_CHUNK_BYTES // max(row_bytes, 1) // step, 1) * step
+    if together < rows:
+        found["preferred_chunks"] = dict.fromkeys(spec.dims, together)
+    if spec.chunks is not None:
+        found["chunksizes"] = spec.chunks
+        found.update(spec.info.filters.to_encoding())
     return found
 
 
