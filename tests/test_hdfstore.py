@@ -20,7 +20,13 @@ import xarray as xr
 
 DATA = Path(__file__).parent / "data" / "hdfstore"
 VERSIONS = sorted(folder.name for folder in DATA.glob("pandas-*"))
-FORMATS = ["fixed", "compressed"]
+FORMATS = ["fixed", "compressed", "table"]
+PANDAS_READS_INTEGERS = {
+    ("pandas-1.5.3", "table"): {"index/dates", "index/timedeltas", "index/timedeltas_freq"},
+    ("pandas-2.2.3", "table"): {"index/dates", "index/timedeltas", "index/timedeltas_freq"},
+    ("pandas-3.1.1", "table"): {"index/dates"},
+}
+"""Cases in which pandas forgets what the index was, though the file says it: what we read is what was stored."""
 made = runpy.run_path(str(DATA / "make_files.py"))
 
 
@@ -62,7 +68,8 @@ def opened(path: Path, key: str, **kwargs: Any) -> xr.Dataset:
 def test_golden_files_read_as_pandas_reads_them(
     stores: dict[tuple[str, str], Path], version: str, name: str, key: str
 ) -> None:
-    expected = expected_of(version)[name][key]
+    stored_right = "fixed" if key in PANDAS_READS_INTEGERS.get((version, name), ()) else name
+    expected = expected_of(version)[stored_right][key]
     ds = opened(stores[version, name], key)
     index = list(ds.coords.values())
     assert not ds.data_vars or set(ds.sizes) == set(next(iter(ds.data_vars.values())).dims)
@@ -120,7 +127,7 @@ def assert_described(variable: xr.DataArray, expected: dict[str, Any]) -> None:
         assert values.tolist() == wanted
         assert variable.attrs == {"freq": expected["freq"]}
         return
-    if dtype == "object" and wanted and wanted[0][:1] == ["date"] and values.dtype != object:
+    if dtype == "object" and wanted and (wanted[0] or [""])[0] == "date" and values.dtype != object:
         assert values.dtype == "M8[s]"  # an index of dates; among other objects they stay dates
         wanted = [datetime.date.fromisoformat(value) for _, value in wanted]
         assert values.astype("M8[D]").tolist() == wanted

@@ -19,18 +19,20 @@ BYTES_SIDE = [
     {"codecs"},
     {"team"},
     {"chunk_io"},
+    {"row_blocks"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
     {"datatypes"},
     {"safe_file"},
     {"attributes", "frames"},
-    {"dimensions", "hdfstore"},
+    {"columns", "dimensions", "hdfstore"},
     {"nodes", "target_file"},
 ]
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
+    {"table_arrays"},
     {"frame_arrays"},
     {"store", "plan"},
     {"backend", "writer"},

@@ -16,13 +16,14 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from . import frames, hdfstore
-from .arrays import PyTablesArray, check_only_grown, check_unchanged_since
+from .arrays import check_only_grown, check_unchanged_since
 from .files import FileIdentity, OpenedFile
 from .frames import UnknownLayoutError
 from .libhdf5 import HDF5Error, object_address
 from .nodes import VariableSpec
 from .safe_file import describe_dataset, read_bytes_row
 from .safe_pickle import NotAPickleError, UnsafePickleError
+from .table_arrays import open_array
 
 MAX_KEPT_BYTES: Final = 64 * 2**20
 """Of one pickled block that is kept decoded, so that its columns, read one after the other, share it."""
@@ -45,7 +46,7 @@ class FrameArray(BackendArray):
         self.threads = threads
         self.shape = spec.shape
         self.dtype = spec.dtype
-        self.stored = PyTablesArray(file, _leaf(spec), threads=threads) if _is_stored(spec) else None
+        self.stored = open_array(file, _leaf(spec), threads=threads) if _is_stored(spec) else None
 
     def __repr__(self) -> str:
         return f"FrameArray({self.spec.file}:{self.spec.path}, {self.spec.name!r}, {self.shape}, {self.dtype})"
@@ -161,18 +162,15 @@ def _is_stored(spec: VariableSpec) -> bool:
 
 
 def _leaf(spec: VariableSpec) -> VariableSpec:
-    """The array that the column lies in, as an array of the file."""
+    """The stored elements of the column, as an array of the file."""
+    datatype = spec.datatype
+    if datatype.dtype is None:
+        raise TypeError(f"{spec.path}: elements of kind {datatype.kind!r} are no column")
+    plain = replace(spec, dtype=datatype.dtype.newbyteorder("="), decoding=None, categories=None)
+    if spec.member:
+        return plain
     info = spec.info
-    if info.datatype.dtype is None:
-        raise TypeError(f"{spec.path}: elements of kind {info.datatype.kind!r} are no column")
     shape = (*(info.shape or ()), *info.datatype.shape)
-    return replace(
-        spec,
-        shape=shape,
-        dtype=info.datatype.dtype.newbyteorder("="),
-        dims=tuple(f"dim_{number}" for number in range(len(shape))),
-        chunks=None if info.chunkshape is None else (*info.chunkshape, *info.datatype.shape),
-        item=(),
-        decoding=None,
-        categories=None,
-    )
+    chunks = None if info.chunkshape is None else (*info.chunkshape, *info.datatype.shape)
+    dims = tuple(f"dim_{number}" for number in range(len(shape)))
+    return replace(plain, shape=shape, chunks=chunks, dims=dims, item=())

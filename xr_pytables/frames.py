@@ -321,8 +321,141 @@ def _values(stored: StoredArray, group: Group) -> tuple[np.dtype[Any], Decoding,
 # -- the table format --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The table of an object, and what is said of its columns."""
+
+    group: Group
+    rows: int
+    types: Mapping[str, Datatype]
+    """Of the members of a row."""
+    attributes: Mapping[str, object]
+    """Of the table."""
+    levels: tuple[Hashable, ...]
+    """Names of the columns that are levels of a MultiIndex; empty for a plain index."""
+
+    def text(self, name: str) -> str | None:
+        return _text(self.attributes.get(name))
+
+    def info(self, member: str) -> Mapping[object, object]:
+        """Zone, frequency and name that pandas keeps of a column."""
+        every = self.group.attributes.get("info")
+        one = every.get(member) if isinstance(every, dict) else None
+        return one if isinstance(one, dict) else {}
+
+
 def _table(group: Group) -> Frame:
-    raise UnknownLayoutError("the table format is not read yet")
+    stored = _array(group, "table")
+    datatype, shape = stored.info.datatype, stored.info.shape
+    if datatype.kind != "compound" or datatype.shape or shape is None or len(shape) != 1:
+        raise UnknownLayoutError("'table' is no table")
+    levels = group.attributes.get("levels")
+    names = tuple(map(label, levels)) if isinstance(levels, list | tuple) else ()
+    table = _Table(group, shape[0], {one.name: one.datatype for one in datatype.fields}, stored.attributes, names)
+    axis, member = _pair(*_tuple(group.attributes["index_cols"]))
+    if axis != 0:
+        raise UnknownLayoutError("its columns are stored as rows (axes=['columns'])")
+    columns = [column for name in _tuple(group.attributes["values_cols"]) for column in _table_columns(table, name)]
+    _, labels = _pair(*_tuple(group.attributes["non_index_axes"]))
+    order = list(map(label, _tuple(labels)))
+    parts = {"table"}
+    meta = group.child("meta")
+    if meta is not None and MARK not in meta.attributes:  # categories; nobody's object of that name
+        parts.add("meta")
+    if not names:
+        return _frame([_table_index(table, str(member))], _in_order(columns, order), parts, multi=False)
+    index = [next(column for column in columns if column.name == name) for name in names]
+    rest = [column for column in columns if column.name not in names]
+    return _frame(index, _in_order(rest, order), parts, multi=True)
+
+
+def _table_index(table: _Table, member: str) -> Column:
+    kind, info, datatype = table.text(f"{member}_kind") or "", table.info(member), _member(table, member)
+    [column] = _members(table, member, [_name(info.get("index_name"))])
+    categories = _categories(table, member)
+    if categories is not None or table.text(f"{member}_meta") == "category":
+        return _coded(table, column, categories)
+    freq = frequency(info.get("freq"))
+    if kind == "integer" and info.get("freq") is not None:
+        return replace(column, dtype=np.dtype("i8"), attributes={FREQUENCY: freq} if freq else {})
+    if kind == "string":
+        nan_rep = _text(table.attributes.get(f"{member}_nan_rep", "nan")) or None
+        return replace(column, dtype=np.dtype(object), decoding=_text_decoding(table.group, nan_rep))
+    return _typed(column, kind, datatype, info)
+
+
+def _table_columns(table: _Table, name: object) -> list[Column]:
+    """The columns of one block, or one data column."""
+    member = _text(name) or ""
+    datatype, info = _member(table, member), table.info(member)
+    labels = table.attributes.get(f"{member}_kind")
+    columns = _members(table, member, list(map(label, labels)) if isinstance(labels, list | tuple) else [label(labels)])
+    kind = table.text(f"{member}_dtype") or ""
+    if table.text(f"{member}_meta") == "category":
+        return [_coded(table, column, _categories(table, member)) for column in columns]
+    if kind.startswith(("string", "bytes")):
+        decoding = _text_decoding(table.group, _nan_rep(table, member))
+        return [replace(column, dtype=np.dtype(object), decoding=decoding) for column in columns]
+    period = re.fullmatch(r"period\[(.+)\]", kind)
+    if period:
+        return [replace(column, dtype=np.dtype("i8"), attributes={FREQUENCY: period[1]}) for column in columns]
+    return [_typed(column, kind, datatype, info) for column in columns]
+
+
+def _member(table: _Table, member: str) -> Datatype:
+    if member not in table.types:
+        raise UnknownLayoutError(f"its table has no column {member!r}")
+    return table.types[member]
+
+
+def _members(table: _Table, member: str, names: Sequence[Hashable]) -> list[Column]:
+    """What lies in one column of the table, before its values are known."""
+    shape = _member(table, member).shape
+    if len(shape) > 1 or (shape or (1,)) != (len(names),):
+        raise UnknownLayoutError(f"column {member!r} of its table has shape {shape} for {len(names)} labels")
+    return [
+        Column(name, "table", table.rows, np.dtype("i8"), member=member, item=number if shape else None)
+        for number, name in enumerate(names)
+    ]
+
+
+def _typed(column: Column, kind: str, datatype: Datatype, info: Mapping[object, object]) -> Column:
+    """A column of times, dates or numbers."""
+    if kind.startswith(("datetime64", "timedelta64")):
+        zone = time_zone(info.get("tz"))
+        attributes: dict[str, object] = {TIME_ZONE: zone} if zone else {}
+        return replace(column, dtype=_times(kind), decoding=Decoding("times"), attributes=attributes)
+    if kind == "date":
+        return replace(column, dtype=np.dtype("M8[s]"), decoding=Decoding("ordinals"))
+    return replace(column, dtype=_plain(datatype, None))
+
+
+def _nan_rep(table: _Table, member: str) -> str | None:
+    """What stands for missing text: of the column itself in tables of pandas 3.1, else of the whole table."""
+    of_group = table.group.attributes
+    own = of_group.get("data_col_nan_rep") or (member in table.levels and of_group.get("mi_level_nan_rep"))
+    if own:
+        return table.text(f"{member}_nan_rep")
+    return _text(of_group.get("nan_rep")) or "nan"
+
+
+def _categories(table: _Table, member: str) -> Column | None:
+    """The categories of a column, which pandas keeps as a series of its own; None if there are none."""
+    path = f"meta/{member}/meta"
+    group = table.group.child(path)
+    if group is None or MARK not in group.attributes:
+        return None
+    [column] = describe(group).columns
+    if column.categories is not None:
+        raise UnknownLayoutError("categories of categories")
+    return replace(column, array=f"{path}/{column.array}")
+
+
+def _coded(table: _Table, column: Column, categories: Column | None) -> Column:
+    if categories is None or not categories.rows:  # PyTables cannot store an array without elements
+        return replace(column, dtype=np.dtype(float), decoding=Decoding("missing"))
+    _check_codes(_member(table, column.member or ""), column.member or "")
+    return _categorical(column, categories)
 
 
 # -- arrays and attributes ---------------------------------------------------------------------------------
@@ -433,6 +566,11 @@ def _tuple(value: object) -> tuple[object, ...]:
     if isinstance(value, np.ndarray):
         return tuple(value.tolist())
     raise UnknownLayoutError(f"an attribute holds a {type(value).__name__} instead of a list")
+
+
+def _pair(value: object) -> tuple[object, object]:
+    first, second = _tuple(value)
+    return first, second
 
 
 def _count(value: object) -> int:

@@ -6,6 +6,7 @@ the restricted decoder. Knows no xarray; the caller holds the HDF5 lock.
 
 from __future__ import annotations
 
+import math
 import pickle
 import posixpath
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from .safe_file import (
     describe_dataset,
     read_attributes,
     read_bytes_row,
+    read_column,
     read_hyperslab,
 )
 
@@ -56,7 +58,7 @@ def describe(file: SafeFile, path: str, *, allow_pickle: bool) -> PandasObject:
     group = _FileGroup(file, path, allow_pickle)
     frame = frames.describe(group)
     arrays = {part.array for column in (*frame.index, *frame.columns) for part in _parts(column)}
-    found = {name: group.found[name] for name in arrays}
+    found = {name: group.find(name) for name in arrays}
     return PandasObject(
         frame,
         {name: one.path for name, one in found.items()},
@@ -72,7 +74,6 @@ def _parts(column: frames.Column) -> list[frames.Column]:
 @dataclass(frozen=True)
 class _Found:
     path: str
-    address: int
     stored: StoredArray
 
 
@@ -83,7 +84,7 @@ class _FileGroup:
         self._file = file
         self._path = path
         self._allow_pickle = allow_pickle
-        self.found: dict[str, _Found] = {}
+        self._found: dict[str, _Found] = {}
 
     @cached_property
     def raw(self) -> dict[str, RawAttribute]:
@@ -95,7 +96,7 @@ class _FileGroup:
         return self._decoded(self.raw)
 
     def array(self, path: str) -> StoredArray | None:
-        if path not in self.found:
+        if path not in self._found:
             try:
                 resolved = self._file.resolve(posixpath.join(self._path, path))
             except MissingNodeError:  # links into other files too: a pandas object lies in one file
@@ -106,28 +107,34 @@ class _FileGroup:
                 address = h5.object_address(node)
                 stored = StoredArray(describe_dataset(node, address), self._decoded(read_attributes(node)))
             _check_layout(path, stored.info)
-            self.found[path] = _Found(resolved, address, stored)
-        return self.found[path].stored
+            self._found[path] = _Found(resolved, stored)
+        return self._found[path].stored
+
+    def find(self, path: str) -> _Found:
+        """The dataset at `path`. Raises UnknownLayoutError if there is none."""
+        if self.array(path) is None:
+            raise UnknownLayoutError(f"there is no array {path!r}")
+        return self._found[path]
 
     def read(self, path: str, member: str | None = None) -> np.ndarray[Any, Any]:
-        stored = self.array(path)
-        if stored is None or stored.info.shape is None:
-            raise UnknownLayoutError(f"there is no array {path!r}")
-        with self._file.open(self.found[path].path) as dataset:
-            if stored.info.datatype.kind == "vlen":
-                return objects(read_bytes_row(dataset, stored.info, 0), allow_pickle=self._allow_pickle)
-            values = _whole(dataset, stored.info, path)
-        return values if member is None else values[member]
+        found = self.find(path)
+        info, shape = found.stored.info, found.stored.info.shape or ()
+        with self._file.open(found.path) as dataset:
+            if info.datatype.kind == "vlen":
+                return objects(read_bytes_row(dataset, info, 0), allow_pickle=self._allow_pickle)
+            _check_few(path, info)
+            if member is not None:
+                return read_column(dataset, info, (member,), 0, shape[0], 1)
+            return read_hyperslab(dataset, info, [0] * len(shape), shape, [1] * len(shape))
 
     def has_negative(self, path: str) -> bool:
-        stored = self.array(path)
-        if stored is None or stored.info.shape is None:
-            raise UnknownLayoutError(f"there is no array {path!r}")
-        [rows] = stored.info.shape
-        with self._file.open(self.found[path].path) as dataset:
+        found = self.find(path)
+        info = found.stored.info
+        [rows] = info.shape or ()
+        with self._file.open(found.path) as dataset:
             for start in range(0, rows, _BLOCK):
                 count = min(_BLOCK, rows - start)
-                if (read_hyperslab(dataset, stored.info, [start], [count], [1]) < 0).any():
+                if (read_hyperslab(dataset, info, [start], [count], [1]) < 0).any():
                     return True
         return False
 
@@ -150,12 +157,11 @@ def _check_layout(path: str, info: DatasetInfo) -> None:
         raise UnknownLayoutError(f"the data of {path!r} may lie in other files, which nobody vouches for")
 
 
-def _whole(dataset: int, info: DatasetInfo, path: str) -> np.ndarray[Any, Any]:
-    """All elements; for labels, of which there are few."""
-    shape = info.shape or ()
-    if not shape or shape[0] > frames.MAX_LABELS or np.prod(shape, dtype=object) * info.datatype.itemsize > _MOST_BYTES:
-        raise UnknownLayoutError(f"{path!r} of shape {shape} is too large to hold labels of columns")
-    return read_hyperslab(dataset, info, [0] * len(shape), shape, [1] * len(shape))
+def _check_few(path: str, info: DatasetInfo) -> None:
+    """Labels of columns are few."""
+    size = math.prod(info.shape or ())
+    if not info.shape or size > frames.MAX_LABELS or size * info.datatype.itemsize > _MOST_BYTES:
+        raise UnknownLayoutError(f"{path!r} of shape {info.shape} is too large to hold labels of columns")
 
 
 _MOST_BYTES: Final = 1 << 30

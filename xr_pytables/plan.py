@@ -387,6 +387,8 @@ def _taken(group: GroupSpec, name: str) -> str | None:
     path = posixpath.join(group.path, name)
     if name in group.groups:
         return "a link to a group"
+    if name in group.tables:
+        return "a table"
     for spec in group.variables:
         if spec.path == path:
             return "an array"

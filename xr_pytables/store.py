@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import math
+import posixpath
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,16 +17,19 @@ from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .frame_arrays import FrameArray
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
 from .safe_file import SafeFile
+from .table_arrays import open_array
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
+ROW_BLOCK_BYTES: Final = 16 * 2**20
+"""How much of a table, all its columns counted, one Dask chunk of a column stands for by default: what the columns
+that are computed together decode once."""
 _ATTEMPTS: Final = 3
 _T = TypeVar("_T")
 
@@ -104,7 +108,7 @@ class PyTablesDataStore(AbstractDataStore):
         return {spec.name: self._variable(spec) for spec in self._spec.variables}
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        kind = PyTablesArray if spec.decoding is None else FrameArray
+        kind = open_array if spec.decoding is None else FrameArray
         data = indexing.LazilyIndexedArray(kind(self._files[spec.file], spec, threads=self._threads))
         return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
 
@@ -184,6 +188,7 @@ def no_garbage_collection() -> Iterator[None]:
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     arrays = [variable for spec in specs for variable in spec.variables if variable.decoding is None]
     known = {name for variable in arrays for name in (variable.name, variable.path)}
+    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim}
     unknown = [name for name in options.dims if name not in known]
     if unknown:
         raise ValueError(
@@ -193,22 +198,35 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
 
 
 def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
-    """One warning for all that is not shown, one for all that was read differently."""
+    """One warning for all that is not shown (there, or at all), one for all that was read differently."""
     skipped = [node for spec in specs for node in spec.skipped]
     file = specs[0].file
+    told = []
     if skipped:
-        told = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
-        warnings.warn(f"{file}: {len(skipped)} node(s) are not shown: {told}", stacklevel=5)
+        nodes = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
+        told.append(f"{len(skipped)} node(s) are not shown: {nodes}")
+    inside = _inner_datasets(specs[0]) if alone else None
+    if inside:
+        told.append(inside)
+    if told:
+        warnings.warn(f"{file}: {'. '.join(told)}", stacklevel=5)
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
         warnings.warn("; ".join(problems), stacklevel=5)
-    if alone and not specs[0].variables and specs[0].groups:
-        inside = ", ".join(repr(f"{specs[0].path.rstrip('/')}/{name}") for name in specs[0].groups)
-        warnings.warn(
-            f"{file}: group {specs[0].path!r} holds no arrays, only groups: {inside}. Open one with group=, or all "
-            "with xr.open_datatree",
-            stacklevel=5,
-        )
+
+
+def _inner_datasets(spec: GroupSpec) -> str | None:
+    """Where the data are, if a group has none of its own, and where its tables are."""
+    kinds = {"groups": spec.groups if not spec.variables else (), "tables": spec.tables}
+    inside = [
+        f"{kind}: " + ", ".join(repr(posixpath.join(spec.path, name)) for name in names)
+        for kind, names in kinds.items()
+        if names
+    ]
+    if not inside:
+        return None
+    has = "also has" if spec.variables else "holds no arrays, only"
+    return f"group {spec.path!r} {has} {'; '.join(inside)}. Open one with group=, or all with xr.open_datatree"
 
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
@@ -223,7 +241,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     else:
-        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.info.datatype.dtype
+        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
+    if spec.member:
+        rows = rows_at_once(spec)
+        if rows < spec.shape[0]:
+            found["preferred_chunks"] = {spec.dims[0]: rows, **dict(zip(spec.dims[1:], spec.shape[1:], strict=True))}
+        if spec.chunks is not None:
+            found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+        return found
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
         if math.prod(blocks) < math.prod(spec.shape):
@@ -238,20 +263,24 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
 
 
 def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
-    """Of a column of a pandas object. A Dask chunk takes what is read together: rows of whole blocks."""
+    """Of a column of a pandas object. A Dask block takes what is read together: rows of whole chunks."""
     found: dict[str, Any] = {"source": spec.file, "original_shape": spec.shape}
-    [rows] = spec.shape
-    if spec.decoding is not None and spec.decoding.kind == "objects":
+    if spec.decoding is not None and spec.decoding.kind == "objects":  # one pickle for all rows
         return found
-    step = spec.chunks[0] if spec.chunks else 1
-    row_bytes = math.prod((spec.info.shape or ())[1:]) * spec.info.datatype.itemsize
-    together = max(CONTIGUOUS_CHUNK_BYTES // max(row_bytes, 1) // step, 1) * step
-    if together < rows:
-        found["preferred_chunks"] = dict.fromkeys(spec.dims, together)
+    rows = rows_at_once(spec)
+    if rows < spec.shape[0]:
+        found["preferred_chunks"] = dict.fromkeys(spec.dims, rows)
     if spec.chunks is not None:
-        found["chunksizes"] = spec.chunks
-        found.update(spec.info.filters.to_encoding())
+        found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
     return found
+
+
+def rows_at_once(spec: VariableSpec) -> int:
+    """Rows of one Dask block of a column: whole chunks, and of all columns together about 16 MiB."""
+    info = spec.info
+    size = (info.datatype.stored_size or info.datatype.itemsize) * math.prod((info.shape or ())[1:])
+    chunk = info.chunkshape[0] if info.chunkshape else 1
+    return max(1, ROW_BLOCK_BYTES // max(size * chunk, 1)) * chunk
 
 
 def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:

@@ -179,7 +179,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
     version = FileIdentity.of(path)
     options = ReadOptions(external_links="never", pandas_objects=False)
     with hdf5_lock(), SafeFile(path) as file, NodeReader(file, options) as reader:
-        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
 
 
 def _check_not_busy(path: str) -> None:
