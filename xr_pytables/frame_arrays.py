@@ -15,15 +15,17 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import frames, hdfstore
-from .arrays import check_only_grown, check_unchanged_since
-from .files import FileIdentity, OpenedFile
+from . import frames, hdfstore, row_blocks
+from .arrays import PyTablesArray, check_only_grown, check_unchanged_since, selected_shape, storage_of
+from .chunk_index import ChunkIndex, UnsupportedIndex, plan_axis
+from .files import Descriptor, FileIdentity, OpenedFile
 from .frames import UnknownLayoutError
 from .libhdf5 import HDF5Error, object_address
 from .nodes import VariableSpec
+from .row_blocks import Wanted
 from .safe_file import describe_dataset, read_bytes_row
 from .safe_pickle import NotAPickleError, UnsafePickleError
-from .table_arrays import open_array
+from .table_arrays import cache_key, open_array
 
 MAX_KEPT_BYTES: Final = 64 * 2**20
 """Of one pickled block that is kept decoded, so that its columns, read one after the other, share it."""
@@ -46,7 +48,7 @@ class FrameArray(BackendArray):
         self.threads = threads
         self.shape = spec.shape
         self.dtype = spec.dtype
-        self.stored = open_array(file, _leaf(spec), threads=threads) if _is_stored(spec) else None
+        self.stored = _open_stored(file, spec, threads) if _is_stored(spec) else None
 
     def __repr__(self) -> str:
         return f"FrameArray({self.spec.file}:{self.spec.path}, {self.spec.name!r}, {self.shape}, {self.dtype})"
@@ -81,8 +83,9 @@ class FrameArray(BackendArray):
     def _elements(self, rows: _Key) -> np.ndarray:
         """As stored."""
         assert self.stored is not None
-        key = (rows, *self.spec.item) if len(self.stored.shape) == 2 else (rows,)
-        return self.stored[indexing.OuterIndexer(key)]
+        if isinstance(self.stored, BlockArray):
+            return self.stored.column(rows, self.spec.item[0])
+        return self.stored[indexing.OuterIndexer((rows,))]
 
     # -- values that other values number ----------------------------------------------------------------------
 
@@ -154,6 +157,68 @@ class _Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
     version: FileIdentity | None = None
     values: np.ndarray | None = None
+
+
+class BlockArray(PyTablesArray):
+    """A leaf of rows x columns, of which one column is wanted at a time, and often one after the other."""
+
+    __slots__ = ()
+
+    def column(self, rows: _Key, item: int) -> np.ndarray:
+        """One column of the selected rows (outer indexing), as stored."""
+        if self.why_not_direct is None and (self.spec.chunks is None or self.spec.chunks[1] == self.shape[1]):
+            try:
+                return self._column_directly(rows, item)
+            except UnsupportedIndex as reason:
+                self.why_not_direct = str(reason)
+        return self[indexing.OuterIndexer((rows, item))]
+
+    def _column_directly(self, rows: _Key, item: int) -> np.ndarray:
+        """Past HDF5: whole rows are decoded once, and kept for the other columns as those of tables are."""
+        storage = storage_of(self.spec)
+        several: slice | np.ndarray = rows if isinstance(rows, slice | np.ndarray) else np.array([rows], np.int64)
+        out = np.empty(selected_shape((several,), self.shape[:1]), storage.dtype.newbyteorder("="))
+        size, columns = storage.dtype.itemsize * self.shape[1], (self.shape[1],)
+        view = np.dtype({"names": ["row"], "formats": [(storage.dtype, columns)], "offsets": [0], "itemsize": size})
+        of_rows = replace(
+            storage,
+            shape=self.shape[:1],
+            chunkshape=None if storage.chunkshape is None else storage.chunkshape[:1],
+            dtype=np.dtype(f"V{size}"),
+            fill=storage.fill * self.shape[1],
+            rank=1,
+        )
+
+        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            index = None
+            if of_rows.chunkshape is not None:
+                plan = plan_axis(several, self.shape[0], of_rows.chunkshape[0])
+                region = (plan.bounds, (0, self.shape[1]))
+                index = _of_rows(self._index(descriptor, version, storage, region, len(plan.chunks)))
+            row_blocks.read_columns(
+                descriptor.fd,
+                of_rows,
+                index,
+                several,
+                [Wanted(view, ("row",), out, (item,))],
+                cached_as=cache_key(descriptor, self.spec.path, version),
+                threads=self.threads,
+                label=self._label(),
+            )
+
+        self._guarded(read)
+        return out if several is rows else out[0, ...]
+
+
+def _of_rows(index: ChunkIndex) -> ChunkIndex:
+    """The index of chunks that are as wide as the leaf, as one of rows."""
+    return ChunkIndex(index.origin[:1], index.address[:, 0], index.size[:, 0], index.filter_mask[:, 0])
+
+
+def _open_stored(file: OpenedFile, spec: VariableSpec, threads: int | None) -> PyTablesArray:
+    leaf = _leaf(spec)
+    kind = BlockArray if not leaf.member and len(leaf.shape) == 2 else open_array
+    return kind(file, leaf, threads=threads)
 
 
 def _is_stored(spec: VariableSpec) -> bool:
