@@ -19,7 +19,7 @@ BYTES_SIDE = [
     {"codecs"},
     {"team"},
     {"chunk_io"},
-    {"row_blocks"},
+    {"conditions", "row_blocks"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
@@ -28,12 +28,13 @@ HDF5_SIDE = [
     {"attributes", "frames"},
     {"columns", "dimensions", "hdfstore"},
     {"nodes", "target_file"},
+    {"table_index"},
 ]
 XARRAY_SIDE = [
     {"files"},
     {"arrays", "layouts"},
     {"table_arrays"},
-    {"frame_arrays"},
+    {"frame_arrays", "queries"},
     {"store", "plan"},
     {"backend", "writer"},
 ]

@@ -98,13 +98,17 @@ class PyTablesArray(BackendArray):
         return f"PyTablesArray({self.spec.file}:{self.spec.path}, shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return converted(self.stored(key), self.spec)
+
+    def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        """The selected elements as they are in the file, before `converted`."""
         plain = _with_plain_empty_slices(key, self.shape)
         if self.why_not_direct is None:
             try:
-                return converted(self._direct(plain), self.spec)
+                return self._direct(plain)
             except UnsupportedIndex as reason:
                 self.why_not_direct = str(reason)
-        return converted(self._adapted(plain, indexing.IndexingSupport.BASIC, self._read), self.spec)
+        return self._adapted(plain, indexing.IndexingSupport.BASIC, self._read)
 
     def _adapted(self, key: indexing.ExplicitIndexer, support: indexing.IndexingSupport, read: Any) -> np.ndarray:
         array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)

@@ -198,6 +198,10 @@ class NodeReader:
     ) -> None:
         self._opened.close()
 
+    def file_of(self, spec: GroupSpec) -> SafeFile:
+        """The opened file that a group is in."""
+        return self._files[os.path.realpath(spec.file)]
+
     def file_paths(self) -> list[str]:
         """The absolute paths of all files that were looked into."""
         return [file.path for file in self._files.values()]

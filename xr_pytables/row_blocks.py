@@ -8,6 +8,7 @@ other.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict, deque
@@ -79,9 +80,10 @@ def read_columns(
     """Fill the outputs of `wanted` with the columns of the selected rows, decoding each touched chunk at most once.
 
     `storage` is that of the rows: one dimension, elements of `V` dtype; `index` locates its chunks (None: contiguous).
-    With `cached_as` decoded chunks are shared with other reads of the same table, past and concurrent ones, unless the
-    read is too large for that. Threads and errors as for
-    `chunk_io.read_into`.
+    With `cached_as` decoded chunks are shared with other reads of the same table, past and concurrent ones. A read that
+    touches too many of them shares the selected rows instead, if they are picked by an array and not too many
+    themselves: other columns of the same rows (those that a query found, say) will be asked for next. Threads and
+    errors as for `chunk_io.read_into`.
     """
     if index is None:
         _read_contiguous(fd, storage, rows, wanted, threads, label)
@@ -91,7 +93,22 @@ def read_columns(
     if not plan.length:
         return
     if cached_as is None or len(plan.chunks) * storage.chunk_nbytes > CACHE_BYTES // _MAX_SHARE:
-        _read_chunks(fd, storage, index, plan, wanted, threads, label)
+        nbytes = plan.length * storage.dtype.itemsize
+        if cached_as is None or not isinstance(rows, np.ndarray) or nbytes > CACHE_BYTES // _MAX_SHARE:
+            _read_chunks(fd, storage, index, plan, wanted, threads, label)
+            return
+
+        def gather(_: NDArray[np.int64], take: Callable[[int, Rows], None]) -> None:
+            picked = np.empty(plan.length, storage.dtype)
+            _read_chunks(fd, storage, index, plan, [Wanted(storage.dtype, (), picked)], threads, label)
+            take(0, picked)
+
+        def spread(_: int, picked: Rows) -> None:
+            for one in wanted:
+                one.place(picked, slice(0, plan.length, 1), slice(0, plan.length))
+
+        picks = hashlib.blake2b(rows.tobytes(), digest_size=16).digest()
+        _cache.read([(cached_as, picks)], nbytes, gather, spread)
         return
 
     def decode(i: NDArray[np.int64], take: Callable[[int, Rows], None]) -> None:
@@ -187,8 +204,8 @@ def _read_contiguous(
 # ---------------------------------------------------------------------------------------------------------------------
 # decoded rows that are kept
 
-Key = tuple[CacheKey, int]
-"""A table in one version of a file, and the number of a chunk."""
+Key = tuple[CacheKey, int | bytes]
+"""A table in one version of a file, and the number of a chunk (or a digest of the numbers of rows)."""
 
 
 class _Entry:

@@ -9,10 +9,11 @@ import gc
 import math
 import posixpath
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+import numpy as np
 from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
@@ -22,6 +23,7 @@ from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, ch
 from .frame_arrays import FrameArray
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
+from .queries import RowQuery, TableQuery, find_rows, plan_query
 from .safe_file import SafeFile
 from .table_arrays import open_array
 
@@ -65,38 +67,69 @@ def checked_threads(threads: object) -> int | None:
 
 
 class PyTablesDataStore(AbstractDataStore):
-    """One group of one file, described but not read."""
+    """One group of one file, described but not read; of a table perhaps only some rows."""
 
-    __slots__ = ("_files", "_spec", "_threads")
+    __slots__ = ("_files", "_rows", "_spec", "_threads")
 
-    def __init__(self, spec: GroupSpec, files: Mapping[str, OpenedFile], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: GroupSpec,
+        files: Mapping[str, OpenedFile],
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
         self._spec = spec
         self._files = files
         self._threads = threads
+        self._rows = rows
 
     @classmethod
     def open(
-        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+        cls,
+        path: object,
+        *,
+        group: object,
+        options: ReadOptions,
+        query: RowQuery | None = None,
+        threads: int | None = None,
     ) -> PyTablesDataStore:
         """The group (or the array) at `group`, to be read with at most `threads` threads.
 
-        Raises OSError for a missing or broken file or group, ValueError for arguments that do not fit it.
+        With a `query` it must be a table, and has the rows that the query finds. Raises OSError for a missing or
+        broken file or group, ValueError for arguments that do not fit it.
         """
-        where = checked_group(group)
+        where, at_most = checked_group(group), checked_threads(threads)
 
-        def describe(reader: NodeReader) -> list[tuple[str, GroupSpec]]:
-            return [("/", reader.dataset(where))]
+        def describe(reader: NodeReader) -> tuple[GroupSpec, TableQuery | None]:
+            spec = reader.dataset(where)
+            return spec, plan_query(spec, query, reader.file_of(spec)) if query else None
 
-        ((_, spec),), files = _described(path, options, describe)
+        (spec, planned), files = _described(path, options, describe)
         _check_dims_used(options, [spec])
         _warn([spec], alone=True)
-        return cls(spec, files, checked_threads(threads))
+        rows = None
+        if planned is not None:
+            try:
+                rows = find_rows(planned, files[spec.file], threads=at_most).rows
+            except BaseException:
+                for file in files.values():
+                    file.close()
+                raise
+        return cls(spec, files, at_most, rows)
 
     @classmethod
     def open_tree(
-        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+        cls,
+        path: object,
+        *,
+        group: object,
+        options: ReadOptions,
+        query: RowQuery | None = None,
+        threads: int | None = None,
     ) -> dict[str, PyTablesDataStore]:
         """The group at `group` and all below it, by path relative to it ("/" for itself)."""
+        if query:  # a table has nothing below it
+            return {"/": cls.open(path, group=group, options=options, query=query, threads=threads)}
         where = checked_group(group)
         specs, files = _described(path, options, lambda reader: list(reader.tree(where)))
         _check_dims_used(options, [spec for _, spec in specs])
@@ -105,12 +138,25 @@ class PyTablesDataStore(AbstractDataStore):
 
     def get_variables(self) -> dict[Hashable, Variable]:
         """Lazy variables by name."""
-        return {spec.name: self._variable(spec) for spec in self._spec.variables}
+        variables = {spec.name: self._variable(spec) for spec in self._spec.variables}
+        if self._rows is not None:
+            variables[self._name_of_row_numbers(variables)] = Variable((self._spec.row_dim,), self._rows)
+        return variables
+
+    def _name_of_row_numbers(self, taken: Container[Hashable]) -> str:
+        name = self._spec.row_dim
+        return name if name not in taken else free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
         kind = open_array if spec.decoding is None else FrameArray
-        data = indexing.LazilyIndexedArray(kind(self._files[spec.file], spec, threads=self._threads))
-        return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
+        array = kind(self._files[spec.file], spec, threads=self._threads)
+        stored = encoding(spec)
+        key = None
+        if self._rows is not None:
+            key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
+            stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
+        data = indexing.LazilyIndexedArray(array, key)
+        return Variable(spec.dims, data, dict(spec.attributes), stored, fastpath=True)
 
     def coordinates(self) -> frozenset[Hashable]:
         """Names of variables that are coordinates whatever their dimensions are called."""
@@ -122,6 +168,9 @@ class PyTablesDataStore(AbstractDataStore):
 
     def get_dimensions(self) -> dict[Hashable, int]:
         """Sizes of all dimensions, in elements."""
+        if self._rows is not None:
+            sizes = (variable.sizes for variable in self.get_variables().values())
+            return {str(dim): size for one in sizes for dim, size in one.items()}
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
     def get_encoding(self) -> dict[str, object]:
@@ -273,6 +322,20 @@ def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.chunks is not None:
         found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
     return found
+
+
+def free_name(wanted: str, taken: Container[Hashable]) -> str:
+    """`wanted`, with underscores behind it until nothing else has that name."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[Hashable, int]:
+    """Dask blocks of some rows of a table, wherever they are in it."""
+    size = max(spec.dtype.itemsize * math.prod(spec.shape[1:]), 1)
+    sizes = (max(1, min(rows, ROW_BLOCK_BYTES // size)), *spec.shape[1:])
+    return dict(zip(spec.dims, sizes, strict=True))
 
 
 def rows_at_once(spec: VariableSpec) -> int:

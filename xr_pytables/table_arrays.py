@@ -59,13 +59,13 @@ class ColumnArray(PyTablesArray):
 
     def _read_directly(self, key: Selection) -> np.ndarray:
         rows, within = key[0], key[1:]
-        out = np.empty(selected_shape(key, self.shape), self._stored_dtype())
+        out = np.empty(selected_shape(key, self.shape), self.stored_dtype())
         whole = out if isinstance(rows, slice | np.ndarray) else out[np.newaxis]
         self.read_rows(rows, [self.wanted(whole, within)])
         return out
 
     def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
-        out = np.empty(points[0].shape, self._stored_dtype())
+        out = np.empty(points[0].shape, self.stored_dtype())
         rows, *within = (along.reshape(-1).astype(np.int64) for along in points)
         within = [np.where(along < 0, along + size, along) for along, size in zip(within, self.shape[1:], strict=True)]
         fixed = (np.full(rows.shape, position) for position in self.spec.item)
@@ -74,7 +74,8 @@ class ColumnArray(PyTablesArray):
         self.read_rows(rows, [Wanted(view, spec.member, out.reshape(-1), points=(*fixed, *within))])
         return out
 
-    def _stored_dtype(self) -> np.dtype[Any]:
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Of the values as stored, in native byte order."""
         dtype = self.spec.datatype.dtype
         assert dtype is not None  # else HDF5 reads
         return dtype.newbyteorder("=")
