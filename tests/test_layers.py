@@ -28,6 +28,7 @@ HDF5_SIDE = [
     {"attributes", "frames"},
     {"columns", "dimensions", "hdfstore"},
     {"nodes", "target_file"},
+    {"frame_queries"},
     {"table_index"},
 ]
 XARRAY_SIDE = [

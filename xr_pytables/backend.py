@@ -7,10 +7,10 @@ that do are imported inside the functions.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from xarray import Dataset, DataTree
+from xarray import Coordinates, Dataset, DataTree, Variable
 from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
 
 if TYPE_CHECKING:
@@ -202,5 +202,23 @@ def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str,
         concat_characters = store.single_characters()
     with no_garbage_collection():
         opened: Dataset = StoreBackendEntrypoint().open_dataset(store, concat_characters=concat_characters, **decoders)
-        levels = store.coordinates() - opened.coords.keys()
-        return opened.set_coords(levels) if levels else opened
+        columns = store.columns()
+        return _with_columns(opened, columns, store.coordinates()) if columns else opened
+
+
+def _with_columns(opened: Dataset, columns: Mapping[Hashable, Variable], coordinates: frozenset[Hashable]) -> Dataset:
+    """`opened` with the variables of a pandas object before its own; they mean what they are, and need no decoding.
+
+    xarray's decoder would look at the first value of each column of text, and so read it.
+    """
+    variables = {**columns, **opened.variables}
+    outer = {
+        name: variable
+        for name, variable in variables.items()
+        if name in coordinates or name in opened.coords or variable.dims == (name,)
+    }
+    inner = {name: variable for name, variable in variables.items() if name not in outer}
+    whole = Dataset(inner, coords=Coordinates(outer, indexes={}), attrs=opened.attrs)
+    whole.set_close(opened._close)
+    whole.encoding = opened.encoding
+    return whole

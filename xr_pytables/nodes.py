@@ -129,8 +129,9 @@ class GroupSpec:
     """Variables that are coordinates without the name of a dimension: levels of a pandas index."""
     tables: tuple[str, ...] = ()
     """Names of the tables in it, each of which is a dataset of its own."""
-    row_dim: str = ""
-    """Of a table: the name of its dimension of rows; empty for a group."""
+    row_dim: Hashable = ""
+    """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
+    is_pandas_object: bool = False
 
 
 @dataclass(frozen=True)
@@ -391,6 +392,8 @@ class NodeReader:
             groups=tuple(member.name for member in contents.members if member.kind == "group"),
             tables=tuple(member.name for member in contents.members if member.kind == "table"),
             coordinates=coordinates,
+            row_dim="" if contents.pandas_object is None else contents.pandas_object.frame.dim,
+            is_pandas_object=contents.pandas_object is not None,
         )
 
     def _one_leaf(self, place: _Place) -> GroupSpec:

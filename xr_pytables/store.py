@@ -137,14 +137,23 @@ class PyTablesDataStore(AbstractDataStore):
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
 
     def get_variables(self) -> dict[Hashable, Variable]:
-        """Lazy variables by name."""
-        variables = {spec.name: self._variable(spec) for spec in self._spec.variables}
+        """Lazy variables by name, to be decoded by xarray."""
+        variables = {spec.name: self._variable(spec) for spec in self._spec.variables if spec.decoding is None}
         if self._rows is not None:
-            variables[self._name_of_row_numbers(variables)] = Variable((self._spec.row_dim,), self._rows)
+            variables[self._name_of_row_numbers()] = Variable((self._spec.row_dim,), self._rows)
         return variables
 
-    def _name_of_row_numbers(self, taken: Container[Hashable]) -> str:
-        name = self._spec.row_dim
+    def columns(self) -> dict[Hashable, Variable]:
+        """Lazy columns and index of a pandas object, as they are."""
+        return {spec.name: self._variable(spec) for spec in self._spec.variables if spec.decoding is not None}
+
+    def coordinates(self) -> frozenset[Hashable]:
+        """Names of variables that are coordinates whatever their dimensions are called."""
+        numbers = frozenset() if self._rows is None else frozenset({self._name_of_row_numbers()})
+        return self._spec.coordinates | numbers
+
+    def _name_of_row_numbers(self) -> Hashable:
+        name, taken = self._spec.row_dim, {spec.name for spec in self._spec.variables}
         return name if name not in taken else free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
@@ -152,15 +161,11 @@ class PyTablesDataStore(AbstractDataStore):
         array = kind(self._files[spec.file], spec, threads=self._threads)
         stored = encoding(spec)
         key = None
-        if self._rows is not None:
+        if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
             key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
             stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
         data = indexing.LazilyIndexedArray(array, key)
         return Variable(spec.dims, data, dict(spec.attributes), stored, fastpath=True)
-
-    def coordinates(self) -> frozenset[Hashable]:
-        """Names of variables that are coordinates whatever their dimensions are called."""
-        return self._spec.coordinates
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -169,8 +174,8 @@ class PyTablesDataStore(AbstractDataStore):
     def get_dimensions(self) -> dict[Hashable, int]:
         """Sizes of all dimensions, in elements."""
         if self._rows is not None:
-            sizes = (variable.sizes for variable in self.get_variables().values())
-            return {str(dim): size for one in sizes for dim, size in one.items()}
+            variables = {**self.columns(), **self.get_variables()}
+            return {dim: size for variable in variables.values() for dim, size in variable.sizes.items()}
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
     def get_encoding(self) -> dict[str, object]:
@@ -237,7 +242,7 @@ def no_garbage_collection() -> Iterator[None]:
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     arrays = [variable for spec in specs for variable in spec.variables if variable.decoding is None]
     known = {name for variable in arrays for name in (variable.name, variable.path)}
-    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim}
+    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim and not spec.is_pandas_object}
     unknown = [name for name in options.dims if name not in known]
     if unknown:
         raise ValueError(
