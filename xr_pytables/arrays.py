@@ -102,7 +102,7 @@ class PyTablesArray(BackendArray):
 
     def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         """The selected elements as they are in the file, before `converted`."""
-        plain = _with_plain_empty_slices(key, self.shape)
+        plain = with_plain_empty_slices(key, self.shape)
         if self.why_not_direct is None:
             try:
                 return self._direct(plain)
@@ -344,7 +344,7 @@ def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np
     return found
 
 
-def _with_plain_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:
+def with_plain_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:
     """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step."""
     plain = (
         slice(0, 0) if isinstance(index, slice) and not range(size)[index] else index

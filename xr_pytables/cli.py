@@ -163,7 +163,7 @@ def _as_json(relative: str, spec: GroupSpec) -> dict[str, object]:
         "arrays": [
             {
                 "name": str(variable.name),
-                "dims": [str(dim) for dim in variable.dims],
+                "dims": variable.dims,
                 "shape": variable.shape,
                 "dtype": _dtype_name(variable),
                 "chunks": variable.chunks,

@@ -16,7 +16,14 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from . import frames, hdfstore, row_blocks
-from .arrays import PyTablesArray, check_only_grown, check_unchanged_since, selected_shape, storage_of
+from .arrays import (
+    PyTablesArray,
+    check_only_grown,
+    check_unchanged_since,
+    selected_shape,
+    storage_of,
+    with_plain_empty_slices,
+)
 from .chunk_index import ChunkIndex, UnsupportedIndex, plan_axis
 from .files import Descriptor, FileIdentity, OpenedFile
 from .frames import UnknownLayoutError
@@ -59,8 +66,9 @@ class FrameArray(BackendArray):
         return self.stored.why_not_direct if self.stored is not None else "its values are one pickled object"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        plain = with_plain_empty_slices(key, self.shape)
         values: np.ndarray = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+            plain, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
         return values
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from .frames import FREQUENCY, TIME_ZONE
+from .frames import FREQUENCY, TIME_ZONE, is_zone_name
 from .nodes import GroupSpec, VariableSpec
 
 _EARLIEST: Final = -(2**63) + 2
@@ -182,6 +182,8 @@ def _stored(spec: VariableSpec, value: Any) -> int | bytes:
     time = pd.Timestamp(_written(value))
     zone = spec.attributes.get(TIME_ZONE)
     if zone is not None and time.tz is None:  # wall time, as pandas takes it
+        if not is_zone_name(str(zone)):
+            raise ValueError(f"the column's time zone {zone!r} is not known; write the time with its offset from UTC")
         time = time.tz_localize(zone)
     if zone is None and time.tz is not None:
         raise ValueError("the column has no time zone")

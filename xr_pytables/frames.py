@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import datetime
 import encodings.aliases
+import itertools
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,7 @@ class Column:
 class Frame:
     """A pandas object: its index first, then its columns, all along one dimension."""
 
-    dim: Hashable
+    dim: str
     index: tuple[Column, ...]
     """One column named like the dimension, or the levels of a MultiIndex."""
     columns: tuple[Column, ...]
@@ -127,8 +128,7 @@ def describe(group: Group) -> Frame:
         return readers[kind](group)
     except UnknownLayoutError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
-        # whatever Python, NumPy or pandas has to say about labels and attributes that the file chose
+    except Exception as error:  # whatever HDF5, NumPy and pandas have to say about what the file chose
         raise UnknownLayoutError(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
@@ -274,7 +274,7 @@ def _labels_of(group: Group, column: Column) -> list[Hashable]:
     if freq is not None:
         return list(pd.PeriodIndex.from_ordinals(values, freq=freq))
     if zone is not None:
-        return list(pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(zone))
+        return [in_zone(pd.Timestamp(value), str(zone)) for value in values]
     return [label(value) for value in (values if values.dtype.kind in "mM" else values.tolist())]
 
 
@@ -364,7 +364,10 @@ def _table(group: Group) -> Frame:
         parts.add("meta")
     if not names:
         return _frame([_table_index(table, str(member))], _in_order(columns, order), parts, multi=False)
-    index = [next(column for column in columns if column.name == name) for name in names]
+    by_name = {column.name: column for column in columns}
+    if not set(names) <= set(by_name):
+        raise UnknownLayoutError(f"its table lacks one of the levels {names}")
+    index = [by_name[name] for name in names]
     rest = [column for column in columns if column.name not in names]
     return _frame(index, _in_order(rest, order), parts, multi=True)
 
@@ -613,15 +616,33 @@ def revive(value: object) -> object:
     match value:
         case InertObject("pandas.NA"):
             return pd.NA
-        case InertObject("pandas.Timestamp" | "datetime.datetime" as name, (time, str(zone))):
-            if name == "datetime.datetime":
-                return pd.Timestamp(time).tz_localize(zone).to_pydatetime()
-            return pd.Timestamp(time).tz_localize("UTC").tz_convert(zone)
+        case InertObject("pandas.Timestamp", (time, str(zone))):
+            return in_zone(pd.Timestamp(time), zone)
+        case InertObject("datetime.datetime", (time, str(zone))) if is_zone_name(zone):
+            return pd.Timestamp(time).tz_localize(zone).to_pydatetime()
         case InertObject("pandas.Period", (None, offset, int(ordinal))):
             return pd.Period(ordinal=ordinal, freq=frequency(offset))
         case InertObject("pandas.Interval", (left, right, "left" | "right" | "both" | "neither" as closed)):
             return pd.Interval(revive(left), revive(right), closed)
     return value
+
+
+_ZONE: Final = re.compile(r"(?!dateutil)[A-Za-z][A-Za-z0-9_+:-]*(/[A-Za-z0-9_+-]+){0,3}")
+
+
+def is_zone_name(zone: str) -> bool:
+    """Whether a zone has a name to look up; others (`dateutil//dev/zero`) name files, which pandas would open."""
+    return len(zone) < 100 and bool(_ZONE.fullmatch(zone))
+
+
+def in_zone(utc: pd.Timestamp, zone: str) -> pd.Timestamp:
+    """A time of UTC as the same time in a zone; without one if the zone is not known."""
+    if not is_zone_name(zone):
+        return utc
+    try:
+        return utc.tz_localize("UTC").tz_convert(zone)
+    except (KeyError, ValueError, OSError):
+        return utc
 
 
 _OFFSETS: Final = frozenset(
@@ -665,7 +686,10 @@ def _in_order(columns: Sequence[Column], order: Sequence[Hashable]) -> list[Colu
 
 
 def _frame(index: Sequence[Column], columns: Sequence[Column], parts: set[str], *, multi: bool) -> Frame:
-    """The object, with names that are unique: a column keeps its label, what is in its way is renamed."""
+    """The object, with names that are unique: a column keeps its label, what is in its way is renamed.
+
+    The index is called by text, whatever it was called: xarray's dimensions are.
+    """
     problems = []
     used: set[Hashable] = set()
     named = []
@@ -675,33 +699,31 @@ def _frame(index: Sequence[Column], columns: Sequence[Column], parts: set[str], 
             problems.append(f"another column is called {column.name!r} too: it is shown as {name!r}")
         used.add(name)
         named.append(replace(column, name=name))
-    wanted = "index" if multi or index[0].name is None else index[0].name
+    wanted = "index" if multi or index[0].name is None else str(index[0].name)
     dim = _free(wanted, used, "level_0" if wanted == "index" and not multi else None)
     renamed = [(wanted, dim)] if dim != wanted else []
     used.add(dim)
     levels = []
     for column in index:
-        name = _free(column.name, used) if multi else dim
-        if multi and name != column.name:
-            renamed.append((column.name, name))
-        used.add(name)
-        levels.append(replace(column, name=name))
+        level = _free(str(column.name), used) if multi else dim
+        if multi and level != str(column.name):
+            renamed.append((str(column.name), level))
+        used.add(level)
+        levels.append(replace(column, name=level))
     problems += [f"a column is called {was!r} like the index: the index is shown as {now!r}" for was, now in renamed]
     return Frame(dim, tuple(levels), tuple(named), frozenset(parts), tuple(problems))
 
 
-def _free(name: Hashable, used: set[Hashable], other: str | None = None) -> Hashable:
+_Label = TypeVar("_Label", str, Hashable)
+
+
+def _free(name: _Label, used: set[Hashable], other: str | None = None) -> _Label | str:
     """`name`, or if that is used `other`, or the name with a number."""
     if name not in used:
         return name
-    candidates = [other] if other else []
-    number = 1
-    while True:
-        candidates.append(f"{name}_{number}")
-        for candidate in candidates:
-            if candidate not in used:
-                return candidate
-        number += 1
+    if other is not None and other not in used:
+        return other
+    return next(free for number in itertools.count(1) if (free := f"{name}_{number}") not in used)
 
 
 # -- values ------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class VariableSpec:
     grow (see `dimensions.Resolved.shapes`); what is missing has its fill value."""
     dtype: np.dtype
     """As the user sees it, before xarray decodes anything: native byte order."""
-    dims: tuple[Hashable, ...]
+    dims: tuple[str, ...]
     chunks: tuple[int, ...] | None = None
     """Elements per chunk for each dimension of `shape`; None if not chunked."""
     conversion: Conversion = "none"
@@ -129,7 +129,7 @@ class GroupSpec:
     """Variables that are coordinates without the name of a dimension: levels of a pandas index."""
     tables: tuple[str, ...] = ()
     """Names of the tables in it, each of which is a dataset of its own."""
-    row_dim: Hashable = ""
+    row_dim: str = ""
     """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
     is_pandas_object: bool = False
 

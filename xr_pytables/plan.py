@@ -729,7 +729,7 @@ def _check_only_values(
             f"{here}: array {plan.name!r} has shape {spec.shape} and dtype {spec.info.datatype.dtype}, the variable "
             f"{plan.layout.shape} and {plan.layout.dtype}; mode='r+' needs the same. mode='a' replaces the array"
         )
-    named = [dimensions.find(here.path, str(dim)) is not None for dim in spec.dims]
+    named = [dimensions.find(here.path, dim) is not None for dim in spec.dims]
     if any(is_named and old != new for is_named, old, new in zip(named, spec.dims, plan.dims, strict=False)):
         raise ValueError(
             f"{here}: array {plan.name!r} has the dimensions {spec.dims}, the variable {plan.dims}; mode='r+' needs "
@@ -831,7 +831,7 @@ def _attachments(planned: Iterable[GroupPlan], existing: Existing, dimensions: _
     found = []
     for path, group in existing.items():
         for spec in group.variables:
-            scales, numbers = dimensions.attached(path, map(str, spec.dims))
+            scales, numbers = dimensions.attached(path, spec.dims)
             if spec.path not in written | given_up and moved & set(scales) and posixpath.dirname(spec.path) == path:
                 found.append(Attachment(spec.path, scales, numbers))
     return tuple(found)

@@ -152,9 +152,11 @@ class PyTablesDataStore(AbstractDataStore):
         numbers = frozenset() if self._rows is None else frozenset({self._name_of_row_numbers()})
         return self._spec.coordinates | numbers
 
-    def _name_of_row_numbers(self) -> Hashable:
+    def _name_of_row_numbers(self) -> str:
         name, taken = self._spec.row_dim, {spec.name for spec in self._spec.variables}
-        return name if name not in taken else free_name(f"{name}_number", taken)
+        if name not in taken and not self._spec.is_pandas_object:
+            return name
+        return free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
         kind = open_array if spec.decoding is None else FrameArray
@@ -171,11 +173,11 @@ class PyTablesDataStore(AbstractDataStore):
         """The group's attributes."""
         return dict(self._spec.attributes)
 
-    def get_dimensions(self) -> dict[Hashable, int]:
+    def get_dimensions(self) -> dict[str, int]:
         """Sizes of all dimensions, in elements."""
         if self._rows is not None:
             variables = {**self.columns(), **self.get_variables()}
-            return {dim: size for variable in variables.values() for dim, size in variable.sizes.items()}
+            return {str(dim): size for variable in variables.values() for dim, size in variable.sizes.items()}
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
     def get_encoding(self) -> dict[str, object]:
@@ -336,7 +338,7 @@ def free_name(wanted: str, taken: Container[Hashable]) -> str:
     return wanted
 
 
-def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[Hashable, int]:
+def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[str, int]:
     """Dask blocks of some rows of a table, wherever they are in it."""
     size = max(spec.dtype.itemsize * math.prod(spec.shape[1:]), 1)
     sizes = (max(1, min(rows, ROW_BLOCK_BYTES // size)), *spec.shape[1:])
