@@ -1,6 +1,6 @@
 """Reading a field of 1 GB through `xr.open_dataset`: this engine, the peers and plain PyTables, codec by codec.
 
-    python benchmarks/read_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5]
+    python benchmarks/read_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5] [--keep FOLDER]
 
 For each codec every engine reads the same array from a file of its own in its own words for the same codec, chunks
 24 x 181 x 360: `.values` (threads as each engine likes), and a Dask `.mean()` with `chunks={}`. The engines take turns
@@ -8,17 +8,21 @@ in every round, so that all see the same machine; printed are the medians in MB/
 the ratio to each peer. Files are in the page cache.
 
 The physical limit is measured in the same run: the same raw chunks, decoded by as many threads as there are CPUs with
-no file, no index and no xarray, and copied to their place.
+no file, no index and no xarray, and copied to their place (into fresh memory, as a read does).
+
+With `--keep` the files are made in that folder, unless they are there, and stay for the next run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,22 +67,30 @@ def make_files(folder: Path, name: str, dataset: xr.Dataset) -> dict[str, Path]:
     files = {"pytables": folder / f"{name}.h5"}
     # without checksums, as the peers write; PyTables' own fast path for Blosc2 needs that, too
     layout = {"contiguous": True} if name == "contiguous" else {"chunksizes": chunks, "fletcher32": False}
-    to_pytables(dataset, files["pytables"], encoding={"field": {**words, **layout}}, fsync=False)
+    encoding = {"field": {**words, **layout}}
+    _once(files["pytables"], lambda path: to_pytables(dataset, path, encoding=encoding, fsync=False))
     if name in ("zlib", "none", "contiguous"):
         files["netcdf4"] = files["h5netcdf"] = folder / f"{name}.nc"
         zlib = {"zlib": True, "complevel": 1, "shuffle": True} if name == "zlib" else {}
         layout = {"contiguous": True} if name == "contiguous" else {"chunksizes": chunks}
-        dataset.to_netcdf(files["netcdf4"], engine="netcdf4", encoding={"field": {**zlib, **layout}})
+        netcdf = {"field": {**zlib, **layout}}
+        _once(files["netcdf4"], lambda path: dataset.to_netcdf(path, engine="netcdf4", encoding=netcdf))
         if name == "zlib" and importlib.util.find_spec("hidefix"):
             files["hidefix"] = files["netcdf4"]
     if name != "contiguous" and importlib.util.find_spec("zarr"):
         files["zarr"] = folder / f"{name}.zarr"
-        dataset.to_zarr(files["zarr"], encoding={"field": {"chunks": chunks, "compressors": _zarr_codec(name)}})
+        stored = {"field": {"chunks": chunks, "compressors": _zarr_codec(name)}}
+        _once(files["zarr"], lambda path: dataset.to_zarr(path, encoding=stored))
     if name == "contiguous":
         files["np.load"] = folder / "field.npy"
-        np.save(files["np.load"], dataset.field.values)
+        _once(files["np.load"], lambda path: np.save(path, dataset.field.values))
     files["plain PyTables"] = files["pytables"]
     return files
+
+
+def _once(path: Path, make: Callable[[Path], object]) -> None:
+    if not path.exists():
+        make(path)
 
 
 def _zarr_codec(name: str) -> object:
@@ -180,11 +192,13 @@ def main() -> None:
     parser.add_argument("--codecs", default=",".join(CODECS))
     parser.add_argument("--shape", default="240,721,1440")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # plain PyTables warns of DIMENSION_LIST, zarr of codecs
     shape = tuple(int(size) for size in arguments.shape.split(","))
     dataset = xr.Dataset({"field": (("time", "lat", "lon"), make_field(shape))})
     for name in arguments.codecs.split(","):
-        with tempfile.TemporaryDirectory() as folder:
+        with contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as folder:
             files = make_files(Path(folder), name, dataset)
             compare(name, files, shape, arguments.rounds)
 

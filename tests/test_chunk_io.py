@@ -24,7 +24,7 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import chunk_io, codecs, libblosc2, libhdf5, team
+from xr_pytables import chunk_decoder, chunk_io, codecs, libblosc2, libhdf5, team
 from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, read_index
 from xr_pytables.chunk_io import read_contiguous, read_into, read_points
 from xr_pytables.filters import FilterPipeline
@@ -727,3 +727,99 @@ def test_decoding_does_not_stall_other_python_threads(tmp_path: Path, complib: s
         # 80 % of the ticks: others may have the CPU for a while, but a codec with the GIL would stop every tick
         assert np.quantile(gaps, 0.8) < chunk_time / 2
         assert len(gaps) > 8
+
+
+def test_batches_under_way_together_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "usable_cpus", lambda: 3)
+    batches = [(i, i + 1) for i in range(10)]
+    assert [begin for begin, _ in chunk_io._apart(batches)] == [0, 4, 8, 1, 5, 9, 2, 6, 3, 7]
+
+
+PIECEWISE = {
+    "blosc:lz4": tables.Filters(5, "blosc:lz4"),
+    "blosc:zstd and fletcher32": tables.Filters(1, "blosc:zstd", fletcher32=True),
+    "zlib": tables.Filters(1, "zlib"),
+    "zlib and fletcher32": tables.Filters(1, "zlib", fletcher32=True),
+    "blosc2, b2nd from rank 2 on": tables.Filters(1, "blosc2:lz4"),
+}
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+@pytest.mark.parametrize(
+    ("shape", "chunkshape", "cached"),
+    [
+        ((9, 31, 47), (5, 12, 20), 1000),
+        ((3, 4, 7, 500), (2, 3, 5, 300), 1300),
+        ((6, 5000), (4, 3000), 5000),
+        ((9000,), (2500,), 6000),
+    ],
+)
+def test_a_chunk_is_decoded_and_placed_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shape: Any, chunkshape: Any, cached: int
+) -> None:
+    """Whatever the rows of a piece are: parts of one dimension, of two, or elements of the last one."""
+    monkeypatch.setattr(chunk_decoder, "CACHED", cached)
+    placed: list[int] = []
+    place = chunk_decoder.ChunkDecoder._place
+
+    def watched(self: Any, rows: Any, *others: Any) -> None:
+        placed.append(rows.nbytes)
+        place(self, rows, *others)
+
+    monkeypatch.setattr(chunk_decoder.ChunkDecoder, "_place", watched)
+    array = np.random.default_rng(0).integers(0, 100, shape).astype("f8")
+    path = make(tmp_path / "a.h5", array, chunkshape, PIECEWISE[name])
+    selections: list[Any] = [(), (slice(1, None),), (slice(2, -1),), (slice(1, 3),), (0,)]
+    if array.ndim > 1:
+        selections += [(slice(1, None), slice(2, -1)), (slice(None), slice(1, 3))]
+    with Opened(path) as opened:
+        for selection in selections:
+            np.testing.assert_array_equal(opened.read(selection), array[selection])
+    assert bool(placed) == (len(shape) == 1 or "b2nd" not in name)  # b2nd frames have blocks of their own
+
+
+def test_damage_in_a_piece_names_the_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_decoder, "CACHED", 4096)
+    array = np.random.default_rng(0).integers(0, 100, (16, 1000)).astype("f8")
+    path = make(tmp_path / "a.h5", array, (8, 400), tables.Filters(5, "blosc:lz4"))
+    with Opened(path) as opened:
+        damaged(path, int(opened.index().address[1, 1]) + 60, lambda old: old ^ 255)
+        with pytest.raises(ChunkError, match=r"chunk at \(8, 400\)"):
+            opened.read()
+
+
+def test_a_b2nd_frame_of_another_shape_gives_its_bytes_in_order(tmp_path: Path) -> None:
+    """HDF5's filter refuses it. We must not take its blocks for runs of the chunk's bytes."""
+    array = np.arange(60 * 200, dtype="f8").reshape(60, 200)
+    path = tmp_path / "a.h5"
+    frame = libblosc2.compress_frame(
+        array.reshape(-1).view(np.uint8), libblosc2.Compression(5, 5, 1, 8, 1024), (100, 120)
+    )
+    with tables.open_file(path, "w") as file:
+        filters = tables.Filters(5, "blosc2:zstd")
+        leaf = file.create_carray("/", "a", tables.Float64Atom(), (60, 200), filters=filters, chunkshape=(60, 200))
+        leaf.write_chunk((0, 0), frame)
+        file.flush()
+        storage = storage_of(leaf)
+    with path.open("rb") as raw:
+        index = read_index(raw.fileno(), storage)
+        for selection in [(), (slice(10, 12),), (slice(None), slice(3, 190)), (slice(7, 8), slice(8, 9))]:
+            out = np.empty(array[selection].shape)
+            read_into(raw.fileno(), storage, index, selection, out)
+            np.testing.assert_array_equal(out, array[selection])
+
+
+def test_scratch_memory_serves_the_next_read_of_the_thread_unless_it_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = values((64, 300), "i8")
+    path = make(tmp_path / "a.h5", array, (32, 200), tables.Filters(1, "zlib"))
+    with Opened(path) as opened:
+        opened.read(threads=1)
+        kept = team._own.workspace.buffers
+        assert sum(buffer.size for buffer in kept) >= 32 * 200 * 8
+        opened.read(threads=1)
+        assert all(new is old for new, old in zip(team._own.workspace.buffers, kept, strict=True))
+        monkeypatch.setattr(team, "_KEPT_BYTES", 100)
+        opened.read(threads=1)
+        assert team._own.workspace.buffers == []

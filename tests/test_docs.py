@@ -29,6 +29,7 @@ import xr_pytables
 from xr_pytables.backend import PyTablesBackendEntrypoint
 from xr_pytables.filters import BLOSC_CODES, BLOSCS
 from xr_pytables.layouts import KEYS
+from xr_pytables.many_files import save_mfdataset
 from xr_pytables.writer import to_pytables
 
 ROOT = Path(__file__).parent.parent
@@ -168,6 +169,7 @@ def parameters(function: object) -> set[str]:
     [
         ("Arguments of open_dataset", parameters(PyTablesBackendEntrypoint.open_dataset)),
         ("Arguments of to_pytables", parameters(to_pytables)),
+        ("Arguments of save_mfdataset", parameters(save_mfdataset) - parameters(to_pytables) | {"mode", "paths"}),
         ("Encoding keys", set(KEYS | CF_KEYS)),
     ],
 )

@@ -14,12 +14,12 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "filters", "libblosc2"},
+    {"_version", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
-    {"team"},
-    {"chunk_io"},
-    {"conditions", "row_blocks"},
+    {"team", "chunk_decoder"},
+    {"chunk_encode", "chunk_io"},
+    {"conditions", "row_blocks", "segment"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
@@ -28,16 +28,17 @@ HDF5_SIDE = [
     {"attributes", "frames"},
     {"columns", "dimensions", "hdfstore"},
     {"nodes", "target_file"},
-    {"frame_queries"},
-    {"table_index"},
+    {"frame_queries", "table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
-    {"files"},
-    {"arrays", "layouts"},
+    {"alignment", "files"},
+    {"arrays", "layouts", "targets"},
     {"table_arrays"},
     {"frame_arrays", "queries"},
     {"store", "plan"},
-    {"backend", "writer"},
+    {"backend", "table_plan"},
+    {"writer"},
+    {"many_files"},
 ]
 EDGE = [{"__init__", "cli"}, {"__main__"}]
 # the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock

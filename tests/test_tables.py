@@ -230,9 +230,12 @@ def test_any_description_and_selection_equals_plain_pytables(
         table = file.create_table(
             "/", "events", description_, filters=FILTERS[complib], chunkshape=chunk, byteorder=order
         )
-        table.append(filled(table.dtype, 7, np.random.default_rng(5)))
+        rows = filled(table.dtype, 7, np.random.default_rng(5))
+        table.append(rows)
     with open_quietly(path, group="/events", decode_cf=False) as ds:
         for name, column in plain_columns(path).items():
+            if order == "big" and column.dtype.kind == "c" and column.ndim > 1:  # PyTables does not swap these (3.11.1)
+                column = columns_of(rows)[name]
             assert array_of(ds[name]).why_not_direct is None
             assert_same(ds[name].variable[key], column[key, ...])
 

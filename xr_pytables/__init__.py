@@ -1,7 +1,7 @@
 """Large HDF5 arrays of PyTables, lazily and safely in xarray and Dask.
 
 Reading: `xr.open_dataset(path, engine="pytables")`, also `open_datatree`, `open_groups`, `open_mfdataset`.
-Writing: `xr_pytables.to_pytables(obj, path)`.
+Writing: `xr_pytables.to_pytables(obj, path)`, `xr_pytables.save_mfdataset(datasets, paths)`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
     from .files import FileBusyError, FileChangedError
+    from .many_files import save_mfdataset
     from .writer import to_pytables
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
     "__version__",
+    "save_mfdataset",
     "to_pytables",
 ]
 
@@ -30,6 +32,7 @@ _HOMES = {
     "FileChangedError": "files",
     "OpaqueBytes": "attributes",
     "PyTablesBackendEntrypoint": "backend",
+    "save_mfdataset": "many_files",
     "to_pytables": "writer",
 }
 

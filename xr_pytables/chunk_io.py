@@ -1,9 +1,8 @@
 """Reading selections of a dataset past HDF5: pread, decode and place, in several threads at once.
 
 Takes a file descriptor, a `ChunkStorage` and a `ChunkIndex`; knows integers and buffers, no PyTables node, no lock and
-no HDF5 call. The lazy arrays call it. Three layers: what a read has to fetch (`read_into`, `read_points`,
-`read_contiguous`), how one chunk is decoded and placed (`_Decoder`), and who does it (`team.run`: the calling thread,
-helped by one pool for the whole process).
+no HDF5 call. The lazy arrays call it. Here is what a read has to fetch (`read_into`, `read_points`,
+`read_contiguous`) and how it gets the bytes; `chunk_decoder` decodes and places one chunk, and `team` has the threads.
 """
 
 from __future__ import annotations
@@ -18,7 +17,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codecs, libblosc2, team
+from . import libblosc2, team
+from .chunk_decoder import (
+    CACHED,
+    ChunkDecoder,
+    Piece,
+    all_slices,
+    extent,
+    is_box,
+    is_swapped,
+    piece_length,
+    positions,
+    take_pieces,
+)
 from .chunk_index import (
     MISSING,
     AxisPlan,
@@ -31,15 +42,11 @@ from .chunk_index import (
     run_starts,
 )
 from .codecs import Workspace
-from .filters import BLOSC, BLOSC2, FLETCHER32
 from .libblosc2 import Box, Bytes
-
-Piece = slice | NDArray[np.int64]
-"""Elements along one dimension: a slice with a positive step, or ascending positions."""
 
 _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
 _GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
-_SLAB: Final = 1 << 18  # bytes of raw data read into scratch at once: stays in the cache until it is copied
+_SLAB: Final = CACHED  # bytes of raw data read into scratch at once
 _PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once
 _HEAD: Final = 4096  # bytes of a Blosc2 frame that hold its header and the places of some hundred blocks
 _SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than another system call
@@ -79,17 +86,17 @@ def read_into(
     if len(chunks.address) < found.address.size:
         full[...] = _fill_of(storage, plans)
     places = _with_pieces(plans)
-    decoder = _Decoder(storage)
+    decoder = ChunkDecoder(storage)
 
     def place(number: int, source: _Source, workspace: Workspace) -> None:
         inside, outside = places(_unravel(number, grid))
-        target = full[outside] if _all_slices(outside) else None
+        target = full[outside] if all_slices(outside) else None
         if target is not None:
             source.into(inside, target, workspace)
             return
-        scattered = np.empty([_count(piece) for piece in inside], full.dtype)
+        scattered = np.empty([piece_length(piece) for piece in inside], full.dtype)
         source.into(inside, scattered, workspace)
-        full[np.ix_(*(_positions(piece) for piece in outside))] = scattered
+        full[np.ix_(*(positions(piece) for piece in outside))] = scattered
 
     def name(number: int) -> str:
         where = _unravel(number, grid)
@@ -146,7 +153,7 @@ def read_points(
         corner = tuple(int(axis[i]) * c for axis, c in zip(touched, chunkshape, strict=False))
         return f"{label + ': ' if label else ''}chunk at {corner}"
 
-    _read_chunks(fd, chunks, _Decoder(storage), place, name, threads)
+    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads)
 
 
 ChunkUser = Callable[[int, Callable[[int, int, NDArray[Any] | None], NDArray[Any]]], None]
@@ -185,7 +192,7 @@ def each_chunk(
     def name(i: int) -> str:
         return f"{label + ': ' if label else ''}chunk at {(int(numbers[i]) * length,)}"
 
-    _read_chunks(fd, chunks, _Decoder(storage), place, name, threads)
+    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads)
     return np.flatnonzero(found.address == MISSING)
 
 
@@ -218,11 +225,11 @@ def read_contiguous(
         )
     pieces = [plan.piece(0) for plan in plans]
     inside, outside = [piece for piece, _ in pieces], [piece for _, piece in pieces]
-    target = full if _all_slices(outside) else np.empty(full.shape, full.dtype)
+    target = full if all_slices(outside) else np.empty(full.shape, full.dtype)
     dense = _Dense(fd, storage.offset, storage.dtype, storage.shape, label)
     dense.read(inside, target, threads=threads)
     if target is not full:
-        full[np.ix_(*(_positions(piece) for piece in outside))] = target
+        full[np.ix_(*(positions(piece) for piece in outside))] = target
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -285,7 +292,7 @@ def _fill_of(storage: ChunkStorage, plans: list[AxisPlan]) -> NDArray[Any]:
         return fill
     pieces = [plan.piece(0) for plan in plans[storage.rank :]]
     selected = np.empty([plan.length for plan in plans[storage.rank :]], fill.dtype)
-    selected[np.ix_(*(_positions(outside) for _, outside in pieces))] = _take(
+    selected[np.ix_(*(positions(outside) for _, outside in pieces))] = take_pieces(
         fill, [inside for inside, _ in pieces], [0] * len(pieces)
     )
     return selected
@@ -294,42 +301,6 @@ def _fill_of(storage: ChunkStorage, plans: list[AxisPlan]) -> NDArray[Any]:
 def _fill_at(storage: ChunkStorage, points: list[NDArray[np.int64]]) -> NDArray[Any]:
     fill = storage.fill_values()
     return fill[tuple(points[storage.rank :])] if fill.ndim else fill
-
-
-def _all_slices(pieces: Sequence[Piece]) -> bool:
-    return all([isinstance(piece, slice) for piece in pieces])  # noqa: C419 - a list is quicker for so few
-
-
-def _count(piece: Piece) -> int:
-    return len(range(piece.start, piece.stop, piece.step or 1)) if isinstance(piece, slice) else len(piece)
-
-
-def _positions(piece: Piece) -> NDArray[np.int64]:
-    return np.arange(piece.start, piece.stop, piece.step or 1) if isinstance(piece, slice) else piece
-
-
-def _extent(piece: Piece) -> tuple[int, int]:
-    """(start, stop) of what a piece reaches over."""
-    return (piece.start, piece.stop) if isinstance(piece, slice) else (int(piece[0]), int(piece[-1]) + 1)
-
-
-def _is_box(pieces: Sequence[Piece]) -> bool:
-    return all([isinstance(piece, slice) and (piece.step or 1) == 1 for piece in pieces])  # noqa: C419 - as above
-
-
-def _take(block: NDArray[Any], pieces: Sequence[Piece], corner: Sequence[int]) -> NDArray[Any]:
-    """The outer product of the pieces out of a block whose first element is at `corner`."""
-    for axis, (piece, start) in enumerate(zip(pieces, corner, strict=True)):
-        if isinstance(piece, slice):
-            moved: Piece = slice(piece.start - start, piece.stop - start, piece.step)
-        else:
-            moved = piece - start
-        block = block[(slice(None),) * axis + (moved,)]
-    return block
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# one chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -376,144 +347,6 @@ def _cut(places: NDArray[np.int64], begins: NDArray[np.intp], limit: int) -> lis
     return list(itertools.pairwise([*run_starts(part).tolist(), len(places)]))
 
 
-class _Decoder:
-    """What the chunks of one dataset have in common. Made for each read, used by all its threads."""
-
-    def __init__(self, storage: ChunkStorage) -> None:
-        assert storage.chunkshape is not None
-        self.dtype = storage.dtype
-        self.chunkshape = storage.chunkshape
-        self.nbytes = storage.chunk_nbytes
-        self.items = math.prod(storage.chunkshape)
-        self.pipeline = storage.pipeline
-        filters = storage.pipeline.filters
-        self.all_skipped = (1 << len(filters)) - 1
-        # a Blosc buffer behind nothing but checksums can be decoded in part
-        self.blosc = filters[0].id if filters and filters[0].id in (BLOSC, BLOSC2) else 0
-        self.only_blosc2 = self.blosc == BLOSC2 and len(filters) == 1
-        if any(step.id != FLETCHER32 for step in filters[1:]) or libblosc2.library() is None:
-            self.blosc = 0
-
-    def into(
-        self, raw: Bytes, mask: int, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace, keep: Bytes
-    ) -> None:
-        """Decode a chunk and put the selected elements into `target`, which has their shape."""
-        if target.size == self.items and _is_box(inside):
-            self._whole(raw, mask, target, workspace, keep)
-            return
-        box = tuple([_extent(piece) for piece in inside])
-        frame = self._frame(raw, mask)
-        if frame is not None and _is_box(inside):
-            self._blocks(frame, box, target)
-            return
-        block = self.fetch(raw, mask, box, workspace, keep)
-        target[...] = _take(block, inside, [start for start, _ in box])
-
-    def _whole(self, raw: Bytes, mask: int, target: NDArray[Any], workspace: Workspace, keep: Bytes) -> None:
-        """Decode all of a chunk: into the target itself if it is contiguous, else by blocks or by scratch memory."""
-        swapped = _is_swapped(self.dtype, target.dtype)
-        if target.flags.c_contiguous and swapped is not None:
-            flat = target.reshape(-1).view(np.uint8)
-            codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, flat, workspace=workspace, keep=(keep,))
-            if swapped:
-                target.byteswap(inplace=True)
-            return
-        frame = self._frame(raw, mask)
-        if frame is not None:
-            self._blocks(frame, tuple([(0, length) for length in self.chunkshape]), target)
-            return
-        data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
-        target[...] = data.view(self.dtype).reshape(self.chunkshape)
-
-    def fetch(self, raw: Bytes, mask: int, box: Box, workspace: Workspace, keep: Bytes) -> NDArray[Any]:
-        """The elements of a box of a chunk, as stored; valid until the workspace is used again."""
-        frame = self._frame(raw, mask)
-        if frame is not None:
-            block = np.empty([stop - start for start, stop in box], self.dtype)
-            self._blocks(frame, box, block)
-            return block
-        start, shape = _rows(box, self.chunkshape)
-        size = math.prod(shape) * self.dtype.itemsize
-        if self.blosc and not mask & 1 and 2 * size <= self.nbytes:
-            data = self._part(raw, mask, start * self.dtype.itemsize, size, workspace, keep)
-        else:
-            data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
-            data = data[start * self.dtype.itemsize :][:size]
-        rows = data.view(self.dtype).reshape(shape)
-        return rows[tuple(_within(b, n, c) for b, n, c in zip(box, shape, self.chunkshape, strict=True))]
-
-    def _stored(self, raw: Bytes, mask: int) -> Bytes:
-        """The bytes under the checksums, which are verified."""
-        for i in reversed(range(1, len(self.pipeline.filters))):
-            if not mask >> i & 1:
-                raw = codecs.verified(raw)
-        return raw
-
-    def _frame(self, raw: Bytes, mask: int) -> libblosc2.Frame | None:
-        """The b2nd frame of which blocks can be decoded one by one; None if the chunk is not stored so."""
-        if self.blosc != BLOSC2 or mask & 1:
-            return None
-        try:
-            frame = libblosc2.Frame.of(self._stored(raw, mask))
-        except ValueError as error:
-            raise ChunkError(f"blosc2: {error}") from error
-        return frame if frame.shape == self.chunkshape and frame.chunk is not None else None
-
-    def _blocks(self, frame: libblosc2.Frame, box: Box, target: NDArray[Any]) -> None:
-        try:
-            libblosc2.read_blocks(frame, self.dtype, box, target)
-        except ValueError as error:
-            raise ChunkError(f"blosc2: {error}") from error
-
-    def _part(self, raw: Bytes, mask: int, start: int, size: int, workspace: Workspace, keep: Bytes) -> Bytes:
-        """Bytes `start` to `start + size` of a chunk in a Blosc 1 buffer or a Blosc2 frame without shape."""
-        stored = self._stored(raw, mask)
-        try:
-            chunk: Bytes | None = stored
-            if self.blosc == BLOSC2:
-                chunk = libblosc2.Frame.of(stored).chunk
-            header = libblosc2.BufferHeader.of(chunk) if chunk is not None else None
-            if chunk is None or header is None or not header.typesize or (start | size) % header.typesize:
-                data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
-                return data[start : start + size]
-            if header.nbytes != self.nbytes or header.stored > chunk.size:
-                raise ValueError(f"the header tells of {header.nbytes} bytes, expected {self.nbytes}")
-            out = workspace.take(size, raw, keep)
-            libblosc2.decompress_part(chunk, header, start, out)
-        except ValueError as error:
-            raise ChunkError(f"blosc: {error}") from error
-        return out
-
-
-def _rows(box: Box, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The smallest stretch of a C-ordered array that holds a box: (first element, shape of the stretch).
-
-    Dimensions in which the box has one element are passed; the next one is cut, those behind it are whole.
-    """
-    start, stride = 0, math.prod(shape)
-    for axis, ((low, high), length) in enumerate(zip(box, shape, strict=True)):
-        stride //= length
-        start += low * stride
-        if high - low > 1:
-            return start, (1,) * axis + (high - low, *shape[axis + 1 :])
-    return start, (1,) * len(shape)
-
-
-def _within(bounds: tuple[int, int], rows: int, length: int) -> slice:
-    """Where a box lies along a dimension of its stretch: all of a cut dimension, its own place in a whole one."""
-    start, stop = bounds
-    return slice(start, stop) if rows == length else slice(0, rows)
-
-
-def _is_swapped(stored: np.dtype[Any], target: np.dtype[Any]) -> bool | None:
-    """Whether stored bytes become `target` by swapping their order (False: they are alike; None: neither)."""
-    if stored == target:
-        return False
-    if stored.kind in "iufc" and stored.newbyteorder("=") == target:
-        return True
-    return None
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # raw data: contiguous datasets, and chunks without filters
 
@@ -549,7 +382,7 @@ class _Dense:
             return
         outer, first, run = self._runs(inside)
         far = outer == 0 or self._gap(inside, outer, run) > _SKIP
-        swapped = _is_swapped(self.dtype, target.dtype)
+        swapped = is_swapped(self.dtype, target.dtype)
         if swapped is None or not (run >= _SLAB or far):
             self._read_slabs(inside, target, workspace, threads)
         elif target.flags.c_contiguous:
@@ -573,9 +406,9 @@ class _Dense:
         """The longest runs of wanted bytes: (number of outer dimensions, first byte within an outer step, bytes)."""
         strides = self._strides()
         axis = len(self.shape)
-        while axis and _is_box(inside[axis - 1 : axis]):
+        while axis and is_box(inside[axis - 1 : axis]):
             axis -= 1
-            start, stop = _extent(inside[axis])
+            start, stop = extent(inside[axis])
             if (start, stop) != (0, self.shape[axis]):
                 return axis, start * strides[axis], (stop - start) * strides[axis]
         return axis, 0, strides[axis - 1] if axis else strides[0] * self.shape[0]
@@ -615,8 +448,8 @@ class _Dense:
             yield self.offset
             return
         strides = self._strides()
-        last = _positions(outer[-1]) * strides[len(outer) - 1] + self.offset
-        for where in itertools.product(*(_positions(piece).tolist() for piece in outer[:-1])):
+        last = positions(outer[-1]) * strides[len(outer) - 1] + self.offset
+        for where in itertools.product(*(positions(piece).tolist() for piece in outer[:-1])):
             start = sum(i * stride for i, stride in zip(where, strides, strict=False))
             yield from (last + start).tolist()
 
@@ -625,10 +458,10 @@ class _Dense:
     ) -> None:
         axis, strides = self._slab_axis(inside), self._strides()
         row, inner = strides[axis], self.shape[axis + 1 :]
-        batches = _row_batches(_positions(inside[axis]), row)
+        batches = _row_batches(positions(inside[axis]), row)
 
         def slabs() -> Iterator[tuple[tuple[int, ...], int, int, int]]:
-            ranges = [range(_count(piece)) for piece in inside[:axis]]
+            ranges = [range(piece_length(piece)) for piece in inside[:axis]]
             for where, offset in zip(itertools.product(*ranges), self._offsets(inside[:axis]), strict=True):
                 for begin, end in batches:
                     yield where, offset, begin, end
@@ -636,11 +469,11 @@ class _Dense:
         def read(slab: tuple[tuple[int, ...], int, int, int], own: Workspace) -> None:
             where, offset, begin, end = slab
             rows = _sub(inside[axis], begin, end)
-            low, high = _extent(rows)
+            low, high = extent(rows)
             data = own.take((high - low) * row, target)
             self._fill(offset + low * row, data)
             block = data.view(self.dtype).reshape(high - low, *inner)
-            wanted = _take(block, [rows, *inside[axis + 1 :]], [low] + [0] * len(inner))
+            wanted = take_pieces(block, [rows, *inside[axis + 1 :]], [low] + [0] * len(inner))
             place: tuple[int | slice, ...] = (*where, slice(begin, end))
             target[place] = wanted
 
@@ -651,7 +484,7 @@ class _Dense:
         strides, axis = self._strides(), len(self.shape) - 1
         wanted = strides[axis]
         while axis and strides[axis - 1] <= _SLAB:
-            start, stop = _extent(inside[axis])
+            start, stop = extent(inside[axis])
             wanted = strides[axis] * (stop - start)
             if strides[axis - 1] - wanted > max(_SKIP, wanted):
                 break
@@ -686,7 +519,7 @@ def _sub(piece: Piece, begin: int, end: int) -> Piece:
 class _Source:
     """One chunk on its way: its bytes, or where they can be read."""
 
-    decoder: _Decoder
+    decoder: ChunkDecoder
     mask: int
     raw: Bytes | None
     keep: Bytes
@@ -700,7 +533,7 @@ class _Source:
         if self.dense is not None:
             self.dense.read(inside, target, workspace=workspace)
         else:
-            raw = self._bytes(tuple([_extent(piece) for piece in inside]), workspace)
+            raw = self._bytes(tuple([extent(piece) for piece in inside]), workspace)
             self.decoder.into(raw, self.mask, inside, target, workspace, self.keep)
 
     def fetch(self, box: Box, workspace: Workspace) -> NDArray[Any]:
@@ -757,7 +590,7 @@ class _StoredFrame:
 def _read_chunks(
     fd: int,
     chunks: _Chunks,
-    decoder: _Decoder,
+    decoder: ChunkDecoder,
     place: Callable[[int, _Source, Workspace], None],
     name: Callable[[int], str],
     threads: int | None,
@@ -798,9 +631,21 @@ def _read_chunks(
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
-    team.run(iter(batches), read, threads, count=len(batches))
+    team.run(_apart(batches), read, threads, count=len(batches))
 
 
-def _check_raw_size(size: int, decoder: _Decoder) -> None:
+def _apart(batches: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The batches in such an order that those that are under way at the same time are far from each other.
+
+    Neighbours lie side by side in the output as well: two threads would touch the same fresh pages of memory at the
+    same moment, and the system would clear each of them twice.
+    """
+    lanes = team.usable_cpus()
+    length = -(-len(batches) // lanes)
+    for i in range(length):
+        yield from batches[i::length]
+
+
+def _check_raw_size(size: int, decoder: ChunkDecoder) -> None:
     if size != decoder.nbytes:
         raise ChunkError(f"{size} bytes are stored without filters, expected {decoder.nbytes}")

@@ -35,6 +35,8 @@ from .libhdf5 import fletcher32
 
 ENTRY_POINTS: Final = "xr_pytables.codecs"
 _CHECKSUM_BYTES: Final = 4
+# Blosc's own choice for zstd (32 KiB at level 1, 256 KiB at level 5) is slower and compresses less
+_ZSTD_BLOCK: Final = 512 * 1024
 _MAX_BLOSC1_TYPESIZE: Final = 255  # BLOSC_MAX_TYPESIZE: PyTables' filter takes 1 for longer ones
 
 
@@ -104,6 +106,10 @@ class Workspace:
         self.buffers.append(np.empty(size, np.uint8))
         return self.buffers[-1]
 
+    def trim(self, limit: int) -> None:
+        """Let go of buffers of more than `limit` bytes."""
+        self.buffers = [buffer for buffer in self.buffers if buffer.size <= limit]
+
 
 def why_not(pipeline: FilterPipeline) -> str | None:
     """The reason why chunks with these filters cannot be decoded here; None if they can."""
@@ -120,6 +126,18 @@ def why_not(pipeline: FilterPipeline) -> str | None:
         return "more than one compressor: sizes between them are not known"
     if len(pipeline.filters) > 32:
         return "more filters than a filter mask has bits"
+    return None
+
+
+def why_not_encode(pipeline: FilterPipeline) -> str | None:
+    """The reason why chunks with these filters cannot be encoded here; None if they can."""
+    for step in pipeline.filters:
+        codec = CODECS.get(step.id)
+        if codec is None or codec.encode is None:
+            return f"{step.name or 'a filter'} (HDF5 filter {step.id}) cannot be applied here"
+        # a pipeline that was not yet through HDF5 does not record the size of elements, which encoding knows
+        if (step.values or step.id != SHUFFLE) and (reason := codec.why_not(step.values)):
+            return f"{codec.name}: {reason}"
     return None
 
 
@@ -368,10 +386,11 @@ def _pack_blosc(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> Bytes
     out = np.empty(data.size, np.uint8)
     sizes = (level, mode, typesize, data.size)
     places = (libblosc2.pointer(data), libblosc2.pointer(out), out.size)
-    got = compress(*sizes, *places, _BLOSC_NAMES[code].encode(), 0, 1)
+    name = _BLOSC_NAMES[code]
+    got = compress(*sizes, *places, name.encode(), _ZSTD_BLOCK if name == "zstd" and level < 9 else 0, 1)
     if got < 0:
         raise ValueError(f"Blosc reports error {got}")
-    return out[:got] if got else None
+    return out[:got] if 0 < got < out.size else None  # of equal size: not to be told from data stored as they are
 
 
 def _numcodecs_blosc() -> Any:
@@ -424,7 +443,7 @@ def _unpack_blosc2(data: Bytes, values: tuple[int, ...], out: Bytes) -> Bytes:
     return out
 
 
-def _pack_blosc2(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> bytes:
+def _pack_blosc2(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> Bytes:
     level, mode, code = _blosc_settings(values)
     blocksize = values[1] if len(values) > 1 else 0
     settings = libblosc2.Compression(code, level, mode, chunk.dtype.itemsize, blocksize)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -109,7 +109,7 @@ def _by_column(
     of_table: dict[str, RawAttribute] = {}
     of_columns: dict[str, dict[str, RawAttribute]] = {name: {} for name in names}
     for name, attribute in raw.items():
-        owner, own_name = _owner(name, of_columns, positions)
+        owner, own_name = owner_of(name, of_columns, positions)
         if owner is None:
             of_table[name] = attribute
         else:
@@ -117,11 +117,13 @@ def _by_column(
     return of_table, of_columns
 
 
-def _owner(name: str, columns: Mapping[str, object], positions: Sequence[str]) -> tuple[str | None, str]:
+def owner_of(name: str, columns: Container[str], positions: Sequence[str]) -> tuple[str | None, str]:
     """Whose attribute it is, and what it is called there."""
-    column, separator, own_name = name.rpartition(OF_COLUMN)
-    if separator and column in columns and own_name:
-        return column, own_name
+    at = name.find(OF_COLUMN)
+    while at >= 0:  # both names may hold the sign
+        if name[:at] in columns and name[at + 1 :]:
+            return name[:at], name[at + 1 :]
+        at = name.find(OF_COLUMN, at + 1)
     column, separator, suffix = name.rpartition("_")
     if separator and column in columns and suffix in _BY_SUFFIX:
         return column, _BY_SUFFIX[suffix]

@@ -229,6 +229,8 @@ def _checked(node: ast.expr, names: _Names, fail: _Failure) -> ast.expr:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
         return ast.UnaryOp(node.op, again(node.operand))
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
+        if isinstance(node.operand, ast.Constant) and isinstance(node.operand.value, int | float | complex):
+            return again(ast.Constant(_UNARY[type(node.op)](node.operand.value)))  # -2**63 has no positive counterpart
         operand = again(node.operand)
         if isinstance(operand, ast.Constant):
             return ast.Constant(_UNARY[type(node.op)](operand.value))
@@ -302,7 +304,7 @@ def _compiled(text: str, source: str, tree: ast.expr, names: _Names, fail: _Fail
         with _lock:
             result = function(*arrays, *constants)
     except (NotImplementedError, TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
-        raise fail(f"numexpr cannot compute it ({error})") from None
+        raise fail(f"numexpr cannot compute it ({error}); & and | need brackets around comparisons") from None
     if result.dtype != np.bool_:
         raise fail(f"it gives {result.dtype}, not true or false for each row")
     return Condition(text, tuple(names.columns), _indexable(tree, names), dtypes, constants, function)

@@ -358,11 +358,14 @@ def create(dtype: np.dtype, *, utf8: bool = False, members: tuple[tuple[str, int
     """A new HDF5 type for `dtype`, with the layout that PyTables gives it.
 
     bool becomes an 8-bit bitfield, complex a compound of `r` and `i`, `S n` a NUL-terminated string of n bytes
-    (`utf8` sets its character set); `members` makes an enumeration of an integer dtype. Raises TypeError for
-    dtypes without an HDF5 form (objects, text, datetimes: encode them first).
+    (`utf8` sets its character set); `members` makes an enumeration of an integer dtype. A structured dtype becomes a
+    compound with the same offsets; fields whose dtype has the metadata `enum` become enumerations. Raises TypeError
+    for dtypes without an HDF5 form (objects, text, datetimes: encode them first).
     """
     if members:
         return _create_enum(dtype, members)
+    if dtype.names is not None:
+        return _create_compound(dtype)
     if dtype.kind == "b":
         return opened("H5Tcopy", h5.constant("H5T_STD_B8LE_g"))
     if dtype.kind == "S":
@@ -382,6 +385,22 @@ def create(dtype: np.dtype, *, utf8: bool = False, members: tuple[tuple[str, int
         raise TypeError(f"HDF5 has no type for dtype {dtype}")
     order = "BE" if dtype.newbyteorder("=").str[0] != dtype.str[0] and dtype.str[0] == ">" else "LE"
     return opened("H5Tcopy", h5.constant(f"{standard}{order}_g"))
+
+
+def _create_compound(dtype: np.dtype) -> Identifier:
+    compound = opened("H5Tcreate", h5.COMPOUND, dtype.itemsize)
+    fields = dtype.fields
+    assert fields is not None  # it is structured
+    for name in dtype.names or ():
+        field, offset = fields[name][:2]
+        members = tuple((field.base.metadata or {"enum": {}}).get("enum", {}).items())
+        with create(field.base, members=members) as element:
+            if not field.shape:
+                call("H5Tinsert", compound.id, h5.name_bytes(name), offset, element)
+                continue
+            with opened("H5Tarray_create2", element, len(field.shape), h5.sizes(field.shape)) as array:
+                call("H5Tinsert", compound.id, h5.name_bytes(name), offset, array)
+    return compound
 
 
 def _create_enum(dtype: np.dtype, members: tuple[tuple[str, int], ...]) -> Identifier:

@@ -457,7 +457,7 @@ class Compression:
     """In bytes, not exceeded; 0 for a default."""
 
 
-def compress_frame(data: Bytes, compression: Compression, chunkshape: tuple[int, ...]) -> bytes:
+def compress_frame(data: Bytes, compression: Compression, chunkshape: tuple[int, ...]) -> Bytes:
     """Encode one chunk as the frame that PyTables' Blosc2 filter makes of it.
 
     That is a b2nd frame if the chunk has 2 to 8 dimensions, else a frame without shape. `data` is the whole chunk, edge
@@ -479,7 +479,7 @@ def compress_frame(data: Bytes, compression: Compression, chunkshape: tuple[int,
     return _compress_plain(data, storage)
 
 
-def _compress_plain(data: Bytes, storage: _Storage) -> bytes:
+def _compress_plain(data: Bytes, storage: _Storage) -> Bytes:
     loaded = _required()
     schunk = loaded.blosc2_schunk_new(ctypes.byref(storage))
     if not schunk:
@@ -491,12 +491,12 @@ def _compress_plain(data: Bytes, storage: _Storage) -> bytes:
         size = loaded.blosc2_schunk_to_buffer(schunk, ctypes.byref(frame), ctypes.byref(needs_free))
         if size <= 0 or needs_free.value:
             raise ValueError("Blosc2 cannot make a frame of the chunk")
-        return ctypes.string_at(frame, size)
+        return _copied(frame, size)
     finally:
         loaded.blosc2_schunk_free(schunk)
 
 
-def _compress_b2nd(data: Bytes, storage: _Storage, compression: Compression, chunkshape: tuple[int, ...]) -> bytes:
+def _compress_b2nd(data: Bytes, storage: _Storage, compression: Compression, chunkshape: tuple[int, ...]) -> Bytes:
     loaded, rank, typesize = _required(), len(chunkshape), compression.typesize
     shape, chunks = (c_int64 * rank)(*chunkshape), (c_int32 * rank)(*chunkshape)
     blocks = (c_int32 * rank)(*block_shape(chunkshape, compression.blocksize // typesize or DEFAULT_BLOCK_ITEMS))
@@ -512,11 +512,17 @@ def _compress_b2nd(data: Bytes, storage: _Storage, compression: Compression, chu
         status = loaded.b2nd_to_cframe(array, ctypes.byref(frame), ctypes.byref(size), ctypes.byref(needs_free))
         if status < 0 or needs_free.value:
             raise ValueError("Blosc2 cannot make a frame of the chunk")
-        return ctypes.string_at(frame, size.value)
+        return _copied(frame, size.value)
     finally:
         if array:
             loaded.b2nd_free(array)
         loaded.b2nd_free_ctx(context)
+
+
+def _copied(frame: c_void_p, size: int) -> Bytes:
+    """A copy of memory that the library is going to free; the GIL is free meanwhile, as it is not in `string_at`."""
+    owned = (c_uint8 * size).from_address(frame.value or 0)
+    return np.ctypeslib.as_array(owned).copy()
 
 
 def block_shape(chunkshape: tuple[int, ...], items: int) -> list[int]:

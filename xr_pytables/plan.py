@@ -20,6 +20,7 @@ from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core.utils import emit_user_level_warning
 
 from . import attributes, frames, layouts
+from .alignment import aligned, conflict
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
 from .files import FileIdentity
@@ -107,6 +108,8 @@ class WritePlan:
     attachments: tuple[Attachment, ...] = ()
     version: FileIdentity | None = None
     """The version of the file that is changed; None if the file is made anew."""
+    indexes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """By the path of a table: the columns that get an index of PyTables, and its kind."""
 
     def __iter__(self) -> Iterator[tuple[GroupPlan, VariablePlan]]:
         return ((group, variable) for group in self.groups for variable in group.variables)
@@ -119,6 +122,19 @@ class WritePlan:
     def without_data(self) -> WritePlan:
         """What is left to know when the new file is made."""
         return replace(self, groups=(), attachments=())
+
+
+@dataclass(frozen=True)
+class BlockRules:
+    """What to do where two blocks of a Dask array share a chunk on disk."""
+
+    safe: bool = True
+    """Refuse that if the user asked for the chunks, else move the borders of the blocks."""
+    align: bool = False
+    """Move the borders of the blocks in any case."""
+
+
+SAFE: Final = BlockRules()
 
 
 Existing = Mapping[str, GroupSpec]
@@ -184,6 +200,7 @@ def plan_write(
     write_inherited_coords: bool,
     existing: Existing,
     version: FileIdentity | None = None,
+    blocks: BlockRules = SAFE,
 ) -> WritePlan:
     """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written."""
     base = layouts.filters_as_encoding(filters) if filters is not None else {}
@@ -197,10 +214,43 @@ def plan_write(
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
         here = _Here(path, where, mode, existing.get(where))
-        planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions))
+        planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, blocks))
     if mode != "r+":
         _check_against_file(path, planned, existing)
     return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), version)
+
+
+def encoded_variables(
+    dataset: Dataset, file: str, path: str, encoding: Mapping[Any, Any], base: Mapping[str, Any]
+) -> tuple[list[tuple[Variable, VariablePlan]], dict[str, object]]:
+    """The variables of a dataset as they are stored, each with what it was, and the dataset's attributes.
+
+    For writers with another layout than one array for each variable: dimensions, names in the file and what is there
+    already are not looked at, and chunks and filters are those of an array. `base` has the words of `tables.Filters`.
+    Raises as `plan_write` does, naming the node `path` of `file`.
+    """
+    here = _Here(file, path, "w", None)
+    _check_names(dataset, here)
+    _check_sizes(dataset, here)
+    unknown = [name for name in encoding if name not in dataset.variables]
+    if unknown:
+        raise KeyError(
+            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
+            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
+        )
+    noted, attrs = conventions.encode_dataset_coordinates(dataset)
+    originals = {
+        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), None, here)
+        for name, variable in noted.items()
+    }
+    coded, attrs = conventions.cf_encoder(originals, attrs)
+    return [
+        (
+            originals[name],
+            _plan_variable(str(name), variable, originals[name], base, here, frozenset(), strict=name in encoding),
+        )
+        for name, variable in coded.items()
+    ], dict(attrs)
 
 
 @dataclass(frozen=True)
@@ -281,6 +331,7 @@ def _plan_group(
     base: dict[str, Any],
     unlimited_dims: Iterable[Hashable] | None,
     dimensions: _Dimensions,
+    blocks: BlockRules,
 ) -> GroupPlan:
     _check_names(dataset, here)
     _check_sizes(dataset, here)
@@ -314,7 +365,12 @@ def _plan_group(
     own = _own_dimensions(plans, dataset, unlimited, dimensions, here)
     declared = dimensions.of_group(here.path)
     arranged = tuple(
-        _placed(plan, declared, dimensions, here, strict=bool(base) or name in encoding)
+        _in_own_chunks(
+            _placed(plan, declared, dimensions, here, strict=bool(base) or name in encoding),
+            here,
+            blocks,
+            asked="chunksizes" in encoding.get(name, ()),
+        )
         for name, plan in zip(coded, plans, strict=True)
     )
     if here.mode == "r+":
@@ -690,6 +746,41 @@ def _placed(
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
     return replace(plan, name=name, scales=scales, numbers=numbers, action=action)
+
+
+def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked: bool) -> VariablePlan:
+    """The variable with Dask blocks of which no two share a chunk on disk, as far as the rules want it.
+
+    `asked` says that the user chose the chunks. Raises ValueError if the blocks do not fit those and may not be moved;
+    where chunks follow from the data or are those of the file, blocks are moved without a word.
+    """
+    present = here.array(plan.name) if plan.action == "set values" else None
+    chunkshape = plan.layout.chunkshape if present is None else present.info.chunkshape
+    if not isinstance(plan.data, dask.array.Array) or chunkshape is None:
+        return plan
+    start = (0,) * plan.data.ndim
+    found = conflict(plan.data.chunks, chunkshape, start)
+    if found is None or not (rules.safe or rules.align):
+        return plan
+    if asked and present is None and not rules.align:
+        dim, size, sizes = plan.dims[found.axis], chunkshape[found.axis], plan.data.chunks[found.axis]
+        raise ValueError(
+            f"{here}: variable {plan.name!r}: along dimension {dim!r}, two blocks of the Dask array meet at element "
+            f"{found.border}, inside of the chunk of elements {found.chunk[0]} to {found.chunk[1] - 1} (chunksizes "
+            f"{size}, blocks {_shortened(sizes)}): two tasks would write to one chunk. Rechunk the data to multiples, "
+            f"e.g. .chunk({{{dim!r}: {_multiple(max(sizes), size)}}}), or let "
+            "align_chunks=True do that; safe_chunks=False writes shared chunks piece by piece, slowly"
+        )
+    return replace(plan, data=plan.data.rechunk(aligned(plan.data.chunks, chunkshape, start)))
+
+
+def _shortened(sizes: tuple[int, ...]) -> str:
+    return str(sizes) if len(sizes) <= 6 else f"({', '.join(map(str, sizes[:6]))}, ...)"
+
+
+def _multiple(size: int, chunk: int) -> int:
+    """The multiple of `chunk` nearest to `size`."""
+    return max(1, round(size / chunk)) * chunk
 
 
 def _superseded(plans: Iterable[VariablePlan], arranged: Iterable[VariablePlan], here: _Here) -> tuple[str, ...]:

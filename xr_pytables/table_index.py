@@ -152,8 +152,10 @@ def _checked(
     reduction = _number(raw, "reduction")
     indices, values = arrays["indices"], arrays["sorted"]
     size = indices.dtype.itemsize
-    shapes_fit = (
-        min(reduction, chunksize, slicesize, blocksize) > 0 and slicesize % chunksize == chunksize % reduction == blocksize % slicesize == 0
+    if min(reduction, chunksize, slicesize, blocksize) < 1:
+        raise UnusableIndexError("its sizes do not fit together")
+    fits = (
+        slicesize % chunksize == chunksize % reduction == blocksize % slicesize == 0
         and len(indices.shape) == len(values.shape) == len(arrays["bounds"].shape) == len(arrays["ranges"].shape) == 2
         and indices.shape == (values.shape[0], slicesize)
         and values.shape[1] * reduction == slicesize
@@ -162,8 +164,8 @@ def _checked(
         and lengths["indicesLR"] <= min(arrays["indicesLR"].shape[0], slicesize)
         and lengths["sortedLR"] == -(-lengths["indicesLR"] // reduction)
         and lengths["sortedLR"] <= arrays["sortedLR"].shape[0]
-    )  # fmt: skip
-    if not shapes_fit or indices.dtype.kind != "u" or size not in _KINDS:
+    )
+    if not fits or indices.dtype.kind != "u" or size not in _KINDS:
         raise UnusableIndexError("its arrays do not fit together")
     if values.dtype != table.dtype or arrays["sortedLR"].dtype != table.dtype:
         raise UnusableIndexError("its values are of another type than the column")
@@ -257,7 +259,7 @@ class IndexSearch:
             ranges = self._read(spec.arrays["ranges"], (slice(None), slice(None)))
             bounds = self._read(spec.arrays["bounds"], (slice(None), slice(None)))
             values = spec.arrays["sorted"]
-            for number in _overlapping(ranges, comparison).tolist():
+            for number in _overlapping(ranges, comparison, exact=spec.reduction == 1).tolist():
 
                 def chunk(start: int, stop: int, number: int = number) -> NDArray[Any]:
                     return self._read(values, (number, slice(start, stop)))
@@ -336,12 +338,15 @@ def _sortable(value: Any) -> Any:
     return np.asarray(value)
 
 
-def _overlapping(ranges: NDArray[Any], comparison: Comparison) -> NDArray[np.intp]:
-    """The slices with values that the comparison can be true for."""
+def _overlapping(ranges: NDArray[Any], comparison: Comparison, *, exact: bool) -> NDArray[np.intp]:
+    """The slices with values that the comparison can be true for.
+
+    Where not all values are kept (`exact` is false), the last of a range may be the last one kept.
+    """
     first, last = ranges[:, 0], ranges[:, 1]
     value, symbol = _sortable(comparison.value), comparison.operator
     # searchsorted orders as the index does: NaN behind all numbers
-    below = np.array([np.searchsorted(last[i : i + 1], value, "left") for i in range(len(last))])
+    below = np.array([exact and np.searchsorted(last[i : i + 1], value, "left") for i in range(len(last))])
     above = np.array([np.searchsorted(first[i : i + 1], value, "right") for i in range(len(first))])
     if symbol in (">", ">="):
         return np.flatnonzero(below == 0)

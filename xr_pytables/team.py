@@ -9,11 +9,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .codecs import Workspace
 
 _T = TypeVar("_T")
+
+_KEPT_BYTES: Final = 1 << 23
+"""Larger scratch buffers are not kept from one read to the next."""
 
 
 class _Team:
@@ -66,6 +69,16 @@ def usable_cpus() -> int:
         return os.cpu_count() or 1
 
 
+_own = threading.local()  # `workspace`: that of the running thread, which goes with it
+
+
+def _taken_workspace() -> Workspace:
+    """The scratch memory that the running thread used last: one task of Dask reads one chunk, and fresh memory for
+    each would cost more than to decode it."""
+    workspace: Workspace = _own.__dict__.pop("workspace", None) or Workspace()
+    return workspace
+
+
 class _Job:
     """Tasks that several threads take from one iterator until it ends, one of them fails, or they are not needed."""
 
@@ -77,7 +90,7 @@ class _Job:
         self.failure: BaseException | None = None
 
     def drain(self, *, helps: bool) -> None:
-        workspace = Workspace()
+        workspace = _taken_workspace()
         self.team.enter()
         try:
             # a helper goes when other callers came: each of them works itself
@@ -91,6 +104,8 @@ class _Job:
             self.failure = self.failure or error
         finally:
             self.team.leave()
+            workspace.trim(_KEPT_BYTES)
+            _own.workspace = workspace
 
     def help(self) -> None:
         self.drain(helps=True)

@@ -7,14 +7,16 @@ the data of Dask arrays into it block by block, and renames it over the target a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import posixpath
 import shutil
 import uuid
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -28,20 +30,26 @@ from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
+from .alignment import Blocks
 from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, NodeReader, ReadOptions
-from .plan import MODES, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
+from .plan import MODES, BlockRules, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
+from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
-from .target_file import ArrayLayout, TargetFile, filter_available
+from .table_indexes import create_indexes
+from .table_plan import plan_table
+from .target_file import ArrayLayout, TargetFile, filter_available, planned_storage
+from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
 
 if TYPE_CHECKING:
     from tables import Filters
 
-_SLAB_BYTES = 64 * 2**20
 _Obj = Dataset | DataArray | DataTree
+Layout = Literal["arrays", "table"]
+_Index = Iterable[str] | Mapping[str, str]
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
 
@@ -50,7 +58,9 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_inherited_coords: bool = ..., compute: Literal[True] = ..., fsync: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
+    fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -59,7 +69,9 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
+    threads: int | None = ..., progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -74,9 +86,16 @@ def to_pytables(
     unlimited_dims: _Unlimited = None,
     append_dim: Hashable | None = None,
     region: Mapping[str, slice] | Literal["auto"] | None = None,
+    safe_chunks: bool = True,
+    align_chunks: bool = False,
+    write_empty_chunks: bool = True,
     write_inherited_coords: bool = False,
+    layout: Layout = "arrays",
+    index: _Index = (),
     compute: bool = True,
     fsync: bool = True,
+    threads: int | None = None,
+    progress: bool = False,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
@@ -107,13 +126,33 @@ def to_pytables(
         `obj.encoding["unlimited_dims"]` says.
     append_dim, region
         Not implemented yet.
+    safe_chunks
+        Refuse (ValueError) a Dask array of which two blocks share a chunk that `encoding` asks for. Chunks that nobody
+        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False writes shared
+        chunks piece by piece through HDF5: right, but slow.
+    align_chunks
+        Move the borders of the blocks to those of the chunks that `encoding` asks for, too.
+    write_empty_chunks
+        False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
+        they were there.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
+    layout
+        `"arrays"` writes an array for each variable. `"table"` writes one Table of PyTables at the path `group`, with
+        a column for each variable; they share their first dimension, the rows.
+    index
+        With `layout="table"`: names of columns that get an index, for faster queries; or a dict of names to kinds of
+        PyTables' indexes (`"full"`, `"medium"` ...).
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
     fsync
         Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
         (not a crash of the process) can leave an empty file.
+    threads
+        How many threads of a process may encode chunks at once, Dask's own included. Default: one per CPU.
+    progress
+        Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
+        own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
 
     Raises
     ------
@@ -131,18 +170,79 @@ def to_pytables(
             "append_dim and region are not implemented yet. Write the whole dataset with mode='w', or the piece to a "
             "group of its own with mode='a'"
         )
+    effort = Effort(threads, write_empty_chunks)
+    if progress and not compute:
+        raise ValueError(
+            "progress=True is about a write that happens now; with compute=False use dask.diagnostics.ProgressBar or "
+            "dask.distributed.progress when you compute it"
+        )
+    if progress:
+        check_available()
     chosen: Mode = "w" if mode is None else mode
     if chosen not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+    plan, transaction = planned(
+        obj,
+        path,
+        mode=chosen,
+        group=group,
+        encoding=encoding,
+        filters=filters,
+        unlimited_dims=unlimited_dims,
+        write_inherited_coords=write_inherited_coords,
+        blocks=BlockRules(safe_chunks, align_chunks),
+        layout=layout,
+        index=index,
+    )
+    if compute:
+        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
+        return None
+    return delayed(plan, transaction, fsync=fsync, effort=effort)
+
+
+def planned(
+    obj: _Obj,
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode,
+    group: str,
+    encoding: Mapping[Any, Any] | None,
+    filters: Filters | None,
+    unlimited_dims: _Unlimited,
+    write_inherited_coords: bool,
+    blocks: BlockRules,
+    layout: Layout = "arrays",
+    index: _Index = (),
+) -> Job:
+    """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
+    if layout not in ("arrays", "table"):
+        raise ValueError(f"layout must be 'arrays' or 'table', not {layout!r}")
+    if index and layout != "table":
+        raise ValueError("only the columns of a table can have an index: index needs layout='table'")
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
-    version, existing = _existing(target, chosen)
+    version, existing = _existing(target, mode)
+    if layout == "table":
+        table = plan_table(
+            obj,
+            target,
+            mode=mode,
+            group=group,
+            encoding=encoding,
+            filters=filters,
+            unlimited_dims=unlimited_dims,
+            index=index,
+            existing=existing,
+            version=version,
+        )
+        _check_filters(table)
+        return table, transaction
     plan = plan_write(
         obj,
         target,
-        mode=chosen,
+        mode=mode,
         group=group,
         encoding=encoding,
         filters=filters,
@@ -150,12 +250,10 @@ def to_pytables(
         write_inherited_coords=write_inherited_coords,
         existing=existing,
         version=version,
+        blocks=blocks,
     )
     _check_filters(plan)
-    if compute:
-        execute(plan, transaction, fsync=fsync)
-        return None
-    return delayed(plan, transaction, fsync=fsync)
+    return plan, transaction
 
 
 # -- what is there already ---------------------------------------------------------------------------------
@@ -221,26 +319,66 @@ def _check_filters(plan: WritePlan) -> None:
 # -- execution ---------------------------------------------------------------------------------------------
 
 
-def execute(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+Job = tuple[WritePlan, Transaction]
+"""A plan and the transaction to carry it out in."""
+
+
+def execute(
+    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
-    owner = transaction.begin()
-    try:
-        prepare(plan, transaction)
-        streamed = _streamed(plan)
-        if streamed and not _computes_here():
-            targets = _spool_targets(streamed, transaction)
-            dask.array.store([data for *_, data in streamed], targets, lock=False)
-            unspool(transaction, targets)
-        elif streamed:
-            with _kept_open(transaction.new_file) as file:
-                direct = [DirectTarget(file, path, layout) for path, layout, _ in streamed]
-                dask.array.store([data for *_, data in streamed], direct, lock=False)
-        _commit(plan, transaction, fsync=fsync)
-    finally:
-        transaction.end(owner)
+    execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
+
+
+def execute_all(
+    jobs: Sequence[Job], title: str, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
+    """Carry out plans for different files, of which Dask computes all data at once.
+
+    No target is replaced before the new versions of all are whole. `title` is that of the bar.
+    """
+    with contextlib.ExitStack() as begun:
+        for _, transaction in jobs:
+            begun.callback(transaction.end, transaction.begin())
+        layouts = [variable.layout for plan, _ in jobs for _, variable in plan]
+        size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
+        with bar(size, title, shown=progress) as done:
+            for plan, transaction in jobs:
+                prepare(plan, transaction, effort, done)
+            _stream([job for job in jobs if _streamed(job[0])], effort, done)
+        for plan, transaction in jobs:
+            _commit(plan, transaction, fsync=fsync)
+
+
+def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
+    """Compute Dask arrays into the new files: straight, if that happens in this process, else through segments."""
+    arrays = [variable.data for plan, _ in jobs for _, variable in _streamed(plan)]
+    if not arrays:
+        return
+    if _computes_here():
+        budget = effort.budget()
+        with contextlib.ExitStack() as files:
+            direct = []
+            for plan, transaction in jobs:
+                file = files.enter_context(kept_open(transaction.new_file))
+                direct += [_direct_target(file, *each, effort, budget, done) for each in _streamed(plan)]
+            dask.array.store(arrays, direct, lock=False)
+        return
+    spooled = [
+        _with_storage_in_file(transaction.new_file, _spool_targets(_streamed(plan), transaction, effort))
+        for plan, transaction in jobs
+    ]
+    together = list(itertools.chain.from_iterable(spooled))
+    with watched(lambda: stored_bytes(together), done):
+        dask.array.store(arrays, [target for target, _ in together], lock=False)
+    for (_, transaction), each in zip(jobs, spooled, strict=True):
+        unspool(transaction.new_file, transaction.target, each)
 
 
 def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    if any(plan.indexes.values()):
+        with hdf5_lock():
+            create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
     transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
 
 
@@ -267,21 +405,21 @@ def _computes_here() -> bool:
     return get_dask_scheduler() == "threaded"
 
 
-def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> Delayed:
+def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
     """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
     streamed = _streamed(plan)
-    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction)
+    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
     ready = begun
-    targets = _spool_targets(streamed, transaction)
+    spooled = _spool_targets(streamed, transaction, effort)
     if streamed:
-        waiting = [dask.delayed(_second, pure=False)(begun, target) for target in targets]
+        waiting = [dask.delayed(_second, pure=False)(begun, target) for target, _ in spooled]
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store([data for *_, data in streamed], waiting, lock=False, compute=False)
+        ready = dask.array.store([variable.data for _, variable in streamed], waiting, lock=False, compute=False)
     finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(ready, plan.without_data(), transaction, targets, fsync)
+    result: Delayed = finish(ready, plan.without_data(), transaction, spooled, fsync)
     return result
 
 
@@ -290,24 +428,33 @@ def _second(first: object, second: SpoolTarget) -> SpoolTarget:
     return second
 
 
-def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     transaction.begin_shared()
     if os.path.exists(transaction.new_file):
         return  # an earlier run of this step made it
     try:
-        prepare(plan, transaction)
+        prepare(plan, transaction, effort)
     except BaseException:
         transaction.remove()
         raise
 
 
 def _commit_delayed(
-    ready: object, plan: WritePlan, transaction: Transaction, targets: Sequence[SpoolTarget], fsync: bool
+    ready: object,
+    plan: WritePlan,
+    transaction: Transaction,
+    spooled: Sequence[tuple[SpoolTarget, Blocks]],
+    fsync: bool,
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
-        unspool(transaction, targets)
+        if spooled:
+            # a run of this step that died may have left its file in any state: fill a copy
+            filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
+            shutil.copyfile(transaction.new_file, filling)
+            unspool(filling, transaction.target, spooled)
+            os.replace(filling, transaction.new_file)
         _commit(plan, transaction, fsync=fsync)
     except BaseException:
         transaction.abandon()
@@ -315,27 +462,57 @@ def _commit_delayed(
     transaction.remove()
 
 
-_Stream = tuple[str, ArrayLayout, dask.array.Array]
+_Stream = tuple[GroupPlan, VariablePlan]
 
 
 def _streamed(plan: WritePlan) -> list[_Stream]:
-    """Path, layout and data of the variables that Dask computes."""
-    return [
-        (posixpath.join(group.path, variable.name), variable.layout, variable.data)
-        for group, variable in plan
-        if _is_dask(variable)
-    ]
+    """The variables that Dask computes, each with its group."""
+    return [(group, variable) for group, variable in plan if _is_dask(variable)]
 
 
-def _spool_targets(streamed: Sequence[_Stream], transaction: Transaction) -> list[SpoolTarget]:
-    return [SpoolTarget.of(transaction, path, layout, number) for number, (path, layout, _) in enumerate(streamed)]
+def _direct_target(
+    file: TargetFile,
+    group: GroupPlan,
+    variable: VariablePlan,
+    effort: Effort,
+    budget: AbstractContextManager[Any],
+    done: Done,
+) -> DirectTarget:
+    new = variable.action != "set values"
+    path, layout = _path(group, variable), variable.layout
+    return DirectTarget(file, path, layout, new=new, effort=effort, budget=budget, done=done)
+
+
+def _spool_targets(
+    streamed: Sequence[_Stream], transaction: Transaction, effort: Effort = USUAL
+) -> list[tuple[SpoolTarget, Blocks]]:
+    """Where workers put the blocks of each array, and the blocks that must be there in the end."""
+    found = []
+    for number, (group, variable) in enumerate(streamed):
+        path, new, layout = _path(group, variable), variable.action != "set values", variable.layout
+        # an array that is there may have other filters than a new one: values are put aside as they are
+        storage = planned_storage(layout) if new else None
+        dtype = layout.dtype or np.dtype(object)
+        target = SpoolTarget(transaction.folder, path, number, layout.shape, dtype, storage, effort, new)
+        found.append((target, variable.data.chunks))
+    return found
+
+
+def _path(group: GroupPlan, variable: VariablePlan) -> str:
+    return posixpath.join(group.path, variable.name)
+
+
+def _with_storage_in_file(path: str, spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> list[tuple[SpoolTarget, Blocks]]:
+    """Targets that know how the arrays in the file at `path` are stored, so that workers can encode."""
+    with hdf5_lock(), TargetFile(path, create=False) as file:
+        return [(replace(target, storage=file.chunk_storage(target.path)), blocks) for target, blocks in spooled]
 
 
 def _is_dask(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def prepare(plan: WritePlan, transaction: Transaction) -> None:
+def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, done: Done = nobody) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     _check_unchanged(plan, transaction)
@@ -345,26 +522,13 @@ def prepare(plan: WritePlan, transaction: Transaction) -> None:
         shutil.copyfile(transaction.target, making)
     with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
         _write_metadata(file, plan)
-    with _kept_open(making) as file:
+    with kept_open(making) as file:
+        budget = effort.budget()
         for group, variable in plan:
             if not _is_dask(variable):
-                _write_in_slabs(file, posixpath.join(group.path, variable.name), variable)
+                values = np.asarray(variable.data)
+                _direct_target(file, group, variable, effort, budget, done).write_all(values)
     os.replace(making, transaction.new_file)
-
-
-@contextlib.contextmanager
-def _kept_open(path: str) -> Iterator[TargetFile]:
-    """A file of the transaction, open. Whoever uses it takes the lock for each use; it is free in between."""
-    with hdf5_lock():
-        file = TargetFile(path, create=False)
-    try:
-        yield file
-    except BaseException:
-        with hdf5_lock(), contextlib.suppress(OSError):  # what went wrong first counts
-            file.close()
-        raise
-    with hdf5_lock():
-        file.close()
 
 
 def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
@@ -380,26 +544,6 @@ def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
 
 
-def _write_in_slabs(file: TargetFile, path: str, variable: VariablePlan) -> None:
-    """Values that are in memory already: a slab at a time, so that the lock is free in between."""
-    values = np.asarray(variable.data)
-    if not values.ndim:
-        with hdf5_lock():
-            file.write(path, (), values)
-        return
-    rows = _slab_rows(values, variable.layout.chunkshape)
-    for start in range(0, len(values), rows):
-        with hdf5_lock():
-            file.write(path, (start,) + (0,) * (values.ndim - 1), values[start : start + rows])
-
-
-def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
-    """How many rows to write at once: whole chunks, as HDF5 would encode one that is cut several times."""
-    step = chunkshape[0] if chunkshape else 1
-    rows = _SLAB_BYTES // max(values[:1].nbytes, 1)
-    return max(step, rows // step * step)
-
-
 def _write_group(file: TargetFile, group: GroupPlan) -> None:
     """The group, its dimensions, and its arrays without values."""
     file.require_group(group.path)
@@ -413,7 +557,9 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
             file.create_array(path, _empty_scale(dimension))
             file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
     for variable in group.variables:
-        path = posixpath.join(group.path, variable.name)
+        path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
+        if variable.action != "set values" and file.exists(index):  # of the table that was there
+            file.remove(index)
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
         else:
@@ -431,121 +577,3 @@ def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
     if not dimension.unlimited:
         return ArrayLayout((dimension.size,), np.dtype("f4"))
     return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
-
-
-# -- where Dask puts its blocks ----------------------------------------------------------------------------
-
-
-class DirectTarget:
-    """Takes blocks in the process that has the new file open, one at a time."""
-
-    def __init__(self, file: TargetFile, path: str, layout: ArrayLayout) -> None:
-        self._file = file
-        self._path = path
-        self.shape, self.dtype, self.ndim = layout.shape, layout.dtype, len(layout.shape)
-
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        with hdf5_lock():
-            self._file.write(self._path, _start(key), values)
-
-
-@dataclass(frozen=True)
-class SpoolTarget:
-    """Takes blocks in any process: each becomes a file of the transaction, named after its place.
-
-    A block that is stored twice, because its worker died or was slow, has the same name and the same content.
-    """
-
-    folder: str
-    path: str
-    number: int
-    shape: tuple[int, ...]
-    is_text: bool
-    dtype: Any
-
-    @classmethod
-    def of(cls, transaction: Transaction, path: str, layout: ArrayLayout, number: int) -> SpoolTarget:
-        """The target for the array at `path`, the `number`-th of the transaction."""
-        return cls(
-            transaction.folder, path, number, layout.shape, layout.dtype is None, layout.dtype or np.dtype(object)
-        )
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    def _name(self, start: Sequence[int]) -> str:
-        return "-".join(["block", str(self.number), *map(str, start)]) + ".npy"
-
-    def __setitem__(self, key: tuple[slice, ...], block: np.ndarray) -> None:
-        values = np.asarray(block)
-        if not values.size:
-            return  # it would have the name of the block that begins where it does
-        name = os.path.join(self.folder, self._name(_start(key)))
-        making = f"{name}.{uuid.uuid4().hex[:8]}"
-        # opening fails if the folder is not there: this worker does not see the file system, or the job is over
-        with open(making, "xb") as file:
-            for array in _lengths_and_bytes(values) if self.is_text else (values,):
-                np.lib.format.write_array(file, array, allow_pickle=False)
-        os.replace(making, name)
-
-    def read(self, start: Sequence[int]) -> np.ndarray:
-        """The block that was stored at `start`."""
-        with open(os.path.join(self.folder, self._name(start)), "rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-            if not self.is_text:
-                return values
-            return _texts(values, np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as the length of each in bytes, in their shape, and the UTF-8 of all in one."""
-    encoded = [str(text).encode("utf-8", "surrogateescape") for text in texts.reshape(-1)]
-    lengths = np.array([len(data) for data in encoded], "i8").reshape(texts.shape)
-    return lengths, np.frombuffer(b"".join(encoded), "u1")
-
-
-def _texts(lengths: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """The reverse of `_lengths_and_bytes`."""
-    texts = np.empty(lengths.shape, object)
-    ends = np.cumsum(lengths.reshape(-1)).tolist()
-    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        texts.reshape(-1)[number] = data[start:end].tobytes().decode("utf-8", "surrogateescape")
-    return texts
-
-
-def _stored_blocks(folder: str) -> dict[int, list[tuple[int, ...]]]:
-    """Where the blocks that were put aside begin, in order, by the number of their target."""
-    found: dict[int, list[tuple[int, ...]]] = {}
-    for name in os.listdir(folder):
-        if name.startswith("block-") and name.endswith(".npy"):
-            number, *start = map(int, name.removeprefix("block-").removesuffix(".npy").split("-"))
-            found.setdefault(number, []).append(tuple(start))
-    return {number: sorted(starts) for number, starts in found.items()}
-
-
-def _start(key: tuple[slice, ...]) -> tuple[int, ...]:
-    return tuple(int(part.start or 0) for part in key)
-
-
-def unspool(transaction: Transaction, targets: Sequence[SpoolTarget]) -> None:
-    """Write the blocks that were put aside into the new file. Raises OSError if one is missing."""
-    if not targets:
-        return
-    blocks = _stored_blocks(transaction.folder)
-    with _kept_open(transaction.new_file) as file:
-        for target in targets:
-            written = 0
-            for start in blocks.get(target.number, []):
-                values = target.read(start)
-                with hdf5_lock():
-                    file.write(target.path, start, values)
-                written += values.size
-            expected = math.prod(target.shape)
-            if written != expected:
-                raise OSError(
-                    f"{transaction.target}:{target.path}: only {written} of {expected} elements were stored; the file "
-                    "was not replaced. Every worker must see the folder of the file"
-                )

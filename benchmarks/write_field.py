@@ -1,0 +1,146 @@
+"""Writing a field of 1 GB from Dask: `to_pytables`, the peers and plain PyTables, codec by codec.
+
+    python benchmarks/write_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5]
+
+The field is a Dask array over values in memory, one block per chunk of 24 x 181 x 360, so that the writer is measured
+and nothing else. All writers use Dask's threads, the same chunks and the same codec, and take turns in every round, so
+that all see the same machine; printed are medians in MB/s of data, and for `to_pytables` the ratio to each peer. Peers
+neither wait for the disk nor write checksums, so the ratios are of `fsync=False` and `fletcher32=False`; beside stands
+what either costs. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import tables
+import xarray as xr
+
+from xr_pytables import to_pytables
+
+CHUNKS = (24, 181, 360)
+CODECS: dict[str, dict[str, object]] = {
+    "zlib": {"complib": "zlib", "complevel": 1, "shuffle": True},
+    "blosc-lz4": {"complib": "blosc:lz4", "complevel": 5, "shuffle": True},
+    "blosc-zstd": {"complib": "blosc:zstd", "complevel": 1, "shuffle": True},
+    "blosc-zstd-5": {"complib": "blosc:zstd", "complevel": 5, "shuffle": True},
+    "blosc2-zstd": {"complib": "blosc2:zstd", "complevel": 1, "shuffle": True},
+    "blosc2-zstd-5": {"complib": "blosc2:zstd", "complevel": 5, "shuffle": True},
+    "none": {},
+}
+SLOW = ("plain PyTables",)  # measured once
+Writer = Callable[[Path], object]
+
+
+def make_field(shape: tuple[int, int, int]) -> np.ndarray:
+    """Waves with noise, rounded to 1/64 as packed measurements are: compresses about as weather data do."""
+    rng = np.random.default_rng(0)
+    time_, lat, lon = (np.linspace(0, turns * np.pi, n, dtype="f4") for turns, n in zip((9, 5, 11), shape, strict=True))
+    field = np.empty(shape, "f4")
+    base = 280 + 20 * np.cos(lat)[:, None] * np.sin(lon)
+    for step, phase in enumerate(time_):
+        noise = rng.standard_normal(shape[1:], dtype="f4")
+        field[step] = np.round((base + 5 * np.sin(phase + lon) + noise) * 64) / 64
+    return field
+
+
+def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...]) -> dict[str, Writer]:
+    """`write(path)` of each engine in its own words for the codec."""
+    words: dict[str, object] = {**CODECS[name], "chunksizes": chunks}
+
+    def ours(*, fsync: bool, fletcher32: bool) -> Writer:
+        encoding = {"field": {**words, "fletcher32": fletcher32}}
+        return lambda path: to_pytables(dataset, path, encoding=encoding, fsync=fsync)
+
+    found = {
+        "pytables": ours(fsync=False, fletcher32=False),
+        "with fletcher32": ours(fsync=False, fletcher32=True),
+        "with fsync": ours(fsync=True, fletcher32=False),
+    }
+    if name in ("zlib", "none"):
+        zlib = {"zlib": True, "complevel": 1, "shuffle": True} if name == "zlib" else {}
+        encoding = {"field": {**zlib, "chunksizes": chunks}}
+        found["netcdf4"] = lambda path: dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
+        found["h5netcdf"] = lambda path: dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    if importlib.util.find_spec("zarr"):
+        zarr_encoding = {"field": {"chunks": chunks, "compressors": _zarr_codec(name)}}
+        found["zarr"] = lambda path: dataset.to_zarr(path, encoding=zarr_encoding, consolidated=False)
+    found["plain PyTables"] = lambda path: _plain(dataset.field, path, name, chunks)
+    return found
+
+
+def _zarr_codec(name: str) -> object:
+    import zarr.codecs
+
+    if name == "none":
+        return None
+    if name == "zlib":
+        import zarr.codecs.numcodecs as numcodecs
+
+        return [numcodecs.Shuffle(elementsize=4), numcodecs.Zlib(level=1)]
+    level = CODECS[name]["complevel"]
+    return [zarr.codecs.BloscCodec(cname=name.split("-")[1], clevel=level, shuffle="shuffle")]
+
+
+def _plain(field: xr.DataArray, path: Path, name: str, chunks: tuple[int, ...]) -> None:
+    """The way to store a Dask array with PyTables alone: one block after the other."""
+    words = dict(CODECS[name])
+    filters = tables.Filters(**words) if words else None
+    with tables.open_file(path, "w") as file:
+        array = file.create_carray("/", "field", tables.Float32Atom(), field.shape, chunkshape=chunks, filters=filters)
+        dask.array.store(field.data, array, lock=True)
+
+
+def compare(name: str, dataset: xr.Dataset, rounds: int, folder: Path, only: list[str] | None) -> None:
+    chunks = tuple(sizes[0] for sizes in dataset.field.chunks)
+    found = {engine: write for engine, write in writers(name, dataset, chunks).items() if not only or engine in only}
+    taken: dict[str, list[float]] = {engine: [] for engine in found}
+    for turn in range(rounds + 1):
+        for engine, write in found.items():
+            if engine in SLOW and turn > 1:
+                continue
+            path = folder / f"out-{engine.replace(' ', '-')}"
+            start = time.perf_counter()
+            write(path)
+            seconds = time.perf_counter() - start
+            shutil.rmtree(path) if path.is_dir() else os.unlink(path)
+            if turn:
+                taken[engine].append(seconds)
+    medians = {engine: statistics.median(times) for engine, times in taken.items()}
+    speed = {engine: dataset.field.nbytes / seconds / 1e6 for engine, seconds in medians.items()}
+    own = ("pytables", "with fletcher32", "with fsync")
+    peers = "  ".join(f"{speed['pytables'] / speed[engine]:.2f}x {engine}" for engine in found if engine not in own)
+    beside = ", ".join(f"{speed[engine]:.0f} {engine}" for engine in own[1:] if engine in speed)
+    print(f"{name:12} {speed['pytables']:6.0f} MB/s ({beside})   {peers}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codecs", default=",".join(CODECS))
+    parser.add_argument("--shape", default="240,721,1440")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", help="only these, e.g. pytables,zarr")
+    parser.add_argument("--folder", help="where to write; default: the system's temporary folder")
+    arguments = parser.parse_args()
+    shape = tuple(int(size) for size in arguments.shape.split(","))
+    chunks = tuple(min(chunk, size) for chunk, size in zip(CHUNKS, shape, strict=True))
+    values = dask.array.from_array(make_field(shape), chunks=chunks, name=False)
+    dataset = xr.Dataset({"field": (("time", "lat", "lon"), values)})
+    for name in arguments.codecs.split(","):
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            only = arguments.engines.split(",") if arguments.engines else None
+            compare(name, dataset, arguments.rounds, Path(folder), only)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""DataTrees from Dask: each group with its own encoding, dimensions and attributes, empty ones too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dask
+import dask.array
+import h5netcdf
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+
+from xr_pytables import to_pytables
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tree.h5"
+
+
+def tree() -> xr.DataTree:
+    """A coordinate above, used lazily below; a group of nothing; a group of attributes only; a group between."""
+    values = dask.array.arange(24, chunks=6).reshape(6, 4).rechunk((2, 4)).astype("f8")
+    return xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(coords={"x": np.arange(4.0)}, attrs={"title": "all", "version": 2}),
+            "/run": xr.Dataset({"t": (("time", "x"), values, {"units": "K"})}, attrs={"run": 7, "ok": True}),
+            "/run/fine": xr.Dataset({"t": (("time", "x"), values + 1)}, {"time": np.arange(6)}),
+            "/empty": xr.Dataset(),
+            "/notes": xr.Dataset(attrs={"by": "nobody", "nested": {"a": [1, None]}}),
+            "/between/last": xr.Dataset({"n": 1}),
+        }
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("compute", [True, False])
+def test_a_lazy_tree_comes_back(path, scheduler, compute):
+    encoding = {
+        "/run": {"t": {"complib": "blosc:lz4", "chunksizes": (1, 4)}},
+        "run/fine": {"t": {"complib": "zlib", "fletcher32": False}},
+    }
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        result = to_pytables(tree(), path, encoding=encoding, unlimited_dims={"/run/fine": ["time"]}, compute=compute)
+        if not compute:
+            result.compute()
+    with xr.open_datatree(path, engine="pytables") as found:
+        xr.testing.assert_identical(found.load(), tree().load())
+        assert list(found.subtree_with_keys)[-1][0] == "between/last"
+        run, fine = found["run/t"].encoding, found["run/fine/t"].encoding
+        assert (run["complib"], run["chunksizes"], run["fletcher32"]) == ("blosc:lz4", (1, 4), True)
+        assert (fine["complib"], fine["chunksizes"], fine["fletcher32"]) == ("zlib", (2, 4), False)
+        assert found["run/fine"].encoding["unlimited_dims"] == {"time"}
+        assert found["run"].encoding["unlimited_dims"] == set()
+        # the coordinate is stored once, where it is
+        assert "x" not in found["run"].to_dataset(inherit=False).coords
+
+
+def test_netcdf_readers_see_the_groups(path):
+    to_pytables(tree(), path, encoding={"/run": {"t": {"zlib": True}}})
+    for module in (netCDF4.Dataset, h5netcdf.File):
+        with module(path, "r") as file:
+            assert set(file.groups) == {"run", "empty", "notes", "between"}
+            assert file.groups["run"].variables["t"].dimensions == ("time", "x")
+            np.testing.assert_array_equal(file.groups["run"].variables["t"][:], np.arange(24.0).reshape(6, 4))
+            assert not file.groups["empty"].variables
+    with netCDF4.Dataset(path) as file:
+        assert file["notes"].getncattr("by") == "nobody"
+        assert file["run"].getncattr("run") == 7
+
+
+def test_blocks_that_share_chunks_are_refused_naming_the_group(path):
+    with pytest.raises(ValueError, match=r"tree\.h5:/run: variable 't': along dimension 'time', two blocks"):
+        to_pytables(tree(), path, encoding={"/run": {"t": {"chunksizes": (3, 4)}}})
+    to_pytables(tree(), path, encoding={"/run": {"t": {"chunksizes": (3, 4)}}}, align_chunks=True)
+    with xr.open_datatree(path, engine="pytables") as found:
+        assert found["run/t"].encoding["chunksizes"] == (3, 4)
+        xr.testing.assert_identical(found.load(), tree().load())
+
+
+def test_a_tree_goes_into_a_group(path):
+    to_pytables(tree(), path)
+    to_pytables(tree() * 2, path, mode="a", group="/twice")
+    with xr.open_datatree(path, engine="pytables") as found:
+        np.testing.assert_array_equal(found["twice/run/t"], 2 * found["run/t"])
+        assert found["twice/empty"].to_dataset().identical(xr.Dataset(coords={"x": found["twice/x"].variable}))
