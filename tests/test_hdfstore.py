@@ -597,6 +597,16 @@ def test_what_is_no_known_object_is_a_plain_group_with_the_reason(tmp_path: Path
     assert not ds.variables
 
 
+def test_a_frame_that_is_stored_by_columns_is_a_plain_group(tmp_path: Path) -> None:
+    with pd.HDFStore(tmp_path / "f.h5", "w") as store:
+        store.append("df", pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}), axes=["columns"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ds = opened(tmp_path / "f.h5", "df")
+    assert "its columns are stored as rows" in " ".join(str(one.message) for one in said)
+    assert not ds.variables
+
+
 def test_codes_beyond_the_categories_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     frame = pd.DataFrame({"v": [1.0, 2.0]}, index=pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["n", "s"]))
