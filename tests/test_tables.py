@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import pickle
 import threading
 import warnings
@@ -749,3 +750,75 @@ def test_opening_raw_shows_time_columns_as_integers(tmp_path: Path) -> None:
     path = make_events(tmp_path / "a.h5", 3)
     ds = open_raw(path, group="/events")
     assert ds["when"].values.tolist() == [0, 1000250000, 2000500000]
+
+
+# -- golden files, and those that PyTables itself is tested with ----------------------------------------------
+
+DATA = Path(__file__).parent / "data"
+
+
+def golden_rows() -> np.ndarray:
+    """What `make_tables.py` says is in the golden files."""
+    spec = importlib.util.spec_from_file_location("make_tables", DATA / "make_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows: np.ndarray = module.expected_rows()
+    return rows
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("table_*.h5")), ids=lambda path: path.name)
+def test_golden_files_are_read_as_they_were_written(path: Path) -> None:
+    rows = golden_rows()
+    with open_quietly(path, group="/t") as ds:
+        expected = columns_of(rows)
+        assert set(ds) == set(expected)
+        for name, column in expected.items():
+            assert array_of(ds[name]).why_not_direct is None
+            assert_same(ds[name], column)
+            assert_same(ds[name][::-7], column[::-7])
+        if "h5py" not in path.name:
+            assert ds["energy"].attrs == {"units": "TeV"}
+            assert (ds.attrs["run"], ds.attrs["title"]) == (7, "golden")
+    with open_quietly(path, group="/t", where="((energy > 70) & (code < 0)) | (name == b'n7')") as found:
+        mask = ((rows["energy"] > 70) & (rows["code"] < 0)) | (rows["name"] == b"n7")
+        assert found["t_row"].values.tolist() == np.flatnonzero(mask).tolist()
+
+
+def test_golden_files_are_small_and_say_what_made_them() -> None:
+    files = sorted(DATA.glob("table_*.h5"))
+    assert len(files) == 5
+    for path in files:
+        assert path.stat().st_size < 100_000
+        with h5py.File(path) as file:
+            assert b"HDF5" in np.bytes_(file.attrs["made_with"])
+
+
+SAMPLES = sorted((Path(tables.__file__).parent / "tests").glob("*.h5"))
+GAPS = "nested-type-with-gaps.h5"
+"""Plain PyTables reads beyond its memory here."""
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_tables_of_the_files_that_pytables_is_tested_with(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        groups = xr.open_groups(path, engine="pytables", decode_times=False)
+    compared = 0
+    if path.name == GAPS:
+        assert any(name.endswith("nestedtype") or ds.variables for name, ds in groups.items())
+        return
+    with plain_file(path) as file:
+        for table in file.walk_nodes("/", "Table"):
+            if "lzo" in path.name:  # not part of this build
+                continue
+            ds = groups[table._v_pathname]
+            for name, column in columns_of(table.read()).items():
+                if table.coltypes.get(name) == "time64" or (column.dtype.kind == "f" and ds[name].dtype.kind == "i"):
+                    assert_same(ds[name], np.round(column * 1e6).astype("i8"))
+                elif name in ds:
+                    assert_same(ds[name], column)
+                compared += 1
+    if path.name in ("times-nested-be.h5", "python2.h5", "indexes_2_1.h5", "Table2_1_zlib_nrv2e_shuffle.h5"):
+        assert compared
