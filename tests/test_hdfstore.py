@@ -590,11 +590,42 @@ def test_what_is_no_known_object_is_a_plain_group_with_the_reason(tmp_path: Path
         file.remove_node("/df/block0_values")
         file.create_array("/df", "block0_values", np.zeros((3, 1)))
 
+    said_to_be_times = r"column 'x' is said to be times, and 'block1_values' holds elements of kind 'float'"
+    broken(lambda file: file.set_node_attr("/df/block1_values", "value_type", "datetime64[ns]"), said_to_be_times)
+    broken(lambda file: file.set_node_attr("/df/axis1", "kind", "string"), "column 'row' is said to be text")
     broken(of_other_shape, r"'block0_values' has shape \(3, 1\) for an index of 4 rows and 1 columns")
     broken(lambda file: file.set_node_attr("/df", "values_cols", ["no"]), "its table has no column 'no'", "table")
     broken(lambda file: file.set_node_attr("/df", "index_cols", [(1, "index")]), "its columns are stored as", "table")
     ds = broken(lambda file: file.remove_node("/df/table"), "there is no array 'table'", "table")
     assert not ds.variables
+
+
+def test_categories_in_circles_end(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    pd.DataFrame({"c": pd.Categorical(["a", "b"])}).to_hdf(path, key="df", mode="w", format="table")
+    with plain_file(path, "a") as file:
+        [column] = file.list_nodes("/df/meta")
+        file.remove_node(column._v_pathname, "meta", recursive=True)
+        file.create_hard_link(column._v_pathname, "meta", "/df")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        opened(path, "df")
+    assert "marked as a pandas object, but shown as a plain group" in " ".join(str(one.message) for one in said)
+
+
+def test_names_and_zones_that_cannot_be_decoded_are_told(tmp_path: Path) -> None:
+    path, marker = tmp_path / "f.h5", tmp_path / "executed"
+    mixed_frame(4)[["i"]].to_hdf(path, key="df", mode="w", format="table")
+    with plain_file(path, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.set_node_attr("/df", "info", Payload(marker))
+    marker.unlink(missing_ok=True)
+    with pytest.warns(
+        UserWarning, match="'info' cannot be decoded: the name of the index and time zones are not known"
+    ):
+        ds = opened(path, "df")
+    assert ds["index"].values.tolist() == [0, 10, 20, 30]
+    assert not marker.exists()
 
 
 def test_a_frame_that_is_stored_by_columns_is_a_plain_group(tmp_path: Path) -> None:

@@ -125,11 +125,40 @@ def describe(group: Group) -> Frame:
     if kind not in readers:
         raise UnknownLayoutError(f"pandas objects of type {kind!r} are not known")
     try:
-        return readers[kind](group)
+        frame = readers[kind](group)
+        for column in (*frame.index, *frame.columns):
+            _check_elements(group, column)
+        return frame
     except UnknownLayoutError:
         raise
     except Exception as error:  # whatever HDF5, NumPy and pandas have to say about what the file chose
         raise UnknownLayoutError(f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+_ELEMENTS: Final[Mapping[str, frozenset[str]]] = {
+    "plain": frozenset({"integer", "float", "complex", "bool", "string"}),
+    "times": frozenset({"integer"}),
+    "ordinals": frozenset({"integer", "time"}),
+    "text": frozenset({"string"}),
+    "objects": frozenset({"vlen"}),
+}
+"""Kinds of stored elements that can be decoded to each kind of values."""
+
+
+def _check_elements(group: Group, column: Column) -> None:
+    """Raise UnknownLayoutError if the elements of a column are not of the kind that its values need."""
+    if column.categories is not None:
+        _check_elements(group, column.categories)
+    if not column.rows or column.decoding.kind == "missing":
+        return
+    datatype = _array(group, column.array).info.datatype
+    if column.member is not None:
+        datatype = next(one.datatype for one in datatype.fields if one.name == column.member)
+    if datatype.kind not in _ELEMENTS[column.decoding.kind]:
+        raise UnknownLayoutError(
+            f"column {column.name!r} is said to be {column.decoding.kind}, and {column.array!r} holds elements of kind "
+            f"{datatype.kind!r}"
+        )
 
 
 def is_own_attribute(name: str) -> bool:
@@ -363,7 +392,12 @@ def _table(group: Group) -> Frame:
     if meta is not None and MARK not in meta.attributes:  # categories; nobody's object of that name
         parts.add("meta")
     if not names:
-        return _frame([_table_index(table, str(member))], _in_order(columns, order), parts, multi=False)
+        frame = _frame([_table_index(table, str(member))], _in_order(columns, order), parts, multi=False)
+        info = group.attributes.get("info")
+        if info is None or isinstance(info, dict):
+            return frame
+        problem = "the attribute 'info' cannot be decoded: the name of the index and time zones are not known"
+        return replace(frame, problems=(*frame.problems, problem))
     by_name = {column.name: column for column in columns}
     if not set(names) <= set(by_name):
         raise UnknownLayoutError(f"its table lacks one of the levels {names}")
@@ -652,7 +686,7 @@ _OFFSETS: Final = frozenset(
 
 
 def frequency(value: object) -> str | None:
-    """The length of periods in pandas' words (`M`, `2D`, `Q-JAN`); None if it is not known."""
+    """The length of periods in pandas' words (`M`, `2D`, `Q-JAN`), or what it is called; None if there is none."""
     text = _text(value)
     if text is not None:
         return text
@@ -661,19 +695,19 @@ def frequency(value: object) -> str | None:
     name = value.name.removeprefix("pandas.offsets.")
     arguments = [item for item in value.args if isinstance(item, int | bool)]
     if name not in _OFFSETS or value.state is not None:
-        return None
+        return name
     try:
         offset = getattr(pd.offsets, name)(*arguments)
         return str(pd.PeriodIndex.from_ordinals([0], freq=offset).freqstr)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        return None
+        return name
 
 
 def time_zone(value: object) -> str | None:
-    """The name of a zone; None if there is none."""
+    """The name of a zone, or of what it is; None if there is none."""
     if isinstance(value, datetime.timezone):
         return str(value)
-    return _text(value)
+    return value.name if isinstance(value, InertObject) else _text(value)
 
 
 # -- frames ------------------------------------------------------------------------------------------------
