@@ -362,6 +362,8 @@ class _Table:
     """Of the table."""
     levels: tuple[Hashable, ...]
     """Names of the columns that are levels of a MultiIndex; empty for a plain index."""
+    of_categories: bool
+    """Whether it holds the categories of another one, and so has none itself."""
 
     def text(self, name: str) -> str | None:
         return _text(self.attributes.get(name))
@@ -373,14 +375,15 @@ class _Table:
         return one if isinstance(one, dict) else {}
 
 
-def _table(group: Group) -> Frame:
+def _table(group: Group, *, of_categories: bool = False) -> Frame:
     stored = _array(group, "table")
     datatype, shape = stored.info.datatype, stored.info.shape
     if datatype.kind != "compound" or datatype.shape or shape is None or len(shape) != 1:
         raise UnknownLayoutError("'table' is no table")
     levels = group.attributes.get("levels")
     names = tuple(map(label, levels)) if isinstance(levels, list | tuple) else ()
-    table = _Table(group, shape[0], {one.name: one.datatype for one in datatype.fields}, stored.attributes, names)
+    types = {one.name: one.datatype for one in datatype.fields}
+    table = _Table(group, shape[0], types, stored.attributes, names, of_categories)
     axis, member = _pair(*_tuple(group.attributes["index_cols"]))
     if axis != 0:
         raise UnknownLayoutError("its columns are stored as rows (axes=['columns'])")
@@ -482,9 +485,9 @@ def _categories(table: _Table, member: str) -> Column | None:
     group = table.group.child(path)
     if group is None or MARK not in group.attributes:
         return None
-    [column] = describe(group).columns
-    if column.categories is not None:
-        raise UnknownLayoutError("categories of categories")
+    if table.of_categories:  # a group may be reached by many paths, and so be inside itself
+        raise UnknownLayoutError("the categories of a column have categories")
+    [column] = _table(group, of_categories=True).columns
     return replace(column, array=f"{path}/{column.array}")
 
 
