@@ -21,7 +21,7 @@ from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core import indexing
 from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, layouts, ragged_layout
+from . import attributes, frames, layouts, ragged_layout
 from .alignment import aligned, conflict
 from .arrays import PyTablesArray
 from .attributes import EncodedAttribute
@@ -1347,6 +1347,11 @@ def _check_against_file(path: str, planned: Sequence[GroupPlan], existing: Exist
     groups = {*existing, *(group.path for group in planned)}
     for group in planned:
         present = existing.get(group.path)
+        if present is not None and frames.MARK in present.attributes and (group.variables or group.dimensions):
+            raise ValueError(
+                f"{path}: the group {group.path!r} holds a pandas object, which pandas could not read with more in "
+                "it. Write to another group"
+            )
         new = {variable.name: "variable" for variable in group.variables if variable.action == "create"}
         new |= {dimension.name: "dimension" for dimension in group.dimensions if dimension.name not in new}
         ours = {variable.name for variable in group.variables if variable.action != "create"}.union(group.removed)
