@@ -175,8 +175,9 @@ def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
 class SpoolTarget:
     """Takes blocks in any process: each becomes a segment, a file of the transaction named after the block's place.
 
-    A block that is stored twice, because its worker died or was slow, has the same name: the first copy that is whole
-    counts.
+    A block that is stored twice, because its worker died or was slow, has the same name, and the last whole copy
+    counts: if a `compute=False` graph failed and is computed again, perhaps from other data, no block of the first run
+    may be taken for one of the second.
     """
 
     folder: str
@@ -204,12 +205,10 @@ class SpoolTarget:
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
         values, start = np.asarray(block), _moved(_start(key), self.offset)
-        name = self.segment(start)
-        # an empty block would have the name of the one that begins where it does
-        if not values.size or os.path.exists(name):
-            return
+        if not values.size:
+            return  # it would have the name of the block that begins where it does
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over
-        with SegmentWriter(name, start, values.shape) as segment:
+        with SegmentWriter(self.segment(start), start, values.shape) as segment:
             if self.storage is None or not values.ndim:
                 segment.add_values(start, values)
                 return
