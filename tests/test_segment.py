@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import dask
@@ -256,6 +257,23 @@ def test_any_blocks_and_chunks_come_back_through_segments(tmp_path_factory, data
     Spooled(path, dataset, {"v": words}).commit()
     with xr.open_dataset(path, engine="pytables", decode_cf=False) as found:
         np.testing.assert_array_equal(found.v.values, values)
+
+
+def test_memory_for_segments_is_a_chunk_or_two(path):
+    """Blocks of 4 MB in chunks of 0.5 MB, 16 MB in all: neither the worker nor the last step holds a block more."""
+    values = dask.array.zeros(2_000_000, chunks=500_000)
+    words = {"chunksizes": (62_500,)}
+    job = Spooled(path, xr.Dataset({"v": ("x", values)}), {"v": words})
+    target: SpoolTarget = job.spooled[0][0]
+    block = np.ones(500_000)
+    peaks = []
+    for step in (lambda: target.__setitem__((slice(500_000, 1_000_000),), block), job.commit):
+        tracemalloc.start()
+        step()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 2.5e6, [f"{peak / 1e6:.1f} MB" for peak in peaks]
+    assert read(path).v.sum() == 500_000
 
 
 def test_values_set_by_other_processes_are_encoded_there_too(path, monkeypatch):
