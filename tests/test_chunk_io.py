@@ -729,10 +729,11 @@ def test_decoding_does_not_stall_other_python_threads(tmp_path: Path, complib: s
         assert len(gaps) > 8
 
 
-def test_batches_under_way_together_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team, "usable_cpus", lambda: 3)
+def test_batches_under_way_together_are_far_apart() -> None:
     batches = [(i, i + 1) for i in range(10)]
-    assert [begin for begin, _ in chunk_io._apart(batches)] == [0, 4, 8, 1, 5, 9, 2, 6, 3, 7]
+    assert [begin for begin, _ in chunk_io._apart(batches, 3)] == [0, 4, 8, 1, 5, 9, 2, 6, 3, 7]
+    assert list(chunk_io._apart(batches, 1)) == batches
+    assert list(chunk_io._apart([], 2)) == []
 
 
 PIECEWISE = {

@@ -591,17 +591,17 @@ def _read_chunks(
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
-    team.run(_apart(batches), read, threads, count=len(batches))
+    lanes = min(threads or team.usable_cpus(), team.usable_cpus())
+    team.run(_apart(batches, lanes), read, threads, count=len(batches))
 
 
-def _apart(batches: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The batches in such an order that those that are under way at the same time are far from each other.
+def _apart(batches: list[tuple[int, int]], lanes: int) -> Iterator[tuple[int, int]]:
+    """The batches in such an order that `lanes` of them that are under way together are far from each other.
 
     Neighbours lie side by side in the output as well: two threads would touch the same fresh pages of memory at the
     same moment, and the system would clear each of them twice.
     """
-    lanes = team.usable_cpus()
-    length = -(-len(batches) // lanes)
+    length = max(-(-len(batches) // max(lanes, 1)), 1)
     for i in range(length):
         yield from batches[i::length]
 
