@@ -19,21 +19,25 @@ BYTES_SIDE = [
     {"codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "chunk_io"},
-    {"segment"},
+    {"conditions", "row_blocks", "segment"},
 ]
 HDF5_SIDE = [
     {"libhdf5", "safe_pickle", "transaction"},
     {"datatypes"},
     {"safe_file"},
     {"attributes"},
-    {"dimensions"},
+    {"columns", "dimensions"},
     {"nodes", "target_file"},
+    {"table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
+    {"table_arrays"},
+    {"queries"},
     {"store", "plan"},
-    {"backend", "writer"},
+    {"backend", "table_plan"},
+    {"writer"},
     {"many_files"},
 ]
 EDGE = [{"__init__", "cli"}, {"__main__"}]

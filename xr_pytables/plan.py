@@ -108,6 +108,8 @@ class WritePlan:
     attachments: tuple[Attachment, ...] = ()
     version: FileIdentity | None = None
     """The version of the file that is changed; None if the file is made anew."""
+    indexes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """By the path of a table: the columns that get an index of PyTables, and its kind."""
 
     def __iter__(self) -> Iterator[tuple[GroupPlan, VariablePlan]]:
         return ((group, variable) for group in self.groups for variable in group.variables)
@@ -216,6 +218,39 @@ def plan_write(
     if mode != "r+":
         _check_against_file(path, planned, existing)
     return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), version)
+
+
+def encoded_variables(
+    dataset: Dataset, file: str, path: str, encoding: Mapping[Any, Any], base: Mapping[str, Any]
+) -> tuple[list[tuple[Variable, VariablePlan]], dict[str, object]]:
+    """The variables of a dataset as they are stored, each with what it was, and the dataset's attributes.
+
+    For writers with another layout than one array for each variable: dimensions, names in the file and what is there
+    already are not looked at, and chunks and filters are those of an array. `base` has the words of `tables.Filters`.
+    Raises as `plan_write` does, naming the node `path` of `file`.
+    """
+    here = _Here(file, path, "w", None)
+    _check_names(dataset, here)
+    _check_sizes(dataset, here)
+    unknown = [name for name in encoding if name not in dataset.variables]
+    if unknown:
+        raise KeyError(
+            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
+            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
+        )
+    noted, attrs = conventions.encode_dataset_coordinates(dataset)
+    originals = {
+        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), None, here)
+        for name, variable in noted.items()
+    }
+    coded, attrs = conventions.cf_encoder(originals, attrs)
+    return [
+        (
+            originals[name],
+            _plan_variable(str(name), variable, originals[name], base, here, frozenset(), strict=name in encoding),
+        )
+        for name, variable in coded.items()
+    ], dict(attrs)
 
 
 @dataclass(frozen=True)
@@ -408,6 +443,8 @@ def _taken(group: GroupSpec, name: str) -> str | None:
     path = posixpath.join(group.path, name)
     if name in group.groups:
         return "a link to a group"
+    if name in group.tables:
+        return "a table"
     for spec in group.variables:
         if spec.path == path:
             return "an array"

@@ -38,6 +38,8 @@ from .nodes import GroupSpec, NodeReader, ReadOptions
 from .plan import MODES, BlockRules, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
 from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
+from .table_indexes import create_indexes
+from .table_plan import plan_table
 from .target_file import ArrayLayout, TargetFile, filter_available, planned_storage
 from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from tables import Filters
 
 _Obj = Dataset | DataArray | DataTree
+Layout = Literal["arrays", "table"]
+_Index = Iterable[str] | Mapping[str, str]
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
 
@@ -55,7 +59,7 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
-    write_inherited_coords: bool = ..., compute: Literal[True] = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
     fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
@@ -66,8 +70,8 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ..., threads: int | None = ...,
-    progress: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
+    threads: int | None = ..., progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -86,6 +90,8 @@ def to_pytables(
     align_chunks: bool = False,
     write_empty_chunks: bool = True,
     write_inherited_coords: bool = False,
+    layout: Layout = "arrays",
+    index: _Index = (),
     compute: bool = True,
     fsync: bool = True,
     threads: int | None = None,
@@ -131,6 +137,12 @@ def to_pytables(
         they were there.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
+    layout
+        `"arrays"` writes an array for each variable. `"table"` writes one Table of PyTables at the path `group`, with
+        a column for each variable; they share their first dimension, the rows.
+    index
+        With `layout="table"`: names of columns that get an index, for faster queries; or a dict of names to kinds of
+        PyTables' indexes (`"full"`, `"medium"` ...).
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
     fsync
@@ -179,6 +191,8 @@ def to_pytables(
         unlimited_dims=unlimited_dims,
         write_inherited_coords=write_inherited_coords,
         blocks=BlockRules(safe_chunks, align_chunks),
+        layout=layout,
+        index=index,
     )
     if compute:
         execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
@@ -197,13 +211,34 @@ def planned(
     unlimited_dims: _Unlimited,
     write_inherited_coords: bool,
     blocks: BlockRules,
+    layout: Layout = "arrays",
+    index: _Index = (),
 ) -> Job:
     """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
+    if layout not in ("arrays", "table"):
+        raise ValueError(f"layout must be 'arrays' or 'table', not {layout!r}")
+    if index and layout != "table":
+        raise ValueError("only the columns of a table can have an index: index needs layout='table'")
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
     version, existing = _existing(target, mode)
+    if layout == "table":
+        table = plan_table(
+            obj,
+            target,
+            mode=mode,
+            group=group,
+            encoding=encoding,
+            filters=filters,
+            unlimited_dims=unlimited_dims,
+            index=index,
+            existing=existing,
+            version=version,
+        )
+        _check_filters(table)
+        return table, transaction
     plan = plan_write(
         obj,
         target,
@@ -241,7 +276,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
         return None, {}
     version = FileIdentity.of(path)
     with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
-        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
 
 
 def _check_not_busy(path: str) -> None:
@@ -340,6 +375,9 @@ def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
 
 
 def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    if any(plan.indexes.values()):
+        with hdf5_lock():
+            create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
     transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
 
 
@@ -518,7 +556,9 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
             file.create_array(path, _empty_scale(dimension))
             file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
     for variable in group.variables:
-        path = posixpath.join(group.path, variable.name)
+        path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
+        if variable.action != "set values" and file.exists(index):  # of the table that was there
+            file.remove(index)
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
         else:
