@@ -41,8 +41,9 @@ class Effort:
     """Whether chunks that hold nothing but the fill value are written in arrays that are new."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and (isinstance(self.threads, bool) or self.threads < 1):
-            raise ValueError(f"threads must be 1 or more, not {self.threads!r}")
+        given = self.threads
+        if given is not None and (not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1):
+            raise ValueError(f"threads must be 1 or more, not {given!r}")
 
     def budget(self) -> AbstractContextManager[Any]:
         """What all threads that encode for one write hold while they do, so that there are never more of them."""
