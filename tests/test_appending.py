@@ -117,8 +117,8 @@ def test_append_makes_a_missing_file_with_a_dimension_that_grows(path):
     to_pytables(field(0, 2), path, append_dim="time")
     xr.testing.assert_identical(open_ours(path), field(0, 2))
     assert open_ours(path).encoding["unlimited_dims"] == {"time"}
-    to_pytables(field(2, 3), path, append_dim="time", group="/new/group")
-    assert open_ours(path, group="/new/group").sizes["time"] == 1
+    to_pytables(field(2, 3).rename(time="t"), path, append_dim="t", group="/new/group")
+    assert open_ours(path, group="/new/group").sizes["t"] == 1
     xr.testing.assert_identical(open_ours(path), field(0, 2))
 
 
@@ -266,6 +266,14 @@ def test_a_new_variable_without_the_dimension_is_added(path):
 def refused():
     ds = field(2, 3)
     yield "invalid dim", ds, {"append_dim": "notvalid"}, ValueError, "does not match any existing dataset dimensions"
+    yield "dim of nothing", ds[["area"]], {"append_dim": "time"}, ValueError, "any dimension of what is to be appended"
+    yield (
+        "new group",
+        ds,
+        {"append_dim": "time", "group": "/below"},
+        ValueError,
+        "the group '/' has the dimension 'time'",
+    )
     yield "mode w", ds, {"append_dim": "time", "mode": "w"}, ValueError, "cannot set append_dim unless mode='a'"
     yield "mode r+", ds, {"append_dim": "time", "mode": "r+"}, ValueError, "cannot set append_dim unless mode='a'"
     yield (
