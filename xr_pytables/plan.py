@@ -946,8 +946,8 @@ def _check_not_above(append_dim: object, here: _Here, existing: Existing) -> Non
         above = posixpath.dirname(above)
         if above in existing and append_dim in _dimensions_of(existing[above]):
             raise ValueError(
-                f"{here} is not in the file, and the group {above!r} has the dimension {append_dim!r} already: what the "
-                "new group has before the appended values is not known. Write it with mode='a' in the full size"
+                f"{here} is not in the file, and the group {above!r} has the dimension {append_dim!r} already: what "
+                "the new group has before the appended values is not known. Write it with mode='a' in the full size"
             )
 
 
