@@ -19,22 +19,24 @@ BYTES_SIDE = [
     {"codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "chunk_io"},
-    {"segment"},
+    {"conditions", "row_blocks", "segment"},
 ]
 HDF5_SIDE = [
     {"journal", "libhdf5", "safe_pickle"},
     {"datatypes", "transaction"},
     {"safe_file"},
     {"attributes", "extents"},
-    {"dimensions"},
+    {"columns", "dimensions"},
     {"nodes", "target_file"},
+    {"table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
-    {"placement", "chunk_writer"},
+    {"table_arrays", "placement", "chunk_writer"},
+    {"queries"},
     {"store", "plan"},
-    {"backend", "structure"},
+    {"backend", "structure", "table_plan"},
     {"changes"},
     {"writer"},
     {"many_files"},

@@ -47,7 +47,9 @@ _MAX_POINT_DIMENSIONS: Final = 1 << 24
 
 def why_not_direct(spec: VariableSpec) -> str | None:
     """The reason why HDF5 has to read the array; None if its bytes can be read and decoded past HDF5."""
-    info, datatype = spec.info, spec.info.datatype
+    info, datatype = spec.info, spec.datatype
+    if spec.member and info.datatype.stored_size is None:
+        return "its rows have members of variable length, which only HDF5 finds in a row"
     if datatype.dtype is None:
         return "variable-length text lies in heaps that only HDF5 reads"
     if not datatype.exact:
@@ -96,13 +98,17 @@ class PyTablesArray(BackendArray):
         return f"PyTablesArray({self.spec.file}:{self.spec.path}, shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return converted(self.stored(key), self.spec)
+
+    def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        """The selected elements as they are in the file, before `converted`."""
         plain = _with_plain_empty_slices(key, self.shape)
         if self.why_not_direct is None:
             try:
-                return converted(self._direct(plain), self.spec)
+                return self._direct(plain)
             except UnsupportedIndex as reason:
                 self.why_not_direct = str(reason)
-        return converted(self._adapted(plain, indexing.IndexingSupport.BASIC, self._read), self.spec)
+        return self._adapted(plain, indexing.IndexingSupport.BASIC, self._read)
 
     def _adapted(self, key: indexing.ExplicitIndexer, support: indexing.IndexingSupport, read: Any) -> np.ndarray:
         array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)
@@ -120,7 +126,7 @@ class PyTablesArray(BackendArray):
     def _read_directly(self, key: Selection) -> np.ndarray:
         """The selected elements (outer indexing, steps > 0), read and decoded in threads without a lock."""
         storage = storage_of(self.spec)
-        out = np.empty(_selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
+        out = np.empty(selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             if storage.chunkshape is None:
@@ -262,13 +268,7 @@ class PyTablesArray(BackendArray):
                     if not before.same_version(self.file.identity):
                         now = describe_dataset(dataset, object_address(dataset))
                         check_only_grown(spec, now, self.file.identity, before)
-                    stored = read_hyperslab(
-                        dataset,
-                        spec.info,
-                        [chosen.start for chosen in ranges],
-                        [len(chosen) for chosen in ranges],
-                        [chosen.step for chosen in ranges],
-                    )
+                    stored = self._read_ranges(dataset, ranges)
             except HDF5Error as error:
                 raise OSError(f"{self._label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
@@ -279,6 +279,16 @@ class PyTablesArray(BackendArray):
         dropped = tuple(0 if not isinstance(index, slice) else slice(None) for index in key[:rank])
         selected: np.ndarray = stored[(*dropped, *key[rank:], ...)]  # the ellipsis keeps it an array
         return selected
+
+    def _read_ranges(self, dataset: int, ranges: Sequence[range]) -> np.ndarray:
+        """The outer product of the ranges, one for each dimension of the leaf, read by HDF5."""
+        return read_hyperslab(
+            dataset,
+            self.spec.info,
+            [chosen.start for chosen in ranges],
+            [len(chosen) for chosen in ranges],
+            [chosen.step for chosen in ranges],
+        )
 
 
 @dataclass
@@ -301,7 +311,8 @@ def len_touched(storage: ChunkStorage, selection: Selection) -> int:
     return math.prod(len(along) for along in touched_chunks(storage, selection))
 
 
-def _selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:
+def selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape that outer indexing with `key` gives, in elements."""
     lengths = []
     for index, size in zip(key, shape, strict=True):
         if isinstance(index, slice):

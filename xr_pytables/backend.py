@@ -45,6 +45,13 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         How many threads may decode chunks for one read: None as many as there are CPUs, 1 none but the caller's.
     drop_variables
         Names of nodes to leave out; they are not even looked at.
+    where
+        For a table: the condition that its rows must meet, e.g. `"(energy > 10) & (name == b'x')"`, as PyTables has
+        it. Found with PyTables' indexes where the columns have them. A coordinate holds the numbers of the rows.
+    condvars
+        Values of further names in `where`.
+    start, stop, step
+        For a table: look only at these rows.
 
     Errors: FileNotFoundError, IsADirectoryError; OSError for a file that is not HDF5, is damaged, or has no such
     group; BlockingIOError if another process has it open for writing; TypeError for what is not a local path;
@@ -57,6 +64,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
         "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle", "threads",
+        "where", "condvars", "start", "stop", "step",
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -90,9 +98,15 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         external_links: str = "near",
         allow_pickle: bool = False,
         threads: int | None = None,
+        where: str | None = None,
+        condvars: Mapping[str, object] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
-        from .store import PyTablesDataStore, read_options  # imports tables
+        from .queries import RowQuery  # imports tables
+        from .store import PyTablesDataStore, read_options
 
         options = read_options(
             dims=dims,
@@ -101,7 +115,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             allow_pickle=allow_pickle,
             drop_variables=drop_variables,
         )
-        store = PyTablesDataStore.open(filename_or_obj, group=group, options=options, threads=threads)
+        query = RowQuery(where, condvars, start, stop, step)
+        store = PyTablesDataStore.open(filename_or_obj, group=group, options=options, query=query, threads=threads)
         return _decoded(
             store,
             mask_and_scale=mask_and_scale,
@@ -130,9 +145,15 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         external_links: str = "near",
         allow_pickle: bool = False,
         threads: int | None = None,
+        where: str | None = None,
+        condvars: Mapping[str, object] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
-        from .store import PyTablesDataStore, read_options  # imports tables
+        from .queries import RowQuery  # imports tables
+        from .store import PyTablesDataStore, read_options
 
         options = read_options(
             dims=dims,
@@ -141,7 +162,10 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             allow_pickle=allow_pickle,
             drop_variables=drop_variables,
         )
-        stores = PyTablesDataStore.open_tree(filename_or_obj, group=group, options=options, threads=threads)
+        query = RowQuery(where, condvars, start, stop, step)
+        stores = PyTablesDataStore.open_tree(
+            filename_or_obj, group=group, options=options, query=query, threads=threads
+        )
         return {
             path: _decoded(
                 store,

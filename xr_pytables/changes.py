@@ -45,8 +45,13 @@ LARGEST_SHARE: Final = 0.3
 
 
 def changes_file(plan: WritePlan) -> bool:
-    """Whether a plan is carried out here: for parts of arrays, and for large files, which may stay in place."""
-    return plan.version is not None and (plan.in_parts or plan.version.size >= SMALL_FILE)
+    """Whether a plan is carried out here: for parts of arrays, and for large files, which may stay in place.
+
+    Not for tables: PyTables makes their indexes, in a copy.
+    """
+    if plan.version is None or any(variable.is_table for _, variable in plan):
+        return False
+    return plan.in_parts or plan.version.size >= SMALL_FILE
 
 
 def change_now(

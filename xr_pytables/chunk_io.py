@@ -156,6 +156,46 @@ def read_points(
     _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads)
 
 
+ChunkUser = Callable[[int, Callable[[int, int, NDArray[Any] | None], NDArray[Any]]], None]
+"""Called with the place of a chunk among those asked for, and a function of (start, stop, out) that gives its rows
+`start` to `stop`: in `out` if there is one, else in memory that is valid until the caller returns."""
+
+
+def each_chunk(
+    fd: int,
+    storage: ChunkStorage,
+    index: ChunkIndex,
+    numbers: NDArray[np.int64],
+    use: ChunkUser,
+    *,
+    threads: int | None = None,
+    label: str = "",
+) -> NDArray[np.int64]:
+    """Call `use` for each of the chunks `numbers` of a one-dimensional dataset that is stored, from several threads.
+
+    Returns the places among `numbers` of the chunks that are missing, for which `use` was not called. Otherwise as
+    `read_into`.
+    """
+    found = index.at((numbers,))
+    chunks = _Chunks.stored(found, fd, storage, label)
+    length = (storage.chunkshape or (0,))[0]
+
+    def place(i: int, source: _Source, workspace: Workspace) -> None:
+        def rows(start: int, stop: int, out: NDArray[Any] | None) -> NDArray[Any]:
+            if out is None:
+                return source.fetch(((start, stop),), workspace)
+            source.into([slice(start, stop)], out, workspace)
+            return out
+
+        use(i, rows)
+
+    def name(i: int) -> str:
+        return f"{label + ': ' if label else ''}chunk at {(int(numbers[i]) * length,)}"
+
+    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads)
+    return np.flatnonzero(found.address == MISSING)
+
+
 def read_contiguous(
     fd: int,
     storage: ChunkStorage,

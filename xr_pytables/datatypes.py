@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from ctypes import c_size_t
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -21,6 +22,18 @@ Kind = Literal[
     "integer", "float", "complex", "bool", "string", "text", "enum", "time", "compound", "opaque", "reference",
     "vlen", "unsupported",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One member of a compound."""
+
+    name: str
+    offset: int
+    """Bytes from the beginning of the compound; as in the file if the compound has a `stored_size`."""
+    size: int
+    """Bytes, array dimensions included."""
+    datatype: Datatype
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +56,51 @@ class Datatype:
     base: Datatype | None = None
     """Element type of a `vlen`."""
     reason: str = ""
-    """Why the type is `unsupported`."""
+    """Why the type is `unsupported`, or why a compound has no `dtype`."""
+    fields: tuple[Field, ...] = ()
+    """Members of a compound, in the order of the file."""
+    stored_size: int | None = None
+    """Bytes of one compound in the file; None where a member has another length in memory (variable-length values)."""
 
     @property
     def itemsize(self) -> int:
         """Bytes of one element, array dimensions included; of a variable-length type: of the descriptor in memory."""
-        return (self.dtype.itemsize if self.dtype is not None else 16) * math.prod(self.shape)
+        size = self.dtype.itemsize if self.dtype is not None else self.stored_size or 16
+        return size * math.prod(self.shape)
+
+    def columns(self, shape: tuple[int, ...] = ()) -> Iterator[tuple[tuple[str, ...], Datatype]]:
+        """Path and type of all members of a compound that are no compounds themselves, as its columns.
+
+        The shape of a column begins with those of the compounds that it is in.
+        """
+        for field in self.fields:
+            inner = field.datatype
+            if inner.kind == "compound":
+                for path, column in inner.columns(shape + inner.shape):
+                    yield (field.name, *path), column
+            else:
+                yield (field.name,), replace(inner, shape=shape + inner.shape)
+
+    def view_of(self, path: Sequence[str]) -> np.dtype:
+        """A dtype that shows the one member at `path` in the bytes of a stored compound, as nested fields."""
+        if not path:
+            if self.dtype is None:
+                raise TypeError(f"values of kind {self.kind!r} cannot be seen in the bytes of a compound")
+            return np.dtype((self.dtype, self.shape)) if self.shape else self.dtype
+        field = self._field(path[0])
+        inner = field.datatype.view_of(path[1:])
+        if len(path) > 1 and field.datatype.shape:
+            inner = np.dtype((inner, field.datatype.shape))
+        size = self.stored_size
+        if size is None:
+            raise TypeError("a compound with variable-length members has no bytes of its own")
+        return np.dtype({"names": [path[0]], "formats": [inner], "offsets": [field.offset], "itemsize": size})
+
+    def _field(self, name: str) -> Field:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
 
 
 _ORDERS = {0: "<", 1: ">"}
@@ -219,7 +271,7 @@ def _array(datatype: int, depth: int) -> Datatype:
         element = _describe(base, depth)
     if element.kind == "unsupported":
         return element
-    if element.dtype is None:  # one element of the array type is then several pointers
+    if element.dtype is None and element.stored_size is None:  # one element of the array is then several pointers
         return _unsupported("an array type of variable-length values")
     dims = h5.sizes((0,) * call("H5Tget_array_ndims", datatype))
     call("H5Tget_array_dims2", datatype, dims)
@@ -228,26 +280,40 @@ def _array(datatype: int, depth: int) -> Datatype:
 
 
 def _compound(datatype: int, depth: int) -> Datatype:
-    names, members, offsets = [], [], []
+    fields = []
     for number in range(call("H5Tget_nmembers", datatype)):
         with opened("H5Tget_member_type", datatype, number) as member_type:
-            members.append(_describe(member_type, depth))
-        names.append(_member_name(datatype, number))
-        offsets.append(call("H5Tget_member_offset", datatype, number))
+            member, size = _describe(member_type, depth), call("H5Tget_size", member_type)
+        name, offset = _member_name(datatype, number), call("H5Tget_member_offset", datatype, number)
+        fields.append(Field(name, offset, size, member))
     size = call("H5Tget_size", datatype)
+    names, members, offsets = [f.name for f in fields], [f.datatype for f in fields], [f.offset for f in fields]
     number_type = _complex(names, members, offsets, size)
     if number_type:
         return number_type
-    formats = []
-    for name, member in zip(names, members, strict=True):
+    formats, problem = [], ""
+    for field in fields:
+        member = field.datatype
         if member.dtype is None or not member.exact:
-            return _unsupported(f"a compound whose member {name!r} is {member.reason or member.kind}")
-        formats.append(np.dtype((member.dtype, member.shape)) if member.shape else member.dtype)
+            problem = problem or f"a compound whose member {field.name!r} is {member.reason or member.kind}"
+            formats.append(np.dtype(f"V{field.size}"))
+        else:
+            formats.append(np.dtype((member.dtype, member.shape)) if member.shape else member.dtype)
     try:
         record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
     except (ValueError, TypeError) as error:  # duplicate or overlapping members
         return _unsupported(f"a compound that NumPy refuses: {error}")
-    return Datatype("compound", record)
+    stored_size = size if all(map(_has_fixed_size, members)) else None
+    return Datatype(
+        "compound", None if problem else record, reason=problem, fields=tuple(fields), stored_size=stored_size
+    )
+
+
+def _has_fixed_size(member: Datatype) -> bool:
+    """Whether a member is as long in the file as in memory, where variable-length values are pointers."""
+    if member.kind == "compound":
+        return member.stored_size is not None
+    return member.kind not in ("text", "vlen", "unsupported")
 
 
 def _complex(names: list[str], members: list[Datatype], offsets: list[int], size: int) -> Datatype | None:
@@ -292,11 +358,14 @@ def create(dtype: np.dtype, *, utf8: bool = False, members: tuple[tuple[str, int
     """A new HDF5 type for `dtype`, with the layout that PyTables gives it.
 
     bool becomes an 8-bit bitfield, complex a compound of `r` and `i`, `S n` a NUL-terminated string of n bytes
-    (`utf8` sets its character set); `members` makes an enumeration of an integer dtype. Raises TypeError for
-    dtypes without an HDF5 form (objects, text, datetimes: encode them first).
+    (`utf8` sets its character set); `members` makes an enumeration of an integer dtype. A structured dtype becomes a
+    compound with the same offsets; fields whose dtype has the metadata `enum` become enumerations. Raises TypeError
+    for dtypes without an HDF5 form (objects, text, datetimes: encode them first).
     """
     if members:
         return _create_enum(dtype, members)
+    if dtype.names is not None:
+        return _create_compound(dtype)
     if dtype.kind == "b":
         return opened("H5Tcopy", h5.constant("H5T_STD_B8LE_g"))
     if dtype.kind == "S":
@@ -316,6 +385,22 @@ def create(dtype: np.dtype, *, utf8: bool = False, members: tuple[tuple[str, int
         raise TypeError(f"HDF5 has no type for dtype {dtype}")
     order = "BE" if dtype.newbyteorder("=").str[0] != dtype.str[0] and dtype.str[0] == ">" else "LE"
     return opened("H5Tcopy", h5.constant(f"{standard}{order}_g"))
+
+
+def _create_compound(dtype: np.dtype) -> Identifier:
+    compound = opened("H5Tcreate", h5.COMPOUND, dtype.itemsize)
+    fields = dtype.fields
+    assert fields is not None  # it is structured
+    for name in dtype.names or ():
+        field, offset = fields[name][:2]
+        members = tuple((field.base.metadata or {"enum": {}}).get("enum", {}).items())
+        with create(field.base, members=members) as element:
+            if not field.shape:
+                call("H5Tinsert", compound.id, h5.name_bytes(name), offset, element)
+                continue
+            with opened("H5Tarray_create2", element, len(field.shape), h5.sizes(field.shape)) as array:
+                call("H5Tinsert", compound.id, h5.name_bytes(name), offset, array)
+    return compound
 
 
 def _create_enum(dtype: np.dtype, members: tuple[tuple[str, int], ...]) -> Identifier:

@@ -120,8 +120,9 @@ def _own_scale(leaf: Leaf, scales: Scales) -> Names | None:
 
 
 def _array_dimensions(leaf: Leaf, scales: Scales) -> Names | None:
-    """The attribute of Zarr version 2, which some HDF5 writers borrow."""
-    return attributes.texts(leaf.raw.get("_ARRAY_DIMENSIONS"))
+    """The attribute of Zarr version 2, which some HDF5 writers borrow; an empty name is none."""
+    names = attributes.texts(leaf.raw.get("_ARRAY_DIMENSIONS"))
+    return None if names is None else tuple(name or None for name in names)
 
 
 def _labels(leaf: Leaf, scales: Scales) -> Names | None:

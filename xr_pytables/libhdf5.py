@@ -157,6 +157,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Lget_val": (c_int, (_hid, c_char_p, c_void_p, c_size_t, _hid)),
     "H5Lunpack_elink_val": (c_int, (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p)),
     "H5Oclose": (c_int, (_hid,)),
+    "H5Ocopy": (c_int, (_hid, c_char_p, _hid, c_char_p, _hid, _hid)),
     "H5Oget_info3": (c_int, (_hid, c_void_p, c_uint)),
     "H5Oopen": (_hid, (_hid, c_char_p, _hid)),
     "H5Oopen_by_token": (_hid, (_hid, Token)),
@@ -235,7 +236,17 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5is_library_threadsafe": (c_int, (c_void_p,)),
 }
 _MOVES_DATA = frozenset(
-    {"H5Dread", "H5Dwrite", "H5Dwrite_chunk", "H5Dset_extent", "H5Fopen", "H5Fcreate", "H5Fclose", "H5Fflush"}
+    {
+        "H5Dread",
+        "H5Dwrite",
+        "H5Dwrite_chunk",
+        "H5Dset_extent",
+        "H5Fopen",
+        "H5Fcreate",
+        "H5Fclose",
+        "H5Fflush",
+        "H5Ocopy",
+    }
 )
 
 

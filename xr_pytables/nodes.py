@@ -20,6 +20,8 @@ import numpy as np
 
 from . import attributes, dimensions
 from . import libhdf5 as h5
+from .columns import Column, describe_columns, is_table
+from .datatypes import Datatype
 from .dimensions import Leaf, PhonyDims, Scales
 from .libhdf5 import HDF5Error, call
 from .safe_file import (
@@ -68,6 +70,18 @@ class VariableSpec:
     """Size of the file's user block, in bytes."""
     characters: bool = False
     """Whether an array of single characters is netCDF's way to store text along its last dimension."""
+    member: tuple[str, ...] = ()
+    """Of a column of a table: the names that lead to it in the compound, one for each level; () for whole elements."""
+    element: Datatype | None = None
+    """Of a column: its type, whose shape begins with those of the compounds it is in; None for whole elements."""
+    item: tuple[int, ...] = ()
+    """Of a column with a shape: fixed positions along its first dimensions, which `shape`, `dims` and `chunks` then
+    lack. `member=("values_block_0",), item=(2,)` is `values_block_0[:, 2]`."""
+
+    @property
+    def datatype(self) -> Datatype:
+        """The type of one stored value."""
+        return self.element if self.element is not None else self.info.datatype
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,10 @@ class GroupSpec:
     """Sentences about what was read differently from what the file says."""
     groups: tuple[str, ...] = ()
     """Names of the child groups that a tree follows."""
+    tables: tuple[str, ...] = ()
+    """Names of the tables in it, each of which is a dataset of its own."""
+    row_dim: str = ""
+    """Of a table: the name of its dimension of rows; empty for a group."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +146,7 @@ class _Place:
 class _Member:
     name: str
     place: _Place
-    is_group: bool
+    kind: Literal["group", "table"]
     by_link: bool
 
 
@@ -139,6 +157,8 @@ class _Contents:
     members: list[_Member]
     leaves: list[Leaf]
     infos: dict[str, DatasetInfo]
+    raws: dict[str, Mapping[str, RawAttribute]]
+    """Attributes of the tables."""
     places: dict[str, _Place]
     skipped: list[Skipped]
 
@@ -163,6 +183,10 @@ class NodeReader:
     ) -> None:
         self._opened.close()
 
+    def file_of(self, spec: GroupSpec) -> SafeFile:
+        """The opened file that a group is in."""
+        return self._files[os.path.realpath(spec.file)]
+
     def file_paths(self) -> list[str]:
         """The absolute paths of all files that were looked into."""
         return [file.path for file in self._files.values()]
@@ -178,7 +202,7 @@ class NodeReader:
         if kind == h5.GROUP_ID:
             return self._group(place)
         if kind == h5.DATASET_ID:
-            return self._one_array(place)
+            return self._one_leaf(place)
         raise ValueError(f"{place.file.path}: {place.path!r} is a committed datatype, not a group or an array")
 
     def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
@@ -190,7 +214,7 @@ class NodeReader:
         start = self._find(self._root_file, path)
         with start.file.open(start.path) as node:
             if call("H5Iget_type", node) != h5.GROUP_ID:
-                yield "/", self._one_array(start)
+                yield "/", self._one_leaf(start)
                 return
         hard, linked = deque([("/", start)]), deque[tuple[str, _Place]]()
         shown: dict[tuple[str, int], str] = {}
@@ -202,18 +226,20 @@ class NodeReader:
             shown[key] = relative
             try:
                 contents = self._contents(place)
-                groups = [member for member in contents.members if member.is_group]
-                spec = self._described(place, contents, tuple(member.name for member in groups))
+                spec = self._described(place, contents)
             except OSError as error:  # a damaged group costs what is in it, not the others
                 if place is start:
                     raise
                 skipped = Skipped(place.path, _reason(error, place.file.path))
                 yield relative, GroupSpec(place.file.path, place.path, (), {}, skipped=(skipped,))
                 continue
-            for member in groups:
-                queue = linked if member.by_link else hard
-                queue.append((posixpath.join(relative, member.name), member.place))
             yield relative, spec
+            for member in contents.members:
+                child = posixpath.join(relative, member.name)
+                if member.kind == "group":
+                    (linked if member.by_link else hard).append((child, member.place))
+                    continue
+                yield child, self._table(member.place, contents.infos[member.name], contents.raws[member.name])
 
     # -- finding --------------------------------------------------------------------------------------------
 
@@ -250,12 +276,11 @@ class NodeReader:
     # -- groups ---------------------------------------------------------------------------------------------
 
     def _group(self, place: _Place) -> GroupSpec:
-        contents = self._contents(place)
-        return self._described(place, contents, tuple(member.name for member in contents.members if member.is_group))
+        return self._described(place, self._contents(place))
 
     def _contents(self, place: _Place) -> _Contents:
         """The group's members, and the headers and attributes of its arrays."""
-        contents = _Contents([], [], {}, {}, [])
+        contents = _Contents([], [], {}, {}, {}, [])
         with place.file.open(place.path) as group:
             links = list(place.file.links(group))
         for link in links:
@@ -284,7 +309,7 @@ class NodeReader:
         with place.file.open_at(place.address) as node:
             kind = call("H5Iget_type", node)
             if kind == h5.GROUP_ID:
-                contents.members.append(_Member(name, place, True, by_link))
+                contents.members.append(_Member(name, place, "group", by_link))
                 return
             if kind != h5.DATASET_ID:  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
                 return
@@ -294,10 +319,14 @@ class NodeReader:
         if reason:
             contents.skipped.append(Skipped(path, reason))
             return
+        if is_table(info):
+            contents.members.append(_Member(name, place, "table", by_link))
+            contents.infos[name], contents.raws[name] = info, raw
+            return
         contents.leaves.append(_leaf(name, place, info, raw))
         contents.infos[name], contents.places[name] = info, place
 
-    def _described(self, place: _Place, contents: _Contents, groups: tuple[str, ...]) -> GroupSpec:
+    def _described(self, place: _Place, contents: _Contents) -> GroupSpec:
         scales = Scales.of(contents.leaves)
         self._scales[place.file.path, place.path] = scales
         problems: list[str] = []
@@ -336,14 +365,67 @@ class NodeReader:
             },
             skipped=tuple(contents.skipped),
             problems=tuple(problems),
-            groups=groups,
+            groups=tuple(member.name for member in contents.members if member.kind == "group"),
+            tables=tuple(member.name for member in contents.members if member.kind == "table"),
+        )
+
+    def _one_leaf(self, place: _Place) -> GroupSpec:
+        """The dataset of one leaf: a table's columns, or one array."""
+        with place.file.open_at(place.address) as node:
+            info = describe_dataset(node, place.address)
+            if is_table(info):
+                raw = read_attributes(node)
+        return self._table(place, info, raw) if is_table(info) else self._one_array(place)
+
+    def _table(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> GroupSpec:
+        """A table as a dataset of its columns."""
+        options = self._options
+        given = options.dims.get(posixpath.basename(place.path), options.dims.get(place.path))
+        columns = describe_columns(
+            place.path, info, raw, row_dim=_checked_row_dim(given, place), drop=options.drop_variables
+        )
+        rows, grows = (info.shape or ()), tuple(size == h5.UNLIMITED for size in info.maxshape)
+        leaves = [
+            Leaf(
+                name=column.name,
+                path=posixpath.join(place.path, column.name),
+                shape=(*rows, *column.datatype.shape),
+                extendable=(*grows, *(False for _ in column.datatype.shape)),
+                raw=column.raw,
+                file=place.file.path,
+                keeps_name=True,
+            )
+            for column in columns.shown
+        ]
+        resolved = dimensions.resolve(
+            leaves, Scales(), dims=options.dims, phony_dims=options.phony_dims, where=place.file.path
+        )
+        problems = [f"{place.file.path}: {problem}" for problem in resolved.problems]
+        variables = []
+        for leaf, column in zip(leaves, columns.shown, strict=True):
+            spec, said = self._variable(leaf, place, info, resolved.names[leaf.name], leaf.shape, column)
+            variables.append(spec)
+            problems.extend(said)
+        user = attributes.read(
+            columns.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=options.allow_pickle
+        )
+        problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
+        skipped = [Skipped(posixpath.join(place.path, name), reason) for name, reason in columns.left_out]
+        return GroupSpec(
+            file=place.file.path,
+            path=place.path,
+            variables=tuple(variables),
+            attributes=user.values,
+            skipped=tuple(skipped),
+            problems=tuple(problems),
+            row_dim=columns.row_dim,
         )
 
     def _one_array(self, place: _Place) -> GroupSpec:
         """The dataset of one leaf: named and with dimensions as its group would show it, without its siblings."""
         name = posixpath.basename(place.path)
         parent_path = posixpath.dirname(place.path)
-        contents = _Contents([], [], {}, {}, [])
+        contents = _Contents([], [], {}, {}, {}, [])
         parent = self._find(place.file, parent_path)
         self._add_member(contents, place.path, name, place, by_link=False)
         if contents.skipped:
@@ -380,15 +462,22 @@ class NodeReader:
         return outer
 
     def _variable(
-        self, leaf: Leaf, place: _Place, info: DatasetInfo, dims: tuple[str, ...], shape: tuple[int, ...]
+        self,
+        leaf: Leaf,
+        place: _Place,
+        info: DatasetInfo,
+        dims: tuple[str, ...],
+        shape: tuple[int, ...],
+        column: Column | None = None,
     ) -> tuple[VariableSpec, list[str]]:
+        datatype = info.datatype if column is None else column.datatype
         user = attributes.read(
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
-        dtype, conversion, added = _in_memory(info, leaf.raw)
+        dtype, conversion, added = _in_memory(datatype, leaf.raw)
         chunks = None
         if info.chunkshape is not None:
-            chunks = (*info.chunkshape, *info.datatype.shape)
+            chunks = (*info.chunkshape, *datatype.shape)
         spec = VariableSpec(
             file=place.file.path,
             path=place.path,
@@ -402,8 +491,10 @@ class NodeReader:
             attributes={**user.values, **added},
             unlimited_dims=tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows),
             base_address=self._base_address(place.file),
-            characters=not self._is_by_pytables(place.file)
+            characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
+            member=() if column is None else column.member,
+            element=None if column is None else datatype,
         )
         return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
 
@@ -432,15 +523,27 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
     kind = info.datatype.kind
     if kind == "unsupported":
         return f"its type is not supported: {info.datatype.reason}"
-    return _NOT_YET.get(kind)
+    return None if is_table(info) else _NOT_YET.get(kind)
 
 
 _NOT_YET: Final[Mapping[str, str]] = {
-    "compound": "a Table is not shown as a variable",
+    "compound": "an array of records that is not one-dimensional is not shown as a variable",
     "vlen": "a ragged array (VLArray) is not shown as a variable",
     "reference": "an array of references is not shown as a variable",
     "opaque": "an array of opaque bytes is not shown as a variable",
 }
+
+
+def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
+    """The name that the argument `dims` gives to the rows of the table at `place`."""
+    if given is None:
+        return None
+    if isinstance(given, str) or len(given) != 1 or not all(isinstance(name, str) and name for name in given):
+        raise ValueError(
+            f"{place.file.path}: dims[{posixpath.basename(place.path)!r}] must be one name, for the rows of the table "
+            f"{place.path!r}, not {given!r}; the dimensions of a column are named by dims[<column>]"
+        )
+    return given[0]
 
 
 def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> Leaf:
@@ -478,9 +581,8 @@ def _refers_outside(leaf: Leaf, own: Scales) -> bool:
     return any((leaf.file, number) not in own.by_id for number in numbers)
 
 
-def _in_memory(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> tuple[np.dtype, Conversion, dict[str, object]]:
+def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute]) -> tuple[np.dtype, Conversion, dict[str, object]]:
     """dtype and conversion of the elements, and attributes (CF conventions) that tell xarray what they mean."""
-    datatype = info.datatype
     text = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
     if datatype.kind == "text" or datatype.dtype is None:
         return text, "text", {}

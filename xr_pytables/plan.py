@@ -79,6 +79,11 @@ class VariablePlan:
     """The array in the file that takes the values, or that is replaced; None if there is none."""
 
     @property
+    def is_table(self) -> bool:
+        """Whether its elements are records."""
+        return self.layout.dtype is not None and self.layout.dtype.names is not None
+
+    @property
     def is_coordinate(self) -> bool:
         """Whether it holds the values of the dimension of its name."""
         return self.dims == (self.name,)
@@ -131,6 +136,8 @@ class WritePlan:
     attachments: tuple[Attachment, ...] = ()
     version: FileIdentity | None = None
     """The version of the file that is changed; None if the file is made anew."""
+    indexes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """By the path of a table: the columns that get an index of PyTables, and its kind."""
     in_parts: bool = False
     """Whether values go to parts of arrays that are in the file: `append_dim` or `region`."""
 
@@ -284,7 +291,41 @@ def plan_write(
         _check_against_file(path, planned, existing)
     for dataset, here in placed if append_dim is not None else ():
         warn_if_not_continued(dataset, str(append_dim), str(here), here.stored)
-    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), version, bool(placed))
+    attachments = _attachments(planned, existing, dimensions)
+    return WritePlan(path, mode, tuple(planned), attachments, version, in_parts=bool(placed))
+
+
+def encoded_variables(
+    dataset: Dataset, file: str, path: str, encoding: Mapping[Any, Any], base: Mapping[str, Any]
+) -> tuple[list[tuple[Variable, VariablePlan]], dict[str, object]]:
+    """The variables of a dataset as they are stored, each with what it was, and the dataset's attributes.
+
+    For writers with another layout than one array for each variable: dimensions, names in the file and what is there
+    already are not looked at, and chunks and filters are those of an array. `base` has the words of `tables.Filters`.
+    Raises as `plan_write` does, naming the node `path` of `file`.
+    """
+    here = _Here(file, path, "w", None)
+    _check_names(dataset, here)
+    _check_sizes(dataset, here)
+    unknown = [name for name in encoding if name not in dataset.variables]
+    if unknown:
+        raise KeyError(
+            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
+            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
+        )
+    noted, attrs = conventions.encode_dataset_coordinates(dataset)
+    originals = {
+        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), None, here)
+        for name, variable in noted.items()
+    }
+    coded, attrs = conventions.cf_encoder(originals, attrs)
+    return [
+        (
+            originals[name],
+            _plan_variable(str(name), variable, originals[name], base, here, frozenset(), strict=name in encoding),
+        )
+        for name, variable in coded.items()
+    ], dict(attrs)
 
 
 @dataclass(frozen=True)
@@ -520,6 +561,8 @@ def _taken(group: GroupSpec, name: str) -> str | None:
     path = posixpath.join(group.path, name)
     if name in group.groups:
         return "a link to a group"
+    if name in group.tables:
+        return "a table"
     for spec in group.variables:
         if spec.path == path:
             return "an array"

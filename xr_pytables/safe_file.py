@@ -13,7 +13,7 @@ import math
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -198,6 +198,59 @@ def read_hyperslab(
         with _memory_type(datatype, stored) as memory_type, _selected(space, start, count, step) as memory_space:
             call("H5Dread", dataset, memory_type, memory_space, space, h5.DEFAULT, out.ctypes.data)
     return out
+
+
+def read_column(
+    dataset: int, info: DatasetInfo, member: Sequence[str], start: int, count: int, step: int
+) -> np.ndarray:
+    """The column `member` of `count` rows of a table from `start` in steps of `step` (>= 1), without the others.
+
+    Shape and byte order as `read_hyperslab` has them, the column's own dimensions behind the rows.
+    """
+    datatype, path = info.datatype, []
+    for name in member:
+        path.append(datatype)
+        datatype = next(field.datatype for field in datatype.fields if field.name == name)
+    shape = (*(size for compound in path[1:] for size in compound.shape), *datatype.shape)
+    out = np.empty((count, *shape), object if datatype.kind == "text" else datatype.dtype)
+    if not out.size:
+        return out
+    with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space, ExitStack() as open_types:
+        stored_types = [stored]
+        for compound, name in zip(path, member, strict=True):
+            stored_types.append(open_types.enter_context(_member_type(stored_types[-1], compound, name)))
+        memory_type = open_types.enter_context(_memory_type(datatype, stored_types[-1]))
+        for compound, name in zip(reversed(path), reversed(member), strict=True):
+            memory_type = open_types.enter_context(_only_member(name, memory_type))
+            if compound.shape and compound is not path[0]:
+                memory_type = open_types.enter_context(
+                    opened("H5Tarray_create2", memory_type, len(compound.shape), h5.sizes(compound.shape))
+                )
+        with _selected(space, [start], [count], [step]) as memory_space:
+            if datatype.kind != "text":
+                call("H5Dread", dataset, memory_type, memory_space, space, h5.DEFAULT, out.ctypes.data)
+                return out
+            pointers = (ctypes.c_void_p * out.size)()
+            call("H5Dread", dataset, memory_type, memory_space, space, h5.DEFAULT, pointers)
+            out.reshape(-1)[:] = [ctypes.string_at(pointer) if pointer else b"" for pointer in pointers]
+            call("H5Dvlen_reclaim", memory_type, memory_space, h5.DEFAULT, pointers)
+    return out
+
+
+def _member_type(stored: int, compound: Datatype, name: str) -> Identifier:
+    """The stored type of a member of a compound, or of the compounds in an array."""
+    number = next(number for number, field in enumerate(compound.fields) if field.name == name)
+    if not compound.shape:
+        return opened("H5Tget_member_type", stored, number)
+    with opened("H5Tget_super", stored) as element:
+        return opened("H5Tget_member_type", element, number)
+
+
+def _only_member(name: str, datatype: int) -> Identifier:
+    """A compound of one member."""
+    compound = opened("H5Tcreate", h5.COMPOUND, call("H5Tget_size", datatype))
+    call("H5Tinsert", compound.id, h5.name_bytes(name), 0, datatype)
+    return compound
 
 
 def _memory_type(datatype: Datatype, stored: int) -> AbstractContextManager[int]:

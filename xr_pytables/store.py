@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import gc
 import math
+import posixpath
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+import numpy as np
 from xarray import Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
 from . import journal
-from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
+from .queries import RowQuery, TableQuery, find_rows, plan_query
 from .safe_file import SafeFile
+from .table_arrays import open_array
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
+ROW_BLOCK_BYTES: Final = 16 * 2**20
+"""How much of a table, all its columns counted, one Dask chunk of a column stands for by default: what the columns
+that are computed together decode once."""
 _ATTEMPTS: Final = 3
 _T = TypeVar("_T")
 
@@ -61,38 +67,69 @@ def checked_threads(threads: object) -> int | None:
 
 
 class PyTablesDataStore(AbstractDataStore):
-    """One group of one file, described but not read."""
+    """One group of one file, described but not read; of a table perhaps only some rows."""
 
-    __slots__ = ("_files", "_spec", "_threads")
+    __slots__ = ("_files", "_rows", "_spec", "_threads")
 
-    def __init__(self, spec: GroupSpec, files: Mapping[str, OpenedFile], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: GroupSpec,
+        files: Mapping[str, OpenedFile],
+        threads: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
         self._spec = spec
         self._files = files
         self._threads = threads
+        self._rows = rows
 
     @classmethod
     def open(
-        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+        cls,
+        path: object,
+        *,
+        group: object,
+        options: ReadOptions,
+        query: RowQuery | None = None,
+        threads: int | None = None,
     ) -> PyTablesDataStore:
         """The group (or the array) at `group`, to be read with at most `threads` threads.
 
-        Raises OSError for a missing or broken file or group, ValueError for arguments that do not fit it.
+        With a `query` it must be a table, and has the rows that the query finds. Raises OSError for a missing or
+        broken file or group, ValueError for arguments that do not fit it.
         """
-        where = checked_group(group)
+        where, at_most = checked_group(group), checked_threads(threads)
 
-        def describe(reader: NodeReader) -> list[tuple[str, GroupSpec]]:
-            return [("/", reader.dataset(where))]
+        def describe(reader: NodeReader) -> tuple[GroupSpec, TableQuery | None]:
+            spec = reader.dataset(where)
+            return spec, plan_query(spec, query, reader.file_of(spec)) if query else None
 
-        ((_, spec),), files = _described(path, options, describe)
+        (spec, planned), files = _described(path, options, describe)
         _check_dims_used(options, [spec])
         _warn([spec], alone=True)
-        return cls(spec, files, checked_threads(threads))
+        rows = None
+        if planned is not None:
+            try:
+                rows = find_rows(planned, files[spec.file], threads=at_most).rows
+            except BaseException:
+                for file in files.values():
+                    file.close()
+                raise
+        return cls(spec, files, at_most, rows)
 
     @classmethod
     def open_tree(
-        cls, path: object, *, group: object, options: ReadOptions, threads: int | None = None
+        cls,
+        path: object,
+        *,
+        group: object,
+        options: ReadOptions,
+        query: RowQuery | None = None,
+        threads: int | None = None,
     ) -> dict[str, PyTablesDataStore]:
         """The group at `group` and all below it, by path relative to it ("/" for itself)."""
+        if query:  # a table has nothing below it
+            return {"/": cls.open(path, group=group, options=options, query=query, threads=threads)}
         where = checked_group(group)
         specs, files = _described(path, options, lambda reader: list(reader.tree(where)))
         _check_dims_used(options, [spec for _, spec in specs])
@@ -101,11 +138,24 @@ class PyTablesDataStore(AbstractDataStore):
 
     def get_variables(self) -> dict[str, Variable]:
         """Lazy variables by name."""
-        return {spec.name: self._variable(spec) for spec in self._spec.variables}
+        variables = {spec.name: self._variable(spec) for spec in self._spec.variables}
+        if self._rows is not None:
+            variables[self._name_of_row_numbers(variables)] = Variable((self._spec.row_dim,), self._rows)
+        return variables
+
+    def _name_of_row_numbers(self, taken: Mapping[str, object]) -> str:
+        name = self._spec.row_dim
+        return name if name not in taken else free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        data = indexing.LazilyIndexedArray(PyTablesArray(self._files[spec.file], spec, threads=self._threads))
-        return Variable(spec.dims, data, dict(spec.attributes), encoding(spec), fastpath=True)
+        array = open_array(self._files[spec.file], spec, threads=self._threads)
+        stored = encoding(spec)
+        key = None
+        if self._rows is not None:
+            key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
+            stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
+        data = indexing.LazilyIndexedArray(array, key)
+        return Variable(spec.dims, data, dict(spec.attributes), stored, fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -113,6 +163,9 @@ class PyTablesDataStore(AbstractDataStore):
 
     def get_dimensions(self) -> dict[str, int]:
         """Sizes of all dimensions, in elements."""
+        if self._rows is not None:
+            sizes = (variable.sizes for variable in self.get_variables().values())
+            return {str(dim): size for one in sizes for dim, size in one.items()}
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
     def get_encoding(self) -> dict[str, object]:
@@ -179,6 +232,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     known = {name for spec in specs for variable in spec.variables for name in (variable.name, variable.path)}
+    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim}
     unknown = [name for name in options.dims if name not in known]
     if unknown:
         raise ValueError(
@@ -188,22 +242,35 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
 
 
 def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
-    """One warning for all that is not shown, one for all that was read differently."""
+    """One warning for all that is not shown (there, or at all), one for all that was read differently."""
     skipped = [node for spec in specs for node in spec.skipped]
     file = specs[0].file
+    told = []
     if skipped:
-        told = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
-        warnings.warn(f"{file}: {len(skipped)} node(s) are not shown: {told}", stacklevel=5)
+        nodes = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
+        told.append(f"{len(skipped)} node(s) are not shown: {nodes}")
+    inside = _inner_datasets(specs[0]) if alone else None
+    if inside:
+        told.append(inside)
+    if told:
+        warnings.warn(f"{file}: {'. '.join(told)}", stacklevel=5)
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
         warnings.warn("; ".join(problems), stacklevel=5)
-    if alone and not specs[0].variables and specs[0].groups:
-        inside = ", ".join(repr(f"{specs[0].path.rstrip('/')}/{name}") for name in specs[0].groups)
-        warnings.warn(
-            f"{file}: group {specs[0].path!r} holds no arrays, only groups: {inside}. Open one with group=, or all "
-            "with xr.open_datatree",
-            stacklevel=5,
-        )
+
+
+def _inner_datasets(spec: GroupSpec) -> str | None:
+    """Where the data are, if a group has none of its own, and where its tables are."""
+    kinds = {"groups": spec.groups if not spec.variables else (), "tables": spec.tables}
+    inside = [
+        f"{kind}: " + ", ".join(repr(posixpath.join(spec.path, name)) for name in names)
+        for kind, names in kinds.items()
+        if names
+    ]
+    if not inside:
+        return None
+    has = "also has" if spec.variables else "holds no arrays, only"
+    return f"group {spec.path!r} {has} {'; '.join(inside)}. Open one with group=, or all with xr.open_datatree"
 
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
@@ -216,7 +283,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     else:
-        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.info.datatype.dtype
+        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
+    if spec.member:
+        rows = rows_at_once(spec)
+        if rows < spec.shape[0]:
+            found["preferred_chunks"] = {spec.dims[0]: rows, **dict(zip(spec.dims[1:], spec.shape[1:], strict=True))}
+        if spec.chunks is not None:
+            found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+        return found
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
         if math.prod(blocks) < math.prod(spec.shape):
@@ -228,6 +302,28 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     }
     found.update(spec.info.filters.to_encoding())
     return found
+
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, with underscores behind it until nothing else has that name."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[str, int]:
+    """Dask blocks of some rows of a table, wherever they are in it."""
+    size = max(spec.dtype.itemsize * math.prod(spec.shape[1:]), 1)
+    sizes = (max(1, min(rows, ROW_BLOCK_BYTES // size)), *spec.shape[1:])
+    return dict(zip(spec.dims, sizes, strict=True))
+
+
+def rows_at_once(spec: VariableSpec) -> int:
+    """Rows of one Dask block of a table's column: whole chunks, and of all columns together about 16 MiB."""
+    info = spec.info
+    size = info.datatype.stored_size or info.datatype.itemsize
+    chunk = info.chunkshape[0] if info.chunkshape else 1
+    return max(1, ROW_BLOCK_BYTES // (size * chunk)) * chunk
 
 
 def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:

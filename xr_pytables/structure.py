@@ -41,9 +41,11 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
     for path, size in group.grown:
         file.resize_scale(path, size)
     for variable in group.variables:
-        path = posixpath.join(group.path, variable.name)
+        path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
         if variable.action in ("put", "keep"):
             continue
+        if variable.is_table and file.exists(index):  # of the table that was there
+            file.remove(index)
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
         else:

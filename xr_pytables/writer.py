@@ -40,6 +40,8 @@ from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_wr
 from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
 from .structure import write_structure
+from .table_indexes import create_indexes
+from .table_plan import plan_table
 from .target_file import TargetFile, filter_available, planned_storage
 from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from tables import Filters
 
 _Obj = Dataset | DataArray | DataTree
+Layout = Literal["arrays", "table"]
+_Index = Iterable[str] | Mapping[str, str]
 _Region = Mapping[str, slice | Literal["auto"]] | Literal["auto"] | None
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
@@ -58,7 +62,7 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
-    write_inherited_coords: bool = ..., compute: Literal[True] = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
     fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
@@ -69,8 +73,8 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
-    write_inherited_coords: bool = ..., compute: bool, fsync: bool = ..., threads: int | None = ...,
-    progress: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
+    threads: int | None = ..., progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -89,6 +93,8 @@ def to_pytables(
     align_chunks: bool = False,
     write_empty_chunks: bool = True,
     write_inherited_coords: bool = False,
+    layout: Layout = "arrays",
+    index: _Index = (),
     compute: bool = True,
     fsync: bool = True,
     threads: int | None = None,
@@ -139,6 +145,12 @@ def to_pytables(
         they were there.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
+    layout
+        `"arrays"` writes an array for each variable. `"table"` writes one Table of PyTables at the path `group`, with
+        a column for each variable; they share their first dimension, the rows.
+    index
+        With `layout="table"`: names of columns that get an index, for faster queries; or a dict of names to kinds of
+        PyTables' indexes (`"full"`, `"medium"` ...).
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
     fsync
@@ -183,6 +195,8 @@ def to_pytables(
         unlimited_dims=unlimited_dims,
         write_inherited_coords=write_inherited_coords,
         blocks=BlockRules(safe_chunks, align_chunks),
+        layout=layout,
+        index=index,
         append_dim=None if append_dim is None else checked_append_dim(append_dim),
         region=region,
     )
@@ -203,15 +217,41 @@ def planned(
     unlimited_dims: _Unlimited,
     write_inherited_coords: bool,
     blocks: BlockRules,
+    layout: Layout = "arrays",
+    index: _Index = (),
     append_dim: str | None = None,
     region: _Region = None,
 ) -> Job:
     """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
+    if layout not in ("arrays", "table"):
+        raise ValueError(f"layout must be 'arrays' or 'table', not {layout!r}")
+    if index and layout != "table":
+        raise ValueError("only the columns of a table can have an index: index needs layout='table'")
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
     version, existing = _existing(target, mode)
+    if layout == "table":
+        if append_dim is not None or region is not None:
+            raise NotImplementedError(
+                f"{target}: rows cannot be appended to a table by append_dim or region yet. Append them with plain "
+                "PyTables (Table.append), or write the whole table again"
+            )
+        table = plan_table(
+            obj,
+            target,
+            mode=mode,
+            group=group,
+            encoding=encoding,
+            filters=filters,
+            unlimited_dims=unlimited_dims,
+            index=index,
+            existing=existing,
+            version=version,
+        )
+        _check_filters(table)
+        return table, transaction
     plan = plan_write(
         obj,
         target,
@@ -252,7 +292,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
         return None, {}
     version = FileIdentity.of(path)
     with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
-        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path}
+        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
 
 
 def _check_not_busy(path: str) -> None:
@@ -325,7 +365,7 @@ def execute_all(
                 prepare(plan, transaction, effort, done)
             _stream([job for job in jobs if _streamed(job[0])], effort, done)
         for plan, transaction in jobs:
-            commit(plan, transaction, fsync=fsync)
+            _commit(plan, transaction, fsync=fsync)
 
 
 def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
@@ -351,6 +391,13 @@ def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
         dask.array.store(arrays, [target for target, _ in together], lock=False)
     for (_, transaction), each in zip(jobs, spooled, strict=True):
         unspool(transaction.new_file, transaction.target, each)
+
+
+def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    if any(plan.indexes.values()):
+        with hdf5_lock():
+            create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
+    commit(plan, transaction, fsync=fsync)
 
 
 def _computes_here() -> bool:
@@ -417,7 +464,7 @@ def _commit_delayed(
             shutil.copyfile(transaction.new_file, filling)
             unspool(filling, transaction.target, spooled)
             os.replace(filling, transaction.new_file)
-        commit(plan, transaction, fsync=fsync)
+        _commit(plan, transaction, fsync=fsync)
     except BaseException:
         transaction.abandon()
         raise
