@@ -17,6 +17,7 @@ SMALL = {
     "read_field.py": ["--shape", "4,20,30", "--rounds", "1"],
     "read_parts.py": ["--shape", "4,20,30", "--small", "50", "--rounds", "1"],
     "read_table.py": ["--rows", "3000", "--rounds", "1"],
+    "read_ragged.py": ["--rows", "3000", "--rounds", "1"],
     "write_field.py": ["--shape", "4,20,30", "--rounds", "1"],
     "write_memory.py": ["--elements", "100000", "--codecs", "none"],
 }

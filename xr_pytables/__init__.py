@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .backend import PyTablesBackendEntrypoint
     from .files import FileChangedError
     from .journal import FileBusyError, NeedsRecoveryError, recover
+    from .listing import tree
     from .many_files import save_mfdataset
     from .writer import to_pytables
 
@@ -28,6 +29,7 @@ __all__ = [
     "recover",
     "save_mfdataset",
     "to_pytables",
+    "tree",
 ]
 
 _HOMES = {
@@ -39,6 +41,7 @@ _HOMES = {
     "recover": "journal",
     "save_mfdataset": "many_files",
     "to_pytables": "writer",
+    "tree": "listing",
 }
 
 

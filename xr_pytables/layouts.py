@@ -31,7 +31,7 @@ _LARGEST_CUT: Final = 7
 _MAX_BLOSC_BYTES: Final = 2**31 - 17
 
 COMPRESSION_KEYS: Final = frozenset({"complib", "complevel", "shuffle", "bitshuffle", "fletcher32", "zlib"})
-KEYS: Final = COMPRESSION_KEYS | {"chunksizes", "contiguous", "dtype", "least_significant_digit", "string"}
+KEYS: Final = COMPRESSION_KEYS | {"chunksizes", "contiguous", "dtype", "least_significant_digit", "ragged", "string"}
 """Keys of `encoding` that bear on the layout; those of CF (`_FillValue`, `scale_factor`, `units` ...) are xarray's."""
 _READ_ONLY_KEYS: Final = frozenset({"source", "original_shape", "preferred_chunks"})
 _ELSEWHERE_KEYS: Final = frozenset({"char_dim_name", "_Encoding", "_FillValue"})
@@ -116,7 +116,7 @@ def plan_layout(
     if dtype is not None and itemsize == 0:
         dtype, itemsize = np.dtype("S1"), 1
     grows = tuple(dim in unlimited for dim in variable.dims)
-    chunkshape = _chunkshape(variable, encoding, itemsize, grows, where)
+    chunkshape = chunkshape_of(variable, encoding, itemsize, grows, where)
     try:
         steps = FilterPipeline() if dtype is None else _pipeline(encoding, itemsize)
     except ValueError as error:
@@ -177,7 +177,7 @@ def _check_chunk_bytes(chunkshape: Sequence[int], itemsize: int, steps: FilterPi
         )
 
 
-def _chunkshape(
+def chunkshape_of(
     variable: Variable, encoding: Mapping[str, Any], itemsize: int, grows: Sequence[bool], where: str
 ) -> tuple[int, ...] | None:
     """Elements per chunk; None for contiguous storage: scalars, arrays without elements, or as asked."""

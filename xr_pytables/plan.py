@@ -21,7 +21,7 @@ from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core import indexing
 from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, layouts
+from . import attributes, layouts, ragged_layout
 from .alignment import aligned, conflict
 from .arrays import PyTablesArray
 from .attributes import EncodedAttribute
@@ -423,6 +423,7 @@ def _plan_group(
 ) -> GroupPlan:
     _check_names(dataset, here)
     _check_sizes(dataset, here)
+    dataset, encoding = ragged_layout.arranged(dataset, encoding, str(here))
     sizes = _sizes_in_file(dataset, here, dimensions)
     unlimited = _growing(
         dataset,
@@ -439,11 +440,27 @@ def _plan_group(
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
     coordinates_noted, global_attributes = conventions.encode_dataset_coordinates(dataset)
-    originals = {
-        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), here.variable(str(name)), here)
+    first = {name: ragged_layout.first_values(variable) for name, variable in coordinates_noted.items()}
+    rows = {
+        name: ragged_layout.rows_of(
+            variable, encoding.get(name) or variable.encoding, f"{here}: variable {name!r}", first[name]
+        )
         for name, variable in coordinates_noted.items()
     }
-    coded, global_attributes = conventions.cf_encoder(originals, global_attributes)
+    originals = {
+        name: _with_encoding(
+            _streamable(variable.copy(deep=False), whatever_size=rows[name] is not None),
+            encoding.get(name),
+            here.variable(str(name)),
+            here,
+        )
+        for name, variable in coordinates_noted.items()
+    }
+    coded, global_attributes = conventions.cf_encoder(
+        {name: _without_width(variable) for name, variable in originals.items() if rows[name] is None},
+        global_attributes,
+    )
+    coded = {name: coded.get(name, variable) for name, variable in originals.items()}
     plans = [
         _plan_variable(
             _NO_NAME if name is None else str(name),
@@ -454,6 +471,8 @@ def _plan_group(
             unlimited,
             strict=name in encoding,
             width=_text_width(here.variable(str(name))) if here.placement is not None else None,
+            rows=rows[name],
+            first=first[name],
         )
         for name, variable in coded.items()
     ]
@@ -652,9 +671,10 @@ def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[s
     return frozenset(str(dim) for dim in wanted - undeclared)
 
 
-def _streamable(variable: Variable) -> Variable:
-    """A large lazy variable cut into Dask blocks: xarray's encoders would load it whole."""
-    if variable._in_memory or variable.chunks is not None or variable.nbytes <= _STREAM_BYTES:
+def _streamable(variable: Variable, *, whatever_size: bool = False) -> Variable:
+    """A large lazy variable (or any) cut into Dask blocks: xarray's encoders would load it whole."""
+    small = variable.nbytes <= _STREAM_BYTES and not whatever_size
+    if variable._in_memory or variable.chunks is not None or small:
         return variable
     preferred = variable.encoding.get("preferred_chunks") or {}
     wanted = tuple(preferred.get(dim, "auto") for dim in variable.dims)
@@ -676,6 +696,8 @@ def _plan_variable(
     *,
     strict: bool,
     width: int | None = None,
+    rows: ragged_layout.Rows | None = None,
+    first: np.ndarray | None = None,
 ) -> VariablePlan:
     label, asked = f"{here}: variable {name!r}", original.encoding
     if strict:
@@ -686,7 +708,9 @@ def _plan_variable(
             advice = {key: value for key, value in advice.items() if key not in layouts.COMPRESSION_KEYS}
         wishes = {**advice, **base}
     wishes["dtype"] = asked.get("dtype")
-    variable = ensure_dtype_not_object(variable, name=name)
+    if rows is not None:
+        return _plan_rows(name, variable, rows, wishes, label, unlimited)
+    variable = ensure_dtype_not_object(_known_as_text(variable, first, label), name=name)
     if variable.dtype.kind == "O" and variable.dtype.metadata is None:
         raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
     variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
@@ -715,6 +739,46 @@ def _plan_variable(
         attributes=tuple(encoded),
         data=variable.data,
     )
+
+
+def _plan_rows(
+    name: str,
+    variable: Variable,
+    rows: ragged_layout.Rows,
+    wishes: Mapping[str, Any],
+    label: str,
+    unlimited: frozenset[str],
+) -> VariablePlan:
+    """A variable of rows of different lengths."""
+    dims = tuple(str(dim) for dim in variable.dims)
+    if name in dims:
+        raise ValueError(f"{label}: rows of different lengths cannot be the coordinate of their dimension. Rename it")
+    layout = ragged_layout.layout(variable, rows, wishes, where=label, unlimited=unlimited)
+    return VariablePlan(
+        name=name,
+        dims=dims,
+        layout=layout,
+        attributes=(*attributes.encode(variable.attrs, where=label), *ragged_layout.marks(layout, rows)),
+        data=ragged_layout.stored(variable.data, layout, rows, label),
+    )
+
+
+def _known_as_text(variable: Variable, first: np.ndarray | None, label: str) -> Variable:
+    """A Dask array of objects marked as text, if its first values are: xarray would load all of it to find out."""
+    if first is None or variable.dtype.kind != "O":  # decoded meanwhile: times
+        return variable
+    texts = [value for value in first if isinstance(value, str)]
+    if not texts or not all(isinstance(value, str) or pd.isna(value) for value in first):
+        return variable
+    meta = np.empty((0,) * variable.ndim, np.dtype(object, metadata={"element_type": str}))
+    return variable.copy(data=variable.data.map_blocks(_only_text, label, meta=meta))
+
+
+def _only_text(values: np.ndarray, label: str) -> np.ndarray:
+    for value in values.reshape(-1):
+        if not isinstance(value, str) and not pd.isna(value):
+            raise TypeError(f"{label}: holds text in its first block, but also {value!r} of {type(value).__name__}")
+    return values
 
 
 def _says_no_fill(value: object) -> bool:
@@ -749,19 +813,56 @@ def _with_text(
         return variable.copy(data=data.astype(np.bytes_)), None
     if not is_text:
         return variable, None
-    string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str else "fixed")
+    data, declared = variable.data, _declared_width(wishes.get("dtype"))
+    any_length = isinstance(data, dask.array.Array) and variable.dtype.kind in "OT" and declared is None
+    string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str or any_length else "fixed")
     if string not in _STRINGS:
         raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
-    data = variable.data
     if string == "vlen":
         if isinstance(data, dask.array.Array):
             return variable.copy(data=data.map_blocks(_as_str, label, dtype=object)), "vlen"
         return variable.copy(data=_as_str(np.asarray(data), label)), "vlen"
-    if isinstance(data, dask.array.Array) and variable.dtype.kind == "U":
-        # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
-        width = width or max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
+    if isinstance(data, dask.array.Array):
+        width = width or declared
+        if width is None and variable.dtype.kind == "U":
+            # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
+            width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
+        elif width is None:
+            width = _longest(data)
         return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), None, label)), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), declared, label)), "fixed"
+
+
+def _without_width(variable: Variable) -> Variable:
+    """A variable of text for xarray's encoders, which would convert it to the declared width as ASCII."""
+    if variable.dtype.kind not in "OUT" or _declared_width(variable.encoding.get("dtype")) is None:
+        return variable
+    plain = variable.copy(deep=False)
+    plain.encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
+    return plain
+
+
+def _declared_width(dtype: object) -> int | None:
+    """Bytes of the longest text, if the encoding says so (`S12`; of `U12` the most that UTF-8 can need)."""
+    if not isinstance(dtype, str | np.dtype):
+        return None
+    asked = np.dtype(dtype)
+    if asked.kind == "U":
+        return asked.itemsize or None
+    return asked.itemsize if asked.kind == "S" and asked.itemsize > 1 else None
+
+
+def _longest(data: dask.array.Array) -> int:
+    """Bytes of the longest text, block by block: the data are computed once more when they are written."""
+    if not data.size:
+        return 1
+    widths = data.map_blocks(_block_width, dtype=np.int64, chunks=tuple((1,) * n for n in data.numblocks))
+    return max(int(widths.max().compute()), 1)
+
+
+def _block_width(values: np.ndarray) -> np.ndarray:
+    widths = [len(_text_of(value).encode("utf-8", "surrogateescape")) for value in values.reshape(-1)]
+    return np.full((1,) * values.ndim, max(widths, default=0), np.int64)
 
 
 def _as_str(values: np.ndarray, label: str) -> np.ndarray:
@@ -788,7 +889,8 @@ def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
     longest = max(map(len, encoded), default=1) or 1
     if width is not None and longest > width:
         raise ValueError(
-            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array has for one"
+            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
+            "for one"
         )
     longest = width or longest
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
@@ -944,7 +1046,9 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
     if spec.shape != layout.shape or datatype.shape:
         return False
     if layout.dtype is None or datatype.dtype is None:
-        return layout.dtype is None and datatype.kind == "text"
+        if layout.row_dtype is not None and datatype.base is not None:
+            return (layout.row_dtype, layout.row_shape) == (datatype.base.dtype, datatype.base.shape)
+        return layout.dtype is None and layout.row_dtype is None and datatype.kind == "text"
     if datatype.kind in ("bool", "time") or not datatype.exact:
         return False
     if layout.dtype.kind == "S":

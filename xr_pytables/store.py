@@ -11,21 +11,25 @@ import posixpath
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from xarray import Variable
+from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
 from . import journal
+from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error
-from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
+from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .queries import RowQuery, TableQuery, find_rows, plan_query
+from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
 from .safe_file import SafeFile
-from .table_arrays import open_array
+from .views import ReversedArray, UTF16Rows
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
@@ -43,18 +47,26 @@ def read_options(
     external_links: str,
     allow_pickle: bool,
     drop_variables: str | Iterable[str] | None,
+    ragged: str = "object",
+    string: str | None = None,
 ) -> ReadOptions:
     """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
     if phony_dims not in ("size", "leaf"):
         raise ValueError(f"phony_dims must be 'size' or 'leaf', not {phony_dims!r}")
     if external_links not in ("near", "any", "never"):
         raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
+    if ragged not in ("object", "flat"):
+        raise ValueError(f"ragged must be 'object' or 'flat', not {ragged!r}")
+    if string not in (None, "text", "bytes"):
+        raise ValueError(f"string must be 'text', 'bytes' or None (as the file says), not {string!r}")
     if dims is not None and not isinstance(dims, Mapping):
         raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
     dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
     phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
     links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
-    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped))
+    rows: Ragged = "flat" if ragged == "flat" else "object"
+    strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
+    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
 
 
 def checked_threads(threads: object) -> int | None:
@@ -136,26 +148,51 @@ class PyTablesDataStore(AbstractDataStore):
         _warn([spec for _, spec in specs], alone=False)
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
 
+    @property
+    def label(self) -> str:
+        """File and group, as messages name them."""
+        return f"{self._spec.file}:{self._spec.path}"
+
     def get_variables(self) -> dict[str, Variable]:
         """Lazy variables by name."""
-        variables = {spec.name: self._variable(spec) for spec in self._spec.variables}
+        found = {}
+        taken = {spec.name for spec in self._spec.variables}
+        for spec in self._spec.variables:
+            flat = self._flat(spec) if is_flat(spec) else None
+            if flat is not None:
+                found[spec.name], sizes = flat
+                name = free_name(f"{spec.name}_{ROW_SIZE}", taken)
+                taken.add(name)
+                found[name] = sizes
+            else:
+                found[spec.name] = self._variable(spec)
         if self._rows is not None:
-            variables[self._name_of_row_numbers(variables)] = Variable((self._spec.row_dim,), self._rows)
-        return variables
+            found[self._name_of_row_numbers(found)] = Variable((self._spec.row_dim,), self._rows)
+        return found
+
+    def _flat(self, spec: VariableSpec) -> tuple[Variable, Variable] | None:
+        """A ragged array as values and row sizes; None, with a warning, if its sizes cannot be read."""
+        try:
+            return flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
+        except FileChangedError:
+            raise
+        except OSError as error:  # costs none of the others
+            warnings.warn(f"{error}. So it is shown as rows, not flat", stacklevel=5)
+            return None
 
     def _name_of_row_numbers(self, taken: Mapping[str, object]) -> str:
         name = self._spec.row_dim
         return name if name not in taken else free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        array = open_array(self._files[spec.file], spec, threads=self._threads)
+        array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
         stored = encoding(spec)
         key = None
         if self._rows is not None:
             key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
             stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
         data = indexing.LazilyIndexedArray(array, key)
-        return Variable(spec.dims, data, dict(spec.attributes), stored, fastpath=True)
+        return Variable(dims, data, dict(spec.attributes), stored, fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -275,13 +312,22 @@ def _inner_datasets(spec: GroupSpec) -> str | None:
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
+    if spec.conversion == "utf-16":
+        return {"source": spec.file}
+    if spec.reverse:
+        flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
+        return encoding(replace(flipped, chunks=None if spec.chunks is None else spec.chunks[::-1]))
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
         "contiguous": spec.chunks is None,
     }
+    if spec.conversion == "paths":
+        return found
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
+    elif spec.info.datatype.dtype is None:  # of variable length
+        found["ragged"] = "vlen"
     else:
         found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
     if spec.member:
@@ -302,6 +348,16 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     }
     found.update(spec.info.filters.to_encoding())
     return found
+
+
+def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
+    """The array as the user sees it, and its dimensions."""
+    if spec.conversion == "utf-16":
+        text = UTF16Rows(array)
+        return text, spec.dims[1:] if text.shape else ()
+    if spec.reverse:
+        return ReversedArray(array), spec.dims[::-1]
+    return array, spec.dims
 
 
 def free_name(wanted: str, taken: Container[str]) -> str:

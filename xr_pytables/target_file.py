@@ -22,6 +22,7 @@ from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .chunk_encode import EncodedChunk
 from .chunk_index import ChunkStorage, UnsupportedIndex, read_index
+from .datatypes import Datatype
 from .dimensions import NOT_A_VARIABLE
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
 from .libhdf5 import HDF5Error, Identifier, call, opened
@@ -39,7 +40,7 @@ class ArrayLayout:
 
     shape: tuple[int, ...]
     dtype: np.dtype | None
-    """None for variable-length text."""
+    """None for values of variable length: text, or rows of `row_dtype`."""
     maxshape: tuple[int, ...] | None = None
     """UNLIMITED where it may grow; None if it may not."""
     chunkshape: tuple[int, ...] | None = None
@@ -48,6 +49,10 @@ class ArrayLayout:
     fill_value: object = None
     members: tuple[tuple[str, int], ...] = ()
     """Makes an integer dtype an enumeration."""
+    row_dtype: np.dtype | None = None
+    """Of what rows of variable length consist of."""
+    row_shape: tuple[int, ...] = ()
+    """Of one element of such a row."""
 
 
 class TargetFile:
@@ -140,9 +145,8 @@ class TargetFile:
 
     def create_array(self, path: str, layout: ArrayLayout) -> None:
         """Make an array that holds its fill value; nothing is allocated for chunks before they are written."""
-        datatype = datatypes.create_text() if layout.dtype is None else _stored_type(layout)
         with (
-            datatype as stored,
+            _stored_type(layout) as stored,
             h5.simple_space(layout.shape, layout.maxshape) as space,
             opened("H5Pcreate", h5.constant("H5P_CLS_DATASET_CREATE_ID_g")) as properties,
         ):
@@ -165,11 +169,14 @@ class TargetFile:
             if start:
                 call("H5Sselect_hyperslab", space, 0, h5.sizes(start), None, h5.sizes(values.shape), None)
             with h5.simple_space(values.shape) as memory_space, opened("H5Dget_type", dataset) as stored:
-                if values.dtype.kind == "O":
-                    pointers, _keep = _text_pointers(values)
+                described = datatypes.describe(stored)
+                if described.base is not None:
+                    rows, _keep = _row_pointers(values, described.base)
+                    call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, rows.ctypes.data)
+                elif values.dtype.kind == "O":
+                    pointers, _texts = _text_pointers(values)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
                 else:
-                    described = datatypes.describe(stored)
                     as_stored = np.ascontiguousarray(values, described.dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
             call("H5Fflush", dataset, _LOCAL)
@@ -332,8 +339,10 @@ def _track_order(properties: int) -> None:
 
 
 def _stored_type(layout: ArrayLayout) -> Identifier:
+    if layout.row_dtype is not None:
+        return datatypes.create_rows(layout.row_dtype, layout.row_shape)
     if layout.dtype is None:
-        raise TypeError("variable-length text has a type of its own")
+        return datatypes.create_text()
     return datatypes.create(layout.dtype, members=layout.members)
 
 
@@ -420,6 +429,17 @@ def _text_pointers(values: np.ndarray) -> tuple[ctypes.Array[ctypes.c_char_p], l
         if b"\0" in data:
             raise ValueError(f"variable-length text cannot hold the NUL in {data!r}; string='fixed' can")
     return (ctypes.c_char_p * len(encoded))(*encoded), encoded
+
+
+def _row_pointers(values: np.ndarray, base: Datatype) -> tuple[np.ndarray, np.ndarray]:
+    """`hvl_t` of each row, and the elements of all rows, which must live as long as they are used."""
+    rows = values.reshape(-1).tolist()
+    flat = np.concatenate([np.empty((0, *base.shape), base.dtype), *rows]).astype(base.dtype, copy=False)
+    pointers = np.zeros(len(rows), np.dtype([("length", np.uintp), ("pointer", np.uintp)]))
+    pointers["length"] = [len(row) for row in rows]
+    before = np.cumsum(pointers["length"]) - pointers["length"]
+    pointers["pointer"] = flat.ctypes.data + before * np.uintp(base.itemsize)
+    return pointers, flat
 
 
 def _json_names(node: int, given: Collection[str], marker: EncodedAttribute | None) -> np.ndarray | None:
