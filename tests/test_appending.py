@@ -22,7 +22,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import FileChangedError, to_pytables
+from xr_pytables import FileChangedError, changes, to_pytables
 from xr_pytables.blocks import BlockTarget
 
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
@@ -231,6 +231,24 @@ def test_text_is_appended_and_never_cut(path, string, chunked):
     with pytest.raises(ValueError, match=r"Mismatched dtypes|does not fit the 7 bytes"):
         to_pytables(longer, path, append_dim="n")
     assert open_ours(path)["word"].values.tolist() == ["größe", "b", "c", "dd"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_rows_of_different_lengths_are_appended(path, chunked, in_place, monkeypatch):
+    def rows(start, stop):
+        found = np.empty(stop - start, object)
+        found[:] = [np.arange(n % 4, dtype="i4") for n in range(start, stop)]
+        return lazy_if(chunked, xr.Dataset({"rows": ("t", found)}))
+
+    if in_place:
+        monkeypatch.setattr(changes, "SMALL_FILE", 0)
+        monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
+    to_pytables(xr.Dataset({"other": ("x", [1.0])}), path)
+    to_pytables(rows(0, 6), path, mode="a", unlimited_dims=["t"])
+    to_pytables(rows(6, 9), path, append_dim="t")
+    expected = [list(range(n % 4)) for n in range(9)]
+    assert [list(row) for row in open_ours(path)["rows"].values] == expected
 
 
 def test_attributes_of_arrays_stay_and_those_of_the_group_are_set(path):
