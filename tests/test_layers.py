@@ -14,7 +14,7 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "filters", "libblosc2", "progress"},
+    {"_version", "blocks", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
     {"team", "chunk_decoder"},
@@ -22,10 +22,10 @@ BYTES_SIDE = [
     {"conditions", "row_blocks", "segment"},
 ]
 HDF5_SIDE = [
-    {"libhdf5", "safe_pickle", "transaction"},
-    {"datatypes"},
+    {"journal", "libhdf5", "safe_pickle"},
+    {"datatypes", "transaction"},
     {"safe_file"},
-    {"attributes"},
+    {"attributes", "extents"},
     {"columns", "dimensions", "matlab"},
     {"nodes", "target_file"},
     {"table_index", "table_indexes"},
@@ -33,11 +33,12 @@ HDF5_SIDE = [
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
-    {"table_arrays", "views"},
+    {"table_arrays", "views", "placement", "chunk_writer"},
     {"queries", "ragged"},
     {"store", "ragged_layout", "decoding"},
     {"plan"},
-    {"backend", "table_plan"},
+    {"backend", "structure", "table_plan"},
+    {"changes"},
     {"writer"},
     {"many_files"},
 ]

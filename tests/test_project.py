@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
+    "append_many.py": ["--steps", "4"],
     "decode_scaling.py": ["--megabytes", "2", "--rounds", "1"],
     "encode_scaling.py": ["--megabytes", "2", "--rounds", "1"],
     "open_many.py": ["--variables", "5", "--rounds", "1"],

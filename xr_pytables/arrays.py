@@ -17,7 +17,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import chunk_io, codecs
+from . import chunk_io, codecs, journal
 from .chunk_index import (
     MISSING,
     ChunkError,
@@ -208,6 +208,9 @@ class PyTablesArray(BackendArray):
             before = FileIdentity.of(descriptor.fd)
             try:
                 if not before.same_version(self.file.identity):
+                    journal.check(self.spec.file)  # if its writer died, the old version is back after this
+                    before = FileIdentity.of(descriptor.fd)
+                if not before.same_version(self.file.identity):
                     self._check_only_grown(descriptor, before)
                 read(descriptor, before)
             except ChunkError:
@@ -276,6 +279,7 @@ class PyTablesArray(BackendArray):
             range(chosen.start, min(chosen.stop, stored), chosen.step) if chosen.start < stored else range(0)
             for chosen, stored in zip(asked, spec.info.shape or (), strict=True)
         ]
+        journal.check(spec.file)
         with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
             before = FileIdentity.of(descriptor.fd)
             try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -213,6 +214,23 @@ def _checked_chunks(asked: object, variable: Variable, grows: Sequence[bool], wh
                 f"{where}: chunksizes has {chunk} for dimension {dim!r}, which has {size} elements and is not unlimited"
             )
     return tuple(int(chunk) for chunk in chunks)
+
+
+def growing(layout: ArrayLayout, shape: Sequence[int], axes: Sequence[int]) -> ArrayLayout:
+    """The layout of an array of that `shape`, changed such that the array can grow along `axes`.
+
+    Chunks and filters stay, but for an array that was one chunk along such a dimension, or had no chunks.
+    """
+    grows = [axis in axes or limit == h5.UNLIMITED for axis, limit in enumerate(layout.maxshape or shape)]
+    maxshape = tuple(h5.UNLIMITED if grow else size for grow, size in zip(grows, layout.shape, strict=True))
+    chunkshape, steps = layout.chunkshape, layout.filters
+    itemsize = 16 if layout.dtype is None else layout.dtype.itemsize
+    if chunkshape is None or any(chunkshape[axis] >= shape[axis] for axis in axes):
+        whole = [size or 1 for size in shape]
+        chunkshape = tuple(shrunk(whole, itemsize, CHUNK_BYTES, grows=grows, divide=False))
+    if layout.chunkshape is None and layout.dtype is not None:
+        steps = _pipeline({}, itemsize)
+    return replace(layout, maxshape=maxshape, chunkshape=chunkshape, filters=steps)
 
 
 def shrunk(block: Sequence[int], itemsize: int, limit: int, *, grows: Sequence[bool], divide: bool) -> list[int]:

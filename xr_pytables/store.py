@@ -20,6 +20,7 @@ from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
+from . import journal
 from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
@@ -225,6 +226,7 @@ def _described(
     """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
     absolute = checked_path(path)
     for _ in range(_ATTEMPTS):
+        journal.check(absolute)
         with hdf5_lock():
             before = FileIdentity.of(absolute)
             with no_garbage_collection(), SafeFile(absolute) as file, NodeReader(file, options) as reader:

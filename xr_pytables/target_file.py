@@ -58,9 +58,11 @@ class ArrayLayout:
 class TargetFile:
     """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
 
-    def __init__(self, path: str, *, create: bool) -> None:
+    def __init__(self, path: str, *, create: bool, keep: int = 0) -> None:
+        """`keep` are the bytes at the beginning of the file that must stay if the disk is full."""
         h5.silence_this_thread()
         self.path = path
+        self._keep = keep
         raw = os.fsencode(path)
         try:
             if create:
@@ -101,16 +103,17 @@ class TargetFile:
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
-        """If HDF5 fails to write, give up the file and its room on the disk.
+        """If HDF5 fails to write, give up what is new in the file, and its room on the disk.
 
         HDF5 crashes, at exit at the latest, if it cannot write when it closes something. So what is going to be closed
-        is flushed before; if that fails the file is lost anyway, and its room lets HDF5 write the rest.
+        is flushed before; if that fails what is new is lost anyway, and its room lets HDF5 write the rest. (A file
+        that is changed in place is then put back to what it was, by its journal.)
         """
         try:
             yield
         except HDF5Error:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, 0)
+                os.truncate(self.path, self._keep)
             raise
 
     def open(self, path: str) -> Identifier:
@@ -176,6 +179,14 @@ class TargetFile:
                 else:
                     as_stored = np.ascontiguousarray(values, described.dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
+            call("H5Fflush", dataset, _LOCAL)
+
+    @contextlib.contextmanager
+    def array(self, path: str) -> Iterator[TargetArray]:
+        """The array at `path`, opened to change its shape and to write encoded chunks."""
+        h5.silence_this_thread()
+        with self.open(path) as dataset, self._giving_way():
+            yield TargetArray(dataset)
             call("H5Fflush", dataset, _LOCAL)
 
     def chunk_storage(self, path: str) -> ChunkStorage | None:
@@ -255,6 +266,12 @@ class TargetFile:
             ],
         )
 
+    def resize_scale(self, path: str, size: int) -> None:
+        """Give the array at `path`, which only stands for a dimension, another size."""
+        with self.array(path) as array:
+            array.set_shape((size,))
+        self.write_attributes(path, [EncodedAttribute("NAME", _with_nul(f"{NOT_A_VARIABLE}{size:10d}"))])
+
     def attach_scales(self, path: str, scales: Sequence[str], numbers: Sequence[int] | None) -> None:
         """Name the dimensions of the array at `path` by the scales at the paths `scales` with ids `numbers` (or none).
 
@@ -280,6 +297,40 @@ class TargetFile:
             opened("H5Acreate2", node, b"DIMENSION_LIST", stored, space, h5.DEFAULT, h5.DEFAULT) as attribute,
         ):
             call("H5Awrite", attribute, stored, values)
+
+
+class TargetArray:
+    """One open dataset of a `TargetFile`."""
+
+    def __init__(self, dataset: int) -> None:
+        self._dataset = dataset
+
+    def set_shape(self, shape: Sequence[int]) -> None:
+        """Grow or shrink to `shape` (elements). Chunks that lie beyond it are given up, and their room is free."""
+        with opened("H5Dget_space", self._dataset) as space:
+            extent = h5.space_shape(space)
+        if extent is None or extent[0] != tuple(shape):
+            call("H5Dset_extent", self._dataset, h5.sizes(shape))
+
+    def write_chunk(
+        self,
+        corner: Sequence[int],
+        data: bytes | bytearray | np.ndarray,
+        mask: int,
+        *,
+        replaces: tuple[int, int] | None = None,
+    ) -> None:
+        """Store an encoded chunk with its filter mask.
+
+        `replaces` are the size (bytes) and the mask of the one that is there.
+        """
+        flat = np.frombuffer(data, np.uint8)
+        where = h5.sizes(corner)
+        if replaces is not None and replaces[0] == flat.size and replaces[1] != mask:
+            # HDF5 writes a chunk of equal size in place and keeps the old mask: another size makes it take the new one
+            other = np.append(flat, np.uint8(0))
+            call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, other.size, other.ctypes.data)
+        call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
 
 
 def _track_order(properties: int) -> None:
