@@ -62,24 +62,32 @@ def test_demo_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_info_lists_arrays_as_they_are_stored(mixed: str) -> None:
+    with tables.open_file(mixed) as file:
+        stored = file.root.experiment1.grows.size_on_disk
     result = run("info", mixed)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
         "/  [year, title]",
         "/experiment1",
-        "  grows (dim_3: 3, dim_4: 4)  float32, chunks (8, 4), complib blosc:zstd, complevel 5, shuffle, fletcher32, "
-        "grows along dim_3",
-        "  plain (dim_2: 2, dim_3: 3)  int64, contiguous",
+        "  grows (dim_3: 3, dim_4: 4)  EArray, float32, chunks (8, 4), complib blosc:zstd, complevel 5, shuffle, "
+        f"fletcher32, ratio {48 / stored:.1f}, grows along dim_3",
+        "  plain (dim_2: 2, dim_3: 3)  Array, int64, contiguous",
         "/experiment1/events",
-        "  energy (events_row: 3)  float64, chunks (8192,), grows along events_row",
+        "  energy (events_row: 3)  column, float64, chunks (8192,), grows along events_row",
     ]
 
 
 def test_info_as_json(mixed: str) -> None:
     root, group, table = json.loads(run("info", mixed, "--json").output)
-    assert root == {"group": "/", "attributes": ["year", "title"], "arrays": [], "skipped": [], "problems": []}
+    assert root == {
+        "group": "/", "kind": "group", "attributes": ["year", "title"], "arrays": [], "skipped": [], "problems": [],
+        "stored_bytes": None, "ratio": None,
+    }  # fmt: skip
+    with tables.open_file(mixed) as file:
+        stored = file.root.experiment1.grows.size_on_disk
     assert group["arrays"][0] == {
         "name": "grows",
+        "kind": "EArray",
         "dims": ["dim_3", "dim_4"],
         "shape": [3, 4],
         "dtype": "float32",
@@ -87,8 +95,11 @@ def test_info_as_json(mixed: str) -> None:
         "filters": {"complib": "blosc:zstd", "complevel": 5, "shuffle": True, "fletcher32": True},
         "unlimited_dims": ["dim_3"],
         "attributes": [],
+        "stored_bytes": stored,
+        "ratio": 48 / stored,
     }
-    assert (table["group"], table["arrays"][0]["name"]) == ("/experiment1/events", "energy")
+    assert (table["group"], table["kind"], table["arrays"][0]["name"]) == ("/experiment1/events", "table", "energy")
+    assert table["ratio"] > 0
 
 
 @pytest.mark.parametrize("group", ["/experiment1/plain", "experiment1/plain"])

@@ -350,13 +350,6 @@ def test_encoding_keys_of_cf_reach_the_file(
     np.testing.assert_array_equal(xr.open_dataset(path, engine="pytables")["v"], array)
 
 
-@pytest.mark.parametrize("argument", [{"append_dim": "x"}, {"region": {"x": slice(0, 2)}}, {"region": "auto"}])
-def test_append_dim_and_region_say_what_to_do_instead(tmp_path: Path, argument: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError, match="Write the whole dataset with mode='w'"):
-        to_pytables(xr.Dataset({"v": ("x", [1, 2])}), tmp_path / "v.h5", **argument)
-    assert list(tmp_path.iterdir()) == []
-
-
 # -- the site ----------------------------------------------------------------------------------------------
 
 

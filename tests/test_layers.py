@@ -14,33 +14,35 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "filters", "libblosc2", "progress"},
+    {"_version", "blocks", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
     {"team", "chunk_decoder"},
-    {"chunk_encode", "chunk_io"},
+    {"chunk_encode", "chunk_io", "global_heap"},
     {"conditions", "row_blocks", "segment"},
 ]
 HDF5_SIDE = [
-    {"libhdf5", "safe_pickle", "transaction"},
-    {"datatypes"},
+    {"journal", "libhdf5", "safe_pickle"},
+    {"datatypes", "transaction"},
     {"safe_file"},
-    {"attributes", "frames"},
-    {"columns", "dimensions", "hdfstore"},
+    {"attributes", "extents", "frames"},
+    {"columns", "dimensions", "hdfstore", "matlab"},
     {"nodes", "target_file"},
     {"frame_queries", "table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
-    {"table_arrays"},
-    {"frame_arrays", "queries"},
-    {"store", "plan"},
-    {"backend", "table_plan"},
+    {"table_arrays", "views", "placement", "chunk_writer"},
+    {"frame_arrays", "queries", "ragged"},
+    {"store", "ragged_layout", "decoding"},
+    {"plan"},
+    {"backend", "structure", "table_plan"},
+    {"changes"},
     {"writer"},
     {"many_files"},
 ]
-EDGE = [{"__init__", "cli"}, {"__main__"}]
+EDGE = [{"listing"}, {"__init__", "cli"}, {"__main__"}]
 # the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock
 CHECKSUM = ("codecs", "libhdf5")
 ORDER = [*BYTES_SIDE, *HDF5_SIDE, *XARRAY_SIDE, *EDGE]

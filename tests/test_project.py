@@ -10,12 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
+    "append_many.py": ["--steps", "4"],
     "decode_scaling.py": ["--megabytes", "2", "--rounds", "1"],
     "encode_scaling.py": ["--megabytes", "2", "--rounds", "1"],
     "open_many.py": ["--variables", "5", "--rounds", "1"],
     "read_field.py": ["--shape", "4,20,30", "--rounds", "1"],
     "read_parts.py": ["--shape", "4,20,30", "--small", "50", "--rounds", "1"],
     "read_table.py": ["--rows", "3000", "--rounds", "1"],
+    "read_ragged.py": ["--rows", "3000", "--rounds", "1"],
     "write_field.py": ["--shape", "4,20,30", "--rounds", "1"],
     "write_memory.py": ["--elements", "100000", "--codecs", "none"],
 }

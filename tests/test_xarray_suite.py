@@ -102,6 +102,10 @@ class TestNetCDF4(Hooks, NetCDF4Base):
     def test_encoding_kwarg_vlen_string(self):
         pass
 
+    @pytest.mark.skip(reason="text in a Dask array of objects is written block by block: there is nothing to warn of")
+    def test_string_object_warning(self):
+        pass
+
 
 class TestCFEncodedDask(Hooks, CFEncodedBase):
     @contextlib.contextmanager
@@ -113,6 +117,10 @@ class TestCFEncodedDask(Hooks, CFEncodedBase):
 
     @pytest.mark.skip(reason="caching behaviour differs for dask; xarray skips it for its engines, too")
     def test_dataset_caching(self):
+        pass
+
+    @pytest.mark.skip(reason="text in a Dask array of objects is written block by block: there is nothing to warn of")
+    def test_string_object_warning(self):
         pass
 
     @pytest.mark.skip(reason="asynchronous loading works differently with dask; xarray skips it for its engines, too")

@@ -13,27 +13,35 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
-    from .files import FileBusyError, FileChangedError
+    from .files import FileChangedError
+    from .journal import FileBusyError, NeedsRecoveryError, recover
+    from .listing import tree
     from .many_files import save_mfdataset
     from .writer import to_pytables
 
 __all__ = [
     "FileBusyError",
     "FileChangedError",
+    "NeedsRecoveryError",
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
     "__version__",
+    "recover",
     "save_mfdataset",
     "to_pytables",
+    "tree",
 ]
 
 _HOMES = {
-    "FileBusyError": "files",
+    "FileBusyError": "journal",
     "FileChangedError": "files",
+    "NeedsRecoveryError": "journal",
     "OpaqueBytes": "attributes",
     "PyTablesBackendEntrypoint": "backend",
+    "recover": "journal",
     "save_mfdataset": "many_files",
     "to_pytables": "writer",
+    "tree": "listing",
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import chunk_io, codecs
+from . import chunk_io, codecs, journal
 from .chunk_index import (
     MISSING,
     ChunkError,
@@ -31,8 +31,10 @@ from .chunk_index import (
     touched_chunks,
 )
 from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
+from .filters import SHUFFLE, FilterPipeline
+from .global_heap import DESCRIPTOR
 from .libhdf5 import HDF5Error, chunk_info, object_address
-from .nodes import VariableSpec
+from .nodes import Conversion, VariableSpec
 from .safe_file import DatasetInfo, describe_dataset, read_hyperslab
 
 _BasicKey = tuple[int | np.integer[Any] | slice, ...]
@@ -50,28 +52,42 @@ def why_not_direct(spec: VariableSpec) -> str | None:
     info, datatype = spec.info, spec.datatype
     if spec.member and info.datatype.stored_size is None:
         return "its rows have members of variable length, which only HDF5 finds in a row"
-    if datatype.dtype is None:
-        return "variable-length text lies in heaps that only HDF5 reads"
+    if spec.member and datatype.dtype is None:
+        return "variable-length text of a column is read by HDF5"
     if not datatype.exact:
         return f"its {datatype.kind} format has no NumPy dtype, so HDF5 converts it"
-    if datatype.kind not in ("integer", "float", "complex", "bool", "string", "enum", "time"):
+    if datatype.kind not in _DIRECT_KINDS:
         return f"elements of kind {datatype.kind!r} are read by HDF5"
     if info.external or info.layout not in ("chunked", "contiguous"):
         return f"its layout is {'external' if info.external else info.layout}"
     if info.whole_chunks_filtered_only:
         return "its edge chunks are stored without the filters"
-    return codecs.why_not(info.filters)
+    return why_not_decoded(info)
+
+
+def why_not_decoded(info: DatasetInfo) -> str | None:
+    """The reason why the chunks of a leaf cannot be decoded here; None if they can."""
+    steps = info.filters.filters
+    if info.datatype.dtype is None:  # HDF5 sets no element size for values of variable length: it shuffles nothing
+        steps = tuple(step for step in steps if step.id != SHUFFLE or step.values)
+    return codecs.why_not(FilterPipeline(steps))
+
+
+_DIRECT_KINDS: Final = frozenset(
+    "integer float complex bool string enum time text vlen compound opaque reference".split()
+)
 
 
 def storage_of(spec: VariableSpec) -> ChunkStorage:
     """Where the bytes of the array are, in the words of the bytes side."""
     info = spec.info
-    if info.datatype.dtype is None:
+    dtype = DESCRIPTOR if info.datatype.kind in ("text", "vlen") else info.datatype.dtype
+    if dtype is None:
         raise TypeError(f"{spec.path}: elements of kind {info.datatype.kind!r} have no dtype")
     return ChunkStorage(
         shape=spec.shape,
         chunkshape=spec.chunks,
-        dtype=info.datatype.dtype,
+        dtype=dtype,
         pipeline=info.filters,
         header=info.address,
         base=spec.base_address,
@@ -128,16 +144,19 @@ class PyTablesArray(BackendArray):
         storage = storage_of(self.spec)
         out = np.empty(selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
-            if storage.chunkshape is None:
-                chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
-                return
-            index = self._index(descriptor, version, storage, bounding_region(storage, key), len_touched(storage, key))
-            chunk_io.read_into(descriptor.fd, storage, index, key, out, threads=self.threads, label=self._label())
-
-        self._guarded(read)
+        self._guarded(lambda descriptor, version: self._fetch(descriptor, version, storage, key, out))
         self._fill_up(out, key)
         return out
+
+    def _fetch(
+        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, key: Selection, out: np.ndarray
+    ) -> None:
+        """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
+        if storage.chunkshape is None:
+            chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
+            return
+        index = self._index(descriptor, version, storage, bounding_region(storage, key), len_touched(storage, key))
+        chunk_io.read_into(descriptor.fd, storage, index, key, out, threads=self.threads, label=self._label())
 
     def _is_short(self) -> bool:
         """Whether the leaf ends before its dimensions do."""
@@ -158,8 +177,8 @@ class PyTablesArray(BackendArray):
 
     def _fill_value(self) -> Any:
         datatype, fill = self.spec.info.datatype, self.spec.info.fill_value
-        if datatype.dtype is None:
-            return b""
+        if datatype.dtype is None:  # of variable length: nothing
+            return np.zeros((), DESCRIPTOR)[()]
         if not fill or len(fill) != datatype.dtype.itemsize:
             return np.zeros((), datatype.dtype)[()]
         return np.frombuffer(fill, datatype.dtype)[0]
@@ -188,6 +207,9 @@ class PyTablesArray(BackendArray):
         with self.file.descriptor() as descriptor:
             before = FileIdentity.of(descriptor.fd)
             try:
+                if not before.same_version(self.file.identity):
+                    journal.check(self.spec.file)  # if its writer died, the old version is back after this
+                    before = FileIdentity.of(descriptor.fd)
                 if not before.same_version(self.file.identity):
                     self._check_only_grown(descriptor, before)
                 read(descriptor, before)
@@ -257,6 +279,7 @@ class PyTablesArray(BackendArray):
             range(chosen.start, min(chosen.stop, stored), chosen.step) if chosen.start < stored else range(0)
             for chosen, stored in zip(asked, spec.info.shape or (), strict=True)
         ]
+        journal.check(spec.file)
         with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
             before = FileIdentity.of(descriptor.fd)
             try:
@@ -364,12 +387,19 @@ def _range(index: int | np.integer[Any] | slice, size: int) -> range:
 
 def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
     """Stored elements as the user sees them: native byte order, times as integers, text as str."""
-    if spec.conversion in ("text", "fixed text"):
+    return as_seen(stored, spec.dtype, spec.conversion)
+
+
+def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
+    """The same for elements that become `dtype`."""
+    if conversion in ("text bytes", "paths"):  # `table_arrays` and `views` know what becomes of them
+        return stored
+    if conversion in ("text", "fixed text"):
         texts = np.empty(stored.shape, object)
         texts.reshape(-1)[:] = [data.decode("utf-8", "surrogateescape") for data in stored.reshape(-1)]
         return texts
-    native = np.asarray(stored).astype(spec.dtype, copy=False)
-    if spec.conversion == "time64":  # seconds << 32 | microseconds (PyTables, src/typeconv.c)
+    native = np.asarray(stored).astype(dtype, copy=False)
+    if conversion == "time64":  # seconds << 32 | microseconds (PyTables, src/typeconv.c)
         microseconds: np.ndarray = (native >> 32) * 1_000_000 + (native & 0xFFFFFFFF).astype("i4")
         return microseconds
     return native

@@ -55,6 +55,8 @@ _CONVENTION_NAMES: Final = frozenset(
         FORMAT_VERSION,
     }
 )
+_OF_MATLAB: Final = frozenset({"MATLAB_empty", "MATLAB_int_decode", "MATLAB_global", "H5PATH"})
+"""How MATLAB stores an array: what is shown is no more stored so."""
 _RESERVED: Final = _CONVENTION_NAMES | (_PYTABLES_NAMES - {"TITLE"}) | {"NAME"}
 
 
@@ -128,6 +130,8 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
     kind = text(raw.get("CLASS"))
     system, scale = kind in _PYTABLES_CLASSES, kind == "DIMENSION_SCALE"
     for name, attribute in raw.items():
+        if name in _OF_MATLAB and not raw.keys().isdisjoint({"MATLAB_class", "H5PATH"}):
+            continue
         if name in _CONVENTION_NAMES or ((system or scale) and _is_hidden(name, system=system, scale=scale)):
             continue
         shown = name.removeprefix(ESCAPE)
@@ -135,6 +139,8 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
             values[shown] = _from_json(attribute, values_on_failure=problems, name=shown)
             continue
         value = _value(attribute, by_pytables=by_pytables, allow_pickle=allow_pickle)
+        if name == "MATLAB_fields" and isinstance(value, np.ndarray) and value.dtype.kind == "O":
+            value = [np.asarray(letters).tobytes().decode("utf-8", "replace") for letters in value.reshape(-1)]
         if isinstance(value, Unreadable):
             problems.append(f"attribute {name!r} is not shown: {value.reason}")
             continue
@@ -186,11 +192,12 @@ def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle:
         except safe_pickle.UnsafePickleError as error:
             if not allow_pickle:
                 return OpaqueBytes(data, f"{error}; allow_pickle=True would run it, if you trust the file")
-            return _unpickled(data)
+            return unpickled(data)
     return _decoded(data, datatype) if datatype.utf8 or not by_pytables else np.bytes_(data)
 
 
-def _unpickled(data: bytes) -> object:
+def unpickled(data: bytes) -> object:
+    """What a pickle makes if it is run: only for data that the user trusts."""
     try:
         return pickle.loads(data)
     except Exception as error:  # whatever the code that the pickle names does; the rest of the file stays readable

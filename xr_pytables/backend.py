@@ -11,7 +11,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xarray import Coordinates, Dataset, DataTree, Variable
-from xarray.backends import BackendEntrypoint, StoreBackendEntrypoint
+from xarray.backends import BackendEntrypoint
+
+from .decoding import decoded
 
 if TYPE_CHECKING:
     from .store import PyTablesDataStore
@@ -39,10 +41,17 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     external_links
         Which external links to follow: `"near"` those into the file's own folder or below, `"any"`, `"never"`.
     allow_pickle
-        Unpickle for real the attributes that the restricted decoder refuses. That runs code from the file: only for
-        files that you trust. Without it they are shown as opaque bytes, with a warning.
+        Unpickle for real the attributes and the rows of objects that the restricted decoder refuses. That runs code
+        from the file: only for files that you trust. Without it they are shown as opaque bytes, with a warning.
     threads
         How many threads may decode chunks for one read: None as many as there are CPUs, 1 none but the caller's.
+    ragged
+        How to show ragged arrays (VLArray): `"object"` as one variable of rows, each a NumPy array; `"flat"` as the
+        values of all rows one behind the other and a variable `<name>_row_size` beside them (CF's contiguous ragged
+        arrays).
+    string
+        How to show strings: None as the file says (text where it is marked as text, else bytes), `"text"` all decoded
+        from UTF-8, `"bytes"` none.
     drop_variables
         Names of nodes to leave out; they are not even looked at.
     where
@@ -64,7 +73,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
         "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle", "threads",
-        "where", "condvars", "start", "stop", "step",
+        "ragged", "string", "where", "condvars", "start", "stop", "step",
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -98,6 +107,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         external_links: str = "near",
         allow_pickle: bool = False,
         threads: int | None = None,
+        ragged: str = "object",
+        string: str | None = None,
         where: str | None = None,
         condvars: Mapping[str, object] | None = None,
         start: int | None = None,
@@ -114,6 +125,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             external_links=external_links,
             allow_pickle=allow_pickle,
             drop_variables=drop_variables,
+            ragged=ragged,
+            string=string,
         )
         query = RowQuery(where, condvars, start, stop, step)
         store = PyTablesDataStore.open(filename_or_obj, group=group, options=options, query=query, threads=threads)
@@ -145,6 +158,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         external_links: str = "near",
         allow_pickle: bool = False,
         threads: int | None = None,
+        ragged: str = "object",
+        string: str | None = None,
         where: str | None = None,
         condvars: Mapping[str, object] | None = None,
         start: int | None = None,
@@ -161,6 +176,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             external_links=external_links,
             allow_pickle=allow_pickle,
             drop_variables=drop_variables,
+            ragged=ragged,
+            string=string,
         )
         query = RowQuery(where, condvars, start, stop, step)
         stores = PyTablesDataStore.open_tree(
@@ -201,7 +218,7 @@ def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str,
     if concat_characters is True:  # arrays of single characters that PyTables wrote are not text
         concat_characters = store.single_characters()
     with no_garbage_collection():
-        opened: Dataset = StoreBackendEntrypoint().open_dataset(store, concat_characters=concat_characters, **decoders)
+        opened = decoded(store, store.label, {"concat_characters": concat_characters, **decoders})
         columns = store.columns()
         return _with_columns(opened, columns, store.coordinates()) if columns else opened
 

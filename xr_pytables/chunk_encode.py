@@ -135,7 +135,7 @@ class _Encoder:
         encoded = []
         for number, corner in enumerate(corners):
             data = self._flat(self._part(corner), room[number * size : (number + 1) * size])
-            if self.leave_out and _is_fill(data, self.fill):
+            if self.leave_out and is_fill(data, self.fill):
                 continue
             encoded.append(EncodedChunk(corner, *encode_chunk(data, self.storage.pipeline, self.type)))
         return encoded
@@ -163,7 +163,7 @@ class _Encoder:
         return room
 
 
-def _is_fill(data: Bytes, fill: NDArray[Any]) -> bool:
+def is_fill(data: Bytes, fill: NDArray[Any]) -> bool:
     """Whether a chunk holds nothing but the fill value: bit by bit, but any NaN for a NaN."""
     if fill.dtype.kind == "f" and np.isnan(fill):
         return bool(np.isnan(data.view(fill.dtype)).all())

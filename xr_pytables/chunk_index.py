@@ -37,6 +37,8 @@ _MAX_HEADER: Final = 1 << 26  # bytes of one object header, continuation blocks 
 _MAX_BLOCKS: Final = 1 << 14  # continuation blocks of one object header
 _NODES_AT_ONCE: Final = 2048  # B-tree nodes per read: some megabytes
 _DEFAULT_K: Final = 32
+_LAYOUT: Final = 0x08  # type of a header message: data layout
+_COMPACT: Final = 0  # class of a data layout
 _HAS_PREADV: Final = hasattr(os, "preadv")  # not on older macOS
 
 
@@ -303,6 +305,18 @@ def read_index(fd: int, storage: ChunkStorage, region: Region | None = None) -> 
     return index
 
 
+def read_compact(fd: int, storage: ChunkStorage) -> NDArray[Any]:
+    """All elements of a dataset whose data lie in its object header. Raises ChunkError if they do not."""
+    file = _File(fd, os.fstat(fd).st_size, storage.base)
+    wanted = storage.element_size * math.prod(storage.shape[: storage.rank])
+    for kind, body in _messages(file, storage.header):
+        if kind == _LAYOUT and len(body) >= 4 and body[0] in (3, 4) and body[1] == _COMPACT:
+            data = body[4 : 4 + struct.unpack_from("<H", body, 2)[0]]  # IV.A.2.i
+            if len(data) == wanted:
+                return np.frombuffer(data, storage.dtype).reshape(storage.shape)
+    raise ChunkError(f"the object header at {storage.header} has no {wanted} bytes of data")
+
+
 def _grid_box(storage: ChunkStorage, region: Region | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last grid coordinates (inclusive; last < first if empty) of the part to locate."""
     grid = np.array(storage.grid, np.int64)
@@ -409,7 +423,7 @@ def _extension_k(file: _File, address: int) -> int:
 def _layout(file: _File, header: int) -> tuple[int, tuple[int, ...]]:
     """Address of the chunk B-tree and the chunk's dimensions with the element size at the end (IV.A.2.i)."""
     for kind, body in _messages(file, header):
-        if kind == 0x08:
+        if kind == _LAYOUT:
             try:
                 return _chunked_layout(body)
             except struct.error:

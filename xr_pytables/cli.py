@@ -1,6 +1,6 @@
 """The command line: `demo` goes through the whole job once, `info` says what a file holds.
 
-Parses arguments and prints. What a file holds is asked of `nodes` and `store`, as the engine does.
+Parses arguments and prints. What a file holds is asked of `listing`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ import tables
 import xarray as xr
 
 from ._version import __version__
-from .files import checked_group, checked_path, hdf5_lock
-from .nodes import GroupSpec, NodeReader, VariableSpec
-from .safe_file import SafeFile
-from .store import encoding, read_options
+from .listing import printable, tree
 from .writer import to_pytables
 
 
@@ -138,75 +135,11 @@ def info(file: str, group: str, as_json: bool) -> None:
     Reads headers and attributes, never data; nothing in the file is executed.
     """
     try:
-        described = _described(file, group)
+        listed = tree(file, group=group)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps([_as_json(relative, spec) for relative, spec in described], indent=2))
+        click.echo(json.dumps(listed.as_dicts(), indent=2))
         return
-    for relative, spec in described:
-        for line in _as_text(relative, spec):
-            click.echo(_printable(line))
-
-
-def _described(path: str, group: str) -> list[tuple[str, GroupSpec]]:
-    absolute, where = checked_path(path), checked_group(group)
-    options = read_options(dims=None, phony_dims="size", external_links="near", allow_pickle=False, drop_variables=None)
-    with hdf5_lock(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
-        return list(reader.tree(where))
-
-
-def _as_json(relative: str, spec: GroupSpec) -> dict[str, object]:
-    return {
-        "group": relative,
-        "attributes": list(spec.attributes),
-        "arrays": [
-            {
-                "name": str(variable.name),
-                "dims": variable.dims,
-                "shape": variable.shape,
-                "dtype": _dtype_name(variable),
-                "chunks": variable.chunks,
-                "filters": _filters(variable),
-                "unlimited_dims": variable.unlimited_dims,
-                "attributes": list(variable.attributes),
-            }
-            for variable in spec.variables
-        ],
-        "skipped": [{"path": node.path, "reason": node.reason} for node in spec.skipped],
-        "problems": spec.problems,
-    }
-
-
-def _as_text(relative: str, spec: GroupSpec) -> Iterator[str]:
-    yield f"{relative}  [{', '.join(spec.attributes)}]" if spec.attributes else relative
-    for variable in spec.variables:
-        sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(variable.dims, variable.shape, strict=True))
-        told = [
-            _dtype_name(variable),
-            "contiguous" if variable.chunks is None else f"chunks {variable.chunks}",
-            *(word if value is True else f"{word} {value}" for word, value in _filters(variable).items()),
-            *(f"grows along {dim}" for dim in variable.unlimited_dims),
-        ]
-        yield f"  {variable.name} ({sizes})  {', '.join(told)}"
-    for node in spec.skipped:
-        yield f"  not shown: {node.path}: {node.reason}"
-    for problem in spec.problems:
-        yield f"  mind: {problem}"
-
-
-def _dtype_name(spec: VariableSpec) -> str:
-    """The stored type, before xarray decodes anything."""
-    return "str" if spec.conversion in ("text", "fixed text") else str(spec.dtype)
-
-
-def _filters(spec: VariableSpec) -> dict[str, object]:
-    """The filters that are on, in the words of `to_pytables(encoding=)`."""
-    stored = encoding(spec)
-    words = ("complib", "complevel", "shuffle", "bitshuffle", "fletcher32")
-    return {word: stored[word] for word in words if stored.get(word)}
-
-
-def _printable(text: str) -> str:
-    """Text from a file without what a terminal would obey, or could not be encoded."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    for line in listed.lines():
+        click.echo(printable(line))

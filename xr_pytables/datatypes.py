@@ -236,11 +236,41 @@ def _bitfield(datatype: int) -> Datatype:
 
 
 def _opaque(datatype: int) -> Datatype:
-    return Datatype("opaque", np.dtype(f"V{call('H5Tget_size', datatype)}"))
+    size = call("H5Tget_size", datatype)
+    return Datatype("opaque", _time_of_numpy(datatype, size) or np.dtype(f"V{size}"))
+
+
+_NUMPY_TAG: Final = "NUMPY:"
+"""How h5py begins the tag of opaque bytes that are NumPy's datetime64 or timedelta64; the dtype follows."""
+
+
+def _time_of_numpy(datatype: int, size: int) -> np.dtype | None:
+    pointer = call("H5Tget_tag", datatype)
+    try:
+        tag = h5.text_of(pointer)
+    finally:
+        call("H5free_memory", pointer)
+    if not tag.startswith(_NUMPY_TAG) or size != 8:
+        return None
+    try:
+        dtype = np.dtype(tag.removeprefix(_NUMPY_TAG))
+    except (TypeError, ValueError):
+        return None
+    return dtype if dtype.kind in "mM" and as_shown(dtype) is not None else None
+
+
+def as_shown(dtype: np.dtype) -> np.dtype | None:
+    """The dtype with one of xarray's units (s, ms, us, ns) that holds the same times; None if there is none."""
+    unit = np.datetime_data(dtype)[0]
+    shown = {"h": "s", "m": "s", "D": "s", "W": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}.get(unit)
+    return np.dtype(f"{dtype.kind}8[{shown}]") if shown else None
 
 
 def _reference(datatype: int) -> Datatype:
-    return Datatype("reference", np.dtype(f"V{call('H5Tget_size', datatype)}"))
+    size = call("H5Tget_size", datatype)
+    if size not in (8, 12):
+        return _unsupported("references of the kind that HDF5 1.12 brought")
+    return Datatype("reference", np.dtype(f"V{size}"))
 
 
 def _member_name(datatype: int, number: int) -> str:
@@ -436,3 +466,12 @@ def create_text() -> Identifier:
     call("H5Tset_size", text.id, ctypes.c_size_t(-1).value)
     call("H5Tset_cset", text.id, h5.UTF8)
     return text
+
+
+def create_rows(dtype: np.dtype, shape: tuple[int, ...] = ()) -> Identifier:
+    """The type of rows of any number of elements, as PyTables' VLArray has it."""
+    with create(dtype) as element:
+        if not shape:
+            return opened("H5Tvlen_create", element)
+        with opened("H5Tarray_create2", element, len(shape), h5.sizes(shape)) as array:
+            return opened("H5Tvlen_create", array)

@@ -40,6 +40,8 @@ class Leaf:
     """The file that holds it (a group may show arrays of other files): addresses and ids mean something there only."""
     keeps_name: bool = False
     """A sibling has the name that `variable_name` would give it."""
+    made_up: tuple[str, ...] = ()
+    """Names for dimensions that nobody names, where their size says nothing."""
 
     @property
     def is_scale(self) -> bool:
@@ -288,6 +290,8 @@ def _complete(leaf: Leaf, names: Sequence[str | None], shape: Sequence[int], pho
 
 def _phony(leaf: Leaf, axis: int, size: int, taken: set[str], phony_dims: PhonyDims) -> str:
     base = f"{leaf.variable_name}_{axis}" if phony_dims == "leaf" else f"dim_{size}"
+    if axis < len(leaf.made_up):
+        base = leaf.made_up[axis]
     name, number = base, 0
     while name in taken:
         number += 1

@@ -19,6 +19,8 @@ from typing import Final, Self
 from xarray.backends import CachingFileManager
 from xarray.backends.locks import HDF5_LOCK
 
+from .journal import FileBusyError as FileBusyError
+from .journal import NeedsRecoveryError as NeedsRecoveryError
 from .safe_file import SafeFile
 
 _FORK_PATIENCE: Final = 60.0
@@ -27,10 +29,6 @@ _HOST: Final = platform.node()
 
 class FileChangedError(OSError):
     """A file is no longer what it was when it was opened."""
-
-
-class FileBusyError(BlockingIOError):
-    """Somebody else has the file open for writing."""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +31,7 @@ _LARGEST_CUT: Final = 7
 _MAX_BLOSC_BYTES: Final = 2**31 - 17
 
 COMPRESSION_KEYS: Final = frozenset({"complib", "complevel", "shuffle", "bitshuffle", "fletcher32", "zlib"})
-KEYS: Final = COMPRESSION_KEYS | {"chunksizes", "contiguous", "dtype", "least_significant_digit", "string"}
+KEYS: Final = COMPRESSION_KEYS | {"chunksizes", "contiguous", "dtype", "least_significant_digit", "ragged", "string"}
 """Keys of `encoding` that bear on the layout; those of CF (`_FillValue`, `scale_factor`, `units` ...) are xarray's."""
 _READ_ONLY_KEYS: Final = frozenset({"source", "original_shape", "preferred_chunks"})
 _ELSEWHERE_KEYS: Final = frozenset({"char_dim_name", "_Encoding", "_FillValue"})
@@ -115,7 +116,7 @@ def plan_layout(
     if dtype is not None and itemsize == 0:
         dtype, itemsize = np.dtype("S1"), 1
     grows = tuple(dim in unlimited for dim in variable.dims)
-    chunkshape = _chunkshape(variable, encoding, itemsize, grows, where)
+    chunkshape = chunkshape_of(variable, encoding, itemsize, grows, where)
     try:
         steps = FilterPipeline() if dtype is None else _pipeline(encoding, itemsize)
     except ValueError as error:
@@ -176,7 +177,7 @@ def _check_chunk_bytes(chunkshape: Sequence[int], itemsize: int, steps: FilterPi
         )
 
 
-def _chunkshape(
+def chunkshape_of(
     variable: Variable, encoding: Mapping[str, Any], itemsize: int, grows: Sequence[bool], where: str
 ) -> tuple[int, ...] | None:
     """Elements per chunk; None for contiguous storage: scalars, arrays without elements, or as asked."""
@@ -213,6 +214,23 @@ def _checked_chunks(asked: object, variable: Variable, grows: Sequence[bool], wh
                 f"{where}: chunksizes has {chunk} for dimension {dim!r}, which has {size} elements and is not unlimited"
             )
     return tuple(int(chunk) for chunk in chunks)
+
+
+def growing(layout: ArrayLayout, shape: Sequence[int], axes: Sequence[int]) -> ArrayLayout:
+    """The layout of an array of that `shape`, changed such that the array can grow along `axes`.
+
+    Chunks and filters stay, but for an array that was one chunk along such a dimension, or had no chunks.
+    """
+    grows = [axis in axes or limit == h5.UNLIMITED for axis, limit in enumerate(layout.maxshape or shape)]
+    maxshape = tuple(h5.UNLIMITED if grow else size for grow, size in zip(grows, layout.shape, strict=True))
+    chunkshape, steps = layout.chunkshape, layout.filters
+    itemsize = 16 if layout.dtype is None else layout.dtype.itemsize
+    if chunkshape is None or any(chunkshape[axis] >= shape[axis] for axis in axes):
+        whole = [size or 1 for size in shape]
+        chunkshape = tuple(shrunk(whole, itemsize, CHUNK_BYTES, grows=grows, divide=False))
+    if layout.chunkshape is None and layout.dtype is not None:
+        steps = _pipeline({}, itemsize)
+    return replace(layout, maxshape=maxshape, chunkshape=chunkshape, filters=steps)
 
 
 def shrunk(block: Sequence[int], itemsize: int, limit: int, *, grows: Sequence[bool], divide: bool) -> list[int]:

@@ -133,6 +133,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Dget_storage_size": (c_uint64, (_hid,)),
     "H5Dget_type": (_hid, (_hid,)),
     "H5Dopen2": (_hid, (_hid, c_char_p, _hid)),
+    "H5Dread_chunk": (c_int, (_hid, _hid, c_void_p, c_void_p, c_void_p)),
     "H5Dread": (c_int, (_hid, _hid, _hid, _hid, _hid, c_void_p)),
     "H5Dset_extent": (c_int, (_hid, c_void_p)),
     "H5Dvlen_reclaim": (c_int, (_hid, _hid, _hid, c_void_p)),
@@ -221,6 +222,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Tget_size": (c_size_t, (_hid,)),
     "H5Tget_strpad": (c_int, (_hid,)),
     "H5Tget_super": (_hid, (_hid,)),
+    "H5Tget_tag": (c_void_p, (_hid,)),
     "H5Tinsert": (c_int, (_hid, c_char_p, c_size_t, _hid)),
     "H5Tis_variable_str": (c_int, (_hid,)),
     "H5Tset_cset": (c_int, (_hid, c_int)),
@@ -238,6 +240,7 @@ _SIGNATURES: dict[str, _Signature] = {
 _MOVES_DATA = frozenset(
     {
         "H5Dread",
+        "H5Dread_chunk",
         "H5Dwrite",
         "H5Dwrite_chunk",
         "H5Dset_extent",
@@ -435,6 +438,17 @@ def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
         ctypes.byref(size),
     )  # fmt: skip
     return address.value, size.value, mask.value
+
+
+def stored_chunk(dataset: int, corner: Sequence[int]) -> tuple[np.ndarray, int] | None:
+    """The bytes of the chunk at `corner` (elements) as they are stored, and its filter mask; None if it is missing."""
+    size, mask = c_uint64(), c_uint32()
+    call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
+    if not size.value:
+        return None
+    data = np.empty(size.value, np.uint8)
+    call("H5Dread_chunk", dataset, DEFAULT, sizes(corner), ctypes.byref(mask), data.ctypes.data)
+    return data, mask.value
 
 
 def object_address(identifier: int) -> int:

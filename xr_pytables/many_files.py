@@ -12,7 +12,8 @@ from dask.delayed import Delayed
 from xarray import Dataset
 
 from .files import checked_group
-from .plan import MODES, BlockRules, Mode
+from .placement import Mode
+from .plan import MODES, BlockRules
 from .progress import check_available
 from .targets import Effort
 from .writer import delayed, execute_all, planned

@@ -21,9 +21,10 @@ import numpy as np
 from . import attributes, dimensions, frames, hdfstore, safe_pickle
 from . import libhdf5 as h5
 from .columns import Column, describe_columns, is_table
-from .datatypes import Datatype
+from .datatypes import Datatype, as_shown
 from .dimensions import Leaf, PhonyDims, Scales
 from .libhdf5 import HDF5Error, call
+from .matlab import MatlabArray, holds_sizes
 from .safe_file import (
     DatasetInfo,
     ExternalLinkError,
@@ -33,14 +34,34 @@ from .safe_file import (
     SafeFile,
     describe_dataset,
     read_attributes,
+    read_hyperslab,
 )
 
 ExternalLinks = Literal["near", "any", "never"]
-Conversion = Literal["none", "time64", "text", "fixed text"]
+Conversion = Literal[
+    "none", "time64", "time", "text", "fixed text", "text bytes", "rows", "byte rows", "text rows", "utf-32 rows",
+    "object rows", "unpickled rows", "paths", "utf-16",
+]  # fmt: skip
+Ragged = Literal["object", "flat"]
+Strings = Literal["as stored", "text", "bytes"]
 
 _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
 MAX_GROUPS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ElementSpec:
+    """What the rows of a ragged array consist of."""
+
+    dtype: np.dtype
+    """As the user sees it, before xarray decodes anything: native byte order."""
+    shape: tuple[int, ...] = ()
+    """Of one element (PyTables: of a multi-dimensional atom)."""
+    conversion: Conversion = "none"
+    """How a stored element becomes `dtype`."""
+    attributes: dict[str, object] = field(default_factory=dict)
+    """What tells xarray what the elements mean (CF), if they are the values of a variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,12 @@ class VariableSpec:
     """Size of the file's user block, in bytes."""
     characters: bool = False
     """Whether an array of single characters is netCDF's way to store text along its last dimension."""
+    reverse: bool = False
+    """Whether the user sees the dimensions in reverse order (MATLAB). `shape`, `dims`, `chunks` are as in the file."""
+    rows: ElementSpec | None = None
+    """Of a ragged array of numbers, strings or times (conversion "rows"): what its rows consist of."""
+    ragged: Ragged = "object"
+    """Whether such an array becomes one variable of rows, or the values of all rows and the size of each."""
     member: tuple[str, ...] = ()
     """Of a column of a table: the names that lead to it in the compound, one for each level; () for whole elements."""
     element: Datatype | None = None
@@ -143,6 +170,8 @@ class ReadOptions:
     external_links: ExternalLinks = "near"
     allow_pickle: bool = False
     drop_variables: frozenset[Hashable] = frozenset()
+    ragged: Ragged = "object"
+    string: Strings = "as stored"
     pandas_objects: bool = True
     """Show the group of a pandas object as its columns; else as the arrays that it consists of."""
 
@@ -334,6 +363,9 @@ class NodeReader:
                 return
             info = describe_dataset(node, place.address)
             raw = read_attributes(node)
+            matlab = MatlabArray.of(raw)
+            if matlab is not None and matlab.is_empty and holds_sizes(info):
+                info = matlab.without_elements(info, read_hyperslab(node, info, [0], list(info.shape or ()), [1]))
         reason = why_not_array(info, raw)
         if reason:
             contents.skipped.append(Skipped(path, reason))
@@ -555,7 +587,13 @@ class NodeReader:
         user = attributes.read(
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
-        dtype, conversion, added = _in_memory(datatype, leaf.raw)
+        dtype, conversion, added, rows = _in_memory(datatype, leaf.raw, self._options)
+        matlab = MatlabArray.of(leaf.raw) if column is None else None
+        if matlab is not None and matlab.is_text(info):
+            dtype, conversion = _TEXT, "utf-16"
+        elif matlab is not None:
+            dtype = np.dtype(bool) if matlab.is_truth(info) else dtype
+            dims, shape = dims[::-1], shape[::-1]
         chunks = None
         if info.chunkshape is not None:
             chunks = (*info.chunkshape, *datatype.shape)
@@ -574,6 +612,9 @@ class NodeReader:
             base_address=self._base_address(place.file),
             characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
+            reverse=matlab is not None and conversion != "utf-16",
+            rows=rows,
+            ragged=self._options.ragged,
             member=() if column is None else column.member,
             element=None if column is None else datatype,
         )
@@ -601,18 +642,35 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
         return f"its layout is {info.layout}: it may name other files, which nobody vouches for"
     if attributes.text(raw.get("NODE_TYPE")) == "file":
         return "it holds a file (tables.nodes.filenode)"
-    kind = info.datatype.kind
-    if kind == "unsupported":
-        return f"its type is not supported: {info.datatype.reason}"
-    return None if is_table(info) else _NOT_YET.get(kind)
+    datatype = info.datatype
+    if datatype.kind == "unsupported":
+        return f"its type is not supported: {datatype.reason}"
+    if datatype.kind == "vlen":
+        return _why_not_rows(datatype.base)
+    if datatype.kind == "compound" and not is_table(info):
+        return _why_not_records(datatype)
+    return None
 
 
-_NOT_YET: Final[Mapping[str, str]] = {
-    "compound": "an array of records that is not one-dimensional is not shown as a variable",
-    "vlen": "a ragged array (VLArray) is not shown as a variable",
-    "reference": "an array of references is not shown as a variable",
-    "opaque": "an array of opaque bytes is not shown as a variable",
-}
+def _why_not_records(datatype: Datatype) -> str | None:
+    """The reason an array of records that is no table is not shown; None if it is."""
+    if datatype.dtype is None:
+        return f"its type is not supported: {datatype.reason or 'records that NumPy lacks'}"
+    for path, member in datatype.columns():
+        if member.kind in ("time", "reference"):
+            return f"its type is not supported: records whose member {'.'.join(path)!r} is a {member.kind}"
+    return None
+
+
+def _why_not_rows(element: Datatype | None) -> str | None:
+    """The reason rows of such elements are not shown; None if they are."""
+    if element is None or element.kind == "unsupported":
+        return f"its type is not supported: rows of {element.reason if element else 'nothing'}"
+    if element.kind in ("vlen", "text", "reference"):
+        return f"its type is not supported: rows of elements of kind {element.kind!r}"
+    if element.dtype is None or not element.exact or not element.itemsize:
+        return f"its type is not supported: rows of elements whose {element.kind} format NumPy lacks"
+    return None
 
 
 def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
@@ -630,14 +688,21 @@ def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
 def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> Leaf:
     shape = info.shape or ()
     atom = info.datatype.shape
+    is_ragged = info.datatype.kind == "vlen" and len(shape) == 1
+    whole = (*shape, *atom)
+    extendable = (*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom))
+    matlab = MatlabArray.of(raw)
+    if matlab is not None and not matlab.is_text(info):  # named in the order in which the user sees them
+        whole, extendable = whole[::-1], extendable[::-1]
     return Leaf(
         name=name,
         path=place.path,
-        shape=(*shape, *atom),
-        extendable=(*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom)),
+        shape=whole,
+        extendable=extendable,
         raw=raw,
         address=place.address,
         file=place.file.path,
+        made_up=(f"{name}_row",) if is_ragged else (),
     )
 
 
@@ -666,21 +731,61 @@ def _refers_outside(leaf: Leaf, own: Scales) -> bool:
     return any((leaf.file, number) not in own.by_id for number in numbers)
 
 
-def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute]) -> tuple[np.dtype, Conversion, dict[str, object]]:
-    """dtype and conversion of the elements, and attributes (CF conventions) that tell xarray what they mean."""
-    text = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
+_Meaning = tuple[np.dtype, Conversion, dict[str, object], ElementSpec | None]
+_TEXT: Final = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
+_BYTES: Final = np.dtype(object, metadata={"element_type": bytes})
+
+
+def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
+    """dtype and conversion of the elements, attributes (CF conventions) that tell xarray what they mean, and what the
+    elements of ragged rows are."""
+    if datatype.kind == "vlen":
+        return _rows_in_memory(datatype, raw, options)
     if datatype.kind == "text" or datatype.dtype is None:
-        return text, "text", {}
-    if datatype.kind == "string" and (datatype.utf8 or attributes.text(raw.get(attributes.TEXT_MARKER)) == "utf-8"):
-        return text, "fixed text", {}
+        return (_BYTES, "text bytes", {}, None) if options.string == "bytes" else (_TEXT, "text", {}, None)
+    if datatype.kind == "string" and _is_text(datatype, raw, options):
+        return _TEXT, "fixed text", {}, None
     native = datatype.dtype.newbyteorder("=")
+    if datatype.kind == "reference":
+        return _TEXT, "paths", {}, None
+    if datatype.kind == "opaque" and native.kind in "mM":
+        return as_shown(native) or native, "none", {}, None
     if datatype.kind == "time":
         unit = "seconds" if native.itemsize == 4 else "microseconds"
         added = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
-        return np.dtype(native), "none" if native.itemsize == 4 else "time64", dict(added)
+        return np.dtype(native), "none" if native.itemsize == 4 else "time64", dict(added), None
     if datatype.kind == "enum":
-        return np.dtype(native, metadata={"enum": dict(datatype.members)}), "none", _flags(datatype.members, native)
-    return native, "none", {}
+        coded = np.dtype(native, metadata={"enum": dict(datatype.members)})
+        return coded, "none", _flags(datatype.members, native), None
+    return native, "none", {}, None
+
+
+def _is_text(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> bool:
+    """Whether fixed-length strings are shown as text."""
+    if options.string != "as stored":
+        return options.string == "text"
+    return datatype.utf8 or attributes.text(raw.get(attributes.TEXT_MARKER)) == "utf-8"
+
+
+def _rows_in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
+    """The same for ragged arrays. PyTables names what is in the bytes of a row in PSEUDOATOM."""
+    base = datatype.base
+    assert base is not None  # `why_not_array`
+    assert base.dtype is not None
+    pseudo, width = attributes.text(raw.get("PSEUDOATOM")), base.dtype.itemsize
+    if pseudo == "object" and width == 1:
+        return np.dtype(object), "unpickled rows" if options.allow_pickle else "object rows", {}, None
+    if pseudo == "vlunicode" and width == 4:
+        return _TEXT, "utf-32 rows", {}, None
+    if pseudo == "vlstring" and width == 1:
+        return (_TEXT, "text rows", {}, None) if options.string == "text" else (_BYTES, "byte rows", {}, None)
+    dtype, conversion, added, _ = _in_memory(replace(base, shape=()), raw, options)
+    element = ElementSpec(dtype, base.shape, conversion, added)
+    kept = added if base.kind == "enum" and options.ragged == "object" else {}
+    if base.kind == "time":
+        dtype = np.dtype("M8[s]" if base.dtype.itemsize == 4 else "M8[us]")
+    of_row = np.dtype((dtype, base.shape)) if base.shape else dtype
+    return np.dtype(object, metadata={"vlen": of_row}), "rows", dict(kept), element
 
 
 def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, object]:

@@ -7,6 +7,7 @@ disk; writes nothing.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -17,17 +18,30 @@ import pandas as pd
 from xarray import DataArray, Dataset, DataTree, Variable, conventions
 from xarray.backends.common import ensure_dtype_not_object
 from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
+from xarray.core import indexing
 from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, frames, layouts
+from . import attributes, frames, layouts, ragged_layout
 from .alignment import aligned, conflict
+from .arrays import PyTablesArray
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
-from .files import FileIdentity
+from .files import FileIdentity, OpenedFile
+from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, Scale, VariableSpec
+from .placement import (
+    Mode,
+    Placement,
+    Region,
+    check_calendar,
+    check_same_coordinate,
+    checked_region,
+    in_order_of,
+    same_units,
+    warn_if_not_continued,
+)
 from .target_file import ArrayLayout
 
-Mode = Literal["w", "w-", "x", "a", "r+"]
 MODES: Final = ("w", "w-", "x", "a", "r+")
 # as xarray names them in netCDF files, so that open_dataarray restores the name
 _DATAARRAY_NAME: Final = "__xarray_dataarray_name__"
@@ -38,8 +52,9 @@ _STRINGS: Final = ("fixed", "vlen")
 TextStorage = Literal["fixed", "vlen", "characters"]
 
 
-Action = Literal["create", "replace", "set values"]
-"""Whether an array is new, takes the place of another object, or stays as it is but for its values."""
+Action = Literal["create", "replace", "set values", "put", "keep"]
+"""Whether an array is new, takes the place of another object, gets new values and attributes, or stays as it is: but
+for values in a part of it ("put"), along which it may grow, or wholly, as it has these values already ("keep")."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,15 @@ class VariablePlan:
     numbers: tuple[int, ...] | None = None
     """netCDF-4 ids of the dimensions; None if the file has scales without ids."""
     action: Action = "create"
+    start: tuple[int, ...] = ()
+    """Where the data begin in the array, in elements; empty if they fill all of it."""
+    stored: VariableSpec | None = field(default=None, repr=False, compare=False)
+    """The array in the file that takes the values, or that is replaced; None if there is none."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its elements are records."""
+        return self.layout.dtype is not None and self.layout.dtype.names is not None
 
     @property
     def is_coordinate(self) -> bool:
@@ -87,6 +111,10 @@ class GroupPlan:
     variables: tuple[VariablePlan, ...]
     removed: tuple[str, ...] = ()
     """Names of arrays in the file that give way, because their variable is stored under another name now."""
+    given_up: tuple[int, ...] = ()
+    """Addresses of the headers of arrays that are replaced or removed."""
+    grown: tuple[tuple[str, int], ...] = ()
+    """Path and new size of scales in the file without values, whose dimension grows."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +138,8 @@ class WritePlan:
     """The version of the file that is changed; None if the file is made anew."""
     indexes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """By the path of a table: the columns that get an index of PyTables, and its kind."""
+    in_parts: bool = False
+    """Whether values go to parts of arrays that are in the file: `append_dim` or `region`."""
 
     def __iter__(self) -> Iterator[tuple[GroupPlan, VariablePlan]]:
         return ((group, variable) for group in self.groups for variable in group.variables)
@@ -118,6 +148,20 @@ class WritePlan:
     def makes_file(self) -> bool:
         """Whether there must not be a file yet."""
         return self.mode in ("w-", "x") or (self.mode == "a" and self.version is None)
+
+    def without_lazy_data(self) -> WritePlan:
+        """The plan without the arrays of Dask, once their values are put aside."""
+        groups = tuple(
+            replace(
+                group,
+                variables=tuple(
+                    replace(variable, data=None) if isinstance(variable.data, dask.array.Array) else variable
+                    for variable in group.variables
+                ),
+            )
+            for group in self.groups
+        )
+        return replace(self, groups=groups)
 
     def without_data(self) -> WritePlan:
         """What is left to know when the new file is made."""
@@ -166,6 +210,16 @@ class _Dimensions:
                 return None
             group = posixpath.dirname(group)
 
+    def size_of(self, scale: str) -> int:
+        """Elements of the dimension of the scale at that path."""
+        return self._scales[posixpath.dirname(scale), posixpath.basename(scale)].size
+
+    def resize(self, scale: str, size: int) -> None:
+        """The dimension of the scale at that path has another size from now on, and can grow."""
+        key = posixpath.dirname(scale), posixpath.basename(scale)
+        self._scales[key] = replace(self._scales[key], size=size)
+        self._growing.add(scale)
+
     def grows(self, scale: str) -> bool:
         """Whether arrays that use the scale at that path are unlimited along it."""
         return scale in self._growing
@@ -200,12 +254,19 @@ def plan_write(
     write_inherited_coords: bool,
     existing: Existing,
     version: FileIdentity | None = None,
+    append_dim: str | None = None,
+    region: object | None = None,
     blocks: BlockRules = SAFE,
 ) -> WritePlan:
-    """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written."""
+    """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written.
+
+    With `append_dim` and `region`, coordinates of the file are read (`version` is the one that `existing` is about).
+    """
+    if region is not None and isinstance(obj, DataTree):
+        raise ValueError(f"{path}: region is for one group. Write each node with group= and region=")
     base = layouts.filters_as_encoding(filters) if filters is not None else {}
     dimensions = _Dimensions(existing)
-    planned = []
+    planned, placed = [], []
     if isinstance(obj, DataTree):
         _check_group_keys(obj, encoding, "encoding")
         _check_group_keys(obj, unlimited_dims, "unlimited_dims")
@@ -213,11 +274,20 @@ def plan_write(
         where = posixpath.normpath(posixpath.join(group, relative))
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
-        here = _Here(path, where, mode, existing.get(where))
+        here = _Here(path, where, mode, existing.get(where), version)
+        if append_dim is not None or region is not None:
+            dataset, here, unlimited = _placed_in_file(dataset, here, append_dim, region, unlimited)
+        if here.placement is not None:
+            placed.append((dataset, here))
         planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, blocks))
+    if append_dim is not None:
+        _check_all_grow(path, append_dim, planned, existing, dimensions)
     if mode != "r+":
         _check_against_file(path, planned, existing)
-    return WritePlan(path, mode, tuple(planned), _attachments(planned, existing, dimensions), version)
+    for dataset, here in placed if append_dim is not None else ():
+        warn_if_not_continued(dataset, str(append_dim), str(here), here.stored)
+    attachments = _attachments(planned, existing, dimensions)
+    return WritePlan(path, mode, tuple(planned), attachments, version, in_parts=bool(placed))
 
 
 def encoded_variables(
@@ -261,6 +331,9 @@ class _Here:
     path: str
     mode: Mode
     existing: GroupSpec | None
+    version: FileIdentity | None = None
+    placement: Placement | None = None
+    """Where the values go in arrays that the group has already; None if they replace all."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.path}"
@@ -271,6 +344,16 @@ class _Here:
             return None
         wanted = posixpath.join(self.path, name)
         return next((spec for spec in self.existing.variables if spec.path == wanted), None)
+
+    def variable(self, name: str) -> VariableSpec | None:
+        """The array on disk that holds the variable of that name."""
+        found = self.array(NON_COORDINATE_PREFIX + name)
+        return found if found is not None and found.name == name else self.array(name)
+
+    def stored(self, name: str) -> Variable | None:
+        """The variable of that name in the file, lazy and not decoded."""
+        spec = self.variable(name)
+        return None if spec is None or self.version is None else _stored_variable(spec, self.version)
 
 
 def _groups_of(obj: Dataset | DataArray | DataTree, write_inherited_coords: bool) -> Iterator[tuple[str, Dataset]]:
@@ -335,8 +418,15 @@ def _plan_group(
 ) -> GroupPlan:
     _check_names(dataset, here)
     _check_sizes(dataset, here)
+    dataset, encoding = ragged_layout.arranged(dataset, encoding, str(here))
+    sizes = _sizes_in_file(dataset, here, dimensions)
     unlimited = _growing(
-        dataset, _checked_unlimited(dataset, unlimited_dims, here), dimensions, here, strict=unlimited_dims is not None
+        dataset,
+        sizes,
+        _checked_unlimited(dataset, unlimited_dims, here),
+        dimensions,
+        here,
+        strict=unlimited_dims is not None,
     )
     unknown = [name for name in encoding if name not in dataset.variables]
     if unknown:
@@ -345,11 +435,27 @@ def _plan_group(
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
     coordinates_noted, global_attributes = conventions.encode_dataset_coordinates(dataset)
-    originals = {
-        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), here.array(str(name)), here)
+    first = {name: ragged_layout.first_values(variable) for name, variable in coordinates_noted.items()}
+    rows = {
+        name: ragged_layout.rows_of(
+            variable, encoding.get(name) or variable.encoding, f"{here}: variable {name!r}", first[name]
+        )
         for name, variable in coordinates_noted.items()
     }
-    coded, global_attributes = conventions.cf_encoder(originals, global_attributes)
+    originals = {
+        name: _with_encoding(
+            _streamable(variable.copy(deep=False), whatever_size=rows[name] is not None),
+            encoding.get(name),
+            here.variable(str(name)),
+            here,
+        )
+        for name, variable in coordinates_noted.items()
+    }
+    coded, global_attributes = conventions.cf_encoder(
+        {name: _without_width(variable) for name, variable in originals.items() if rows[name] is None},
+        global_attributes,
+    )
+    coded = {name: coded.get(name, variable) for name, variable in originals.items()}
     plans = [
         _plan_variable(
             _NO_NAME if name is None else str(name),
@@ -359,10 +465,19 @@ def _plan_group(
             here,
             unlimited,
             strict=name in encoding,
+            width=_text_width(here.variable(str(name))) if here.placement is not None else None,
+            rows=rows[name],
+            first=first[name],
         )
         for name, variable in coded.items()
     ]
-    own = _own_dimensions(plans, dataset, unlimited, dimensions, here)
+    if here.placement is not None:
+        plans = [
+            _put(plan, original, here.variable(plan.name), here, dimensions)
+            for plan, original in zip(plans, originals.values(), strict=True)
+        ]
+    grown, redeclared = _grown(plans, here, dimensions)
+    own = _own_dimensions(plans, sizes, unlimited, dimensions, here)
     declared = dimensions.of_group(here.path)
     arranged = tuple(
         _in_own_chunks(
@@ -373,26 +488,43 @@ def _plan_group(
         )
         for name, plan in zip(coded, plans, strict=True)
     )
-    if here.mode == "r+":
+    if here.mode == "r+" and here.placement is None:
         for plan, original in zip(arranged, originals.values(), strict=True):
             _check_only_values(plan, original, here.array(plan.name), dimensions, here)
-    removed = _superseded(plans, arranged, here)
+    removed = () if here.placement is not None else _superseded(plans, arranged, here)
     emptied = tuple(
         DimensionPlan(name, scale.size, dimensions.grows(posixpath.join(here.path, name)), scale.number)
         for name, scale in (here.existing.scales if here.existing else {}).items()
         if name in removed
     )
+    if here.placement is not None and here.existing is not None:  # those that are there stay as they are, untouched
+        old = here.existing.attributes
+        global_attributes = {
+            name: value for name, value in global_attributes.items() if name not in old or not _equal(old[name], value)
+        }
     encoded = tuple(attributes.encode(global_attributes, where=str(here)))
-    return GroupPlan(here.path, encoded, own + emptied, arranged, removed)
+    removed = (*removed, *(each.name for each in redeclared))
+    gone = {*removed, *(plan.name for plan in arranged if plan.action == "replace")}
+    given_up = tuple(spec.info.address for spec in map(here.array, sorted(gone)) if spec is not None)
+    return GroupPlan(here.path, encoded, own + emptied + redeclared, arranged, removed, given_up, grown)
 
 
 def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
     """The variable with the encoding that counts: what `encoding=` says; for `r+`, what the file has."""
     if asked is not None and not isinstance(asked, Mapping):
         raise ValueError(f"{here}: each value of encoding must be castable to dict; one is a {type(asked).__name__}")
+    if asked is not None and here.placement is not None and present is not None:
+        raise ValueError(
+            f"{here}: variable {present.name!r} already exists, but encoding was provided. append_dim and region write "
+            "values in the encoding that the array has"
+        )
     if asked is not None:
         variable.encoding = dict(asked)
-    if here.mode == "r+" and present is not None:
+    if here.placement is not None and present is not None:
+        label = f"{here}: variable {present.name!r}"
+        variable = in_order_of(variable, present.dims, _named(present, here), label)
+    if (here.mode == "r+" or here.placement is not None) and present is not None:
+        check_calendar(variable, present, f"{here}: variable {present.name!r}")
         _check_range(variable, present, here)
         variable.encoding = _encoding_on_disk(variable, present)
     return variable
@@ -465,14 +597,20 @@ def _check_sizes(dataset: Dataset, here: _Here) -> None:
 
 
 def _growing(
-    dataset: Dataset, asked: frozenset[str], dimensions: _Dimensions, here: _Here, *, strict: bool
+    dataset: Dataset,
+    sizes: Mapping[str, int],
+    asked: frozenset[str],
+    dimensions: _Dimensions,
+    here: _Here,
+    *,
+    strict: bool,
 ) -> frozenset[str]:
     """The dimensions along which arrays shall be able to grow: where the file has a dimension, as it is there.
 
     Arrays along one dimension must agree. Raises ValueError if they would not, and the user (`strict`) asked for it.
     """
     grows = set()
-    for name, size in ((str(dim), size) for dim, size in dataset.sizes.items()):
+    for name, size in sizes.items():
         found = dimensions.find(here.path, name)
         own = name in dimensions.of_group(here.path)
         coordinate = name in dataset.variables and dataset.variables[name].dims == (name,)
@@ -528,9 +666,10 @@ def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[s
     return frozenset(str(dim) for dim in wanted - undeclared)
 
 
-def _streamable(variable: Variable) -> Variable:
-    """A large lazy variable cut into Dask blocks: xarray's encoders would load it whole."""
-    if variable._in_memory or variable.chunks is not None or variable.nbytes <= _STREAM_BYTES:
+def _streamable(variable: Variable, *, whatever_size: bool = False) -> Variable:
+    """A large lazy variable (or any) cut into Dask blocks: xarray's encoders would load it whole."""
+    small = variable.nbytes <= _STREAM_BYTES and not whatever_size
+    if variable._in_memory or variable.chunks is not None or small:
         return variable
     preferred = variable.encoding.get("preferred_chunks") or {}
     wanted = tuple(preferred.get(dim, "auto") for dim in variable.dims)
@@ -551,6 +690,9 @@ def _plan_variable(
     unlimited: frozenset[str],
     *,
     strict: bool,
+    width: int | None = None,
+    rows: ragged_layout.Rows | None = None,
+    first: np.ndarray | None = None,
 ) -> VariablePlan:
     label, asked = f"{here}: variable {name!r}", original.encoding
     if strict:
@@ -561,11 +703,13 @@ def _plan_variable(
             advice = {key: value for key, value in advice.items() if key not in layouts.COMPRESSION_KEYS}
         wishes = {**advice, **base}
     wishes["dtype"] = asked.get("dtype")
-    variable = ensure_dtype_not_object(variable, name=name)
+    if rows is not None:
+        return _plan_rows(name, variable, rows, wishes, label, unlimited)
+    variable = ensure_dtype_not_object(_known_as_text(variable, first, label), name=name)
     if variable.dtype.kind == "O" and variable.dtype.metadata is None:
         raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
     variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
-    variable, storage = _with_text(variable, wishes, label)
+    variable, storage = _with_text(variable, wishes, label, width)
     variable, extra = _quantized(variable, wishes, label)
     members = _enum_members(original, variable)
     if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
@@ -592,15 +736,64 @@ def _plan_variable(
     )
 
 
+def _plan_rows(
+    name: str,
+    variable: Variable,
+    rows: ragged_layout.Rows,
+    wishes: Mapping[str, Any],
+    label: str,
+    unlimited: frozenset[str],
+) -> VariablePlan:
+    """A variable of rows of different lengths."""
+    dims = tuple(str(dim) for dim in variable.dims)
+    if name in dims:
+        raise ValueError(f"{label}: rows of different lengths cannot be the coordinate of their dimension. Rename it")
+    layout = ragged_layout.layout(variable, rows, wishes, where=label, unlimited=unlimited)
+    return VariablePlan(
+        name=name,
+        dims=dims,
+        layout=layout,
+        attributes=(*attributes.encode(variable.attrs, where=label), *ragged_layout.marks(layout, rows)),
+        data=ragged_layout.stored(variable.data, layout, rows, label),
+    )
+
+
+def _known_as_text(variable: Variable, first: np.ndarray | None, label: str) -> Variable:
+    """A Dask array of objects marked as text, if its first values are: xarray would load all of it to find out."""
+    if first is None or variable.dtype.kind != "O":  # decoded meanwhile: times
+        return variable
+    texts = [value for value in first if isinstance(value, str)]
+    if not texts or not all(isinstance(value, str) or pd.isna(value) for value in first):
+        return variable
+    meta = np.empty((0,) * variable.ndim, np.dtype(object, metadata={"element_type": str}))
+    return variable.copy(data=variable.data.map_blocks(_only_text, label, meta=meta))
+
+
+def _only_text(values: np.ndarray, label: str) -> np.ndarray:
+    for value in values.reshape(-1):
+        if not isinstance(value, str) and not pd.isna(value):
+            raise TypeError(f"{label}: holds text in its first block, but also {value!r} of {type(value).__name__}")
+    return values
+
+
 def _says_no_fill(value: object) -> bool:
     return value is None or isinstance(value, bool)  # 0 is a fill value like any other
 
 
-def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, TextStorage | None]:
+def _text_width(spec: VariableSpec | None) -> int | None:
+    """Bytes of each text of an array of text of fixed length; None for other arrays."""
+    dtype = spec.info.datatype.dtype if spec is not None and spec.conversion == "fixed text" else None
+    return None if dtype is None else dtype.itemsize
+
+
+def _with_text(
+    variable: Variable, wishes: Mapping[str, Any], label: str, width: int | None
+) -> tuple[Variable, TextStorage | None]:
     """A variable of text or bytes in the form that is stored, and the form; None for other variables.
 
     Text is stored as fixed-length UTF-8 with a marker (see `attributes.TEXT_MARKER`), as variable-length strings, or
-    on request (`dtype="S1"`) as netCDF's arrays of characters.
+    on request (`dtype="S1"`) as netCDF's arrays of characters. `width` is that of an array in the file, in bytes,
+    which blocks of text must fit.
     """
     metadata = variable.dtype.metadata or {}
     element = metadata.get("element_type", metadata.get("vlen"))
@@ -615,19 +808,56 @@ def _with_text(variable: Variable, wishes: Mapping[str, Any], label: str) -> tup
         return variable.copy(data=data.astype(np.bytes_)), None
     if not is_text:
         return variable, None
-    string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str else "fixed")
+    data, declared = variable.data, _declared_width(wishes.get("dtype"))
+    any_length = isinstance(data, dask.array.Array) and variable.dtype.kind in "OT" and declared is None
+    string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str or any_length else "fixed")
     if string not in _STRINGS:
         raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
-    data = variable.data
     if string == "vlen":
         if isinstance(data, dask.array.Array):
             return variable.copy(data=data.map_blocks(_as_str, label, dtype=object)), "vlen"
         return variable.copy(data=_as_str(np.asarray(data), label)), "vlen"
-    if isinstance(data, dask.array.Array) and variable.dtype.kind == "U":
-        # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
-        width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
+    if isinstance(data, dask.array.Array):
+        width = width or declared
+        if width is None and variable.dtype.kind == "U":
+            # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
+            width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
+        elif width is None:
+            width = _longest(data)
         return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), None, label)), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), declared, label)), "fixed"
+
+
+def _without_width(variable: Variable) -> Variable:
+    """A variable of text for xarray's encoders, which would convert it to the declared width as ASCII."""
+    if variable.dtype.kind not in "OUT" or _declared_width(variable.encoding.get("dtype")) is None:
+        return variable
+    plain = variable.copy(deep=False)
+    plain.encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
+    return plain
+
+
+def _declared_width(dtype: object) -> int | None:
+    """Bytes of the longest text, if the encoding says so (`S12`; of `U12` the most that UTF-8 can need)."""
+    if not isinstance(dtype, str | np.dtype):
+        return None
+    asked = np.dtype(dtype)
+    if asked.kind == "U":
+        return asked.itemsize or None
+    return asked.itemsize if asked.kind == "S" and asked.itemsize > 1 else None
+
+
+def _longest(data: dask.array.Array) -> int:
+    """Bytes of the longest text, block by block: the data are computed once more when they are written."""
+    if not data.size:
+        return 1
+    widths = data.map_blocks(_block_width, dtype=np.int64, chunks=tuple((1,) * n for n in data.numblocks))
+    return max(int(widths.max().compute()), 1)
+
+
+def _block_width(values: np.ndarray) -> np.ndarray:
+    widths = [len(_text_of(value).encode("utf-8", "surrogateescape")) for value in values.reshape(-1)]
+    return np.full((1,) * values.ndim, max(widths, default=0), np.int64)
 
 
 def _as_str(values: np.ndarray, label: str) -> np.ndarray:
@@ -651,7 +881,13 @@ def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
     for data in encoded:
         if data.endswith(b"\0"):
             raise ValueError(f"{label}: fixed-length text cannot keep a NUL at its end")
-    longest = width or max(map(len, encoded), default=1) or 1
+    longest = max(map(len, encoded), default=1) or 1
+    if width is not None and longest > width:
+        raise ValueError(
+            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
+            "for one"
+        )
+    longest = width or longest
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
 
 
@@ -690,7 +926,7 @@ def _enum_members(original: Variable, variable: Variable) -> tuple[tuple[str, in
 
 def _own_dimensions(
     plans: Iterable[VariablePlan],
-    dataset: Dataset,
+    dataset_sizes: Mapping[str, int],
     unlimited: frozenset[str],
     dimensions: _Dimensions,
     here: _Here,
@@ -700,7 +936,7 @@ def _own_dimensions(
     coordinates = {plan.name for plan in plans if plan.is_coordinate}
     for plan in plans:
         sizes.update(zip(plan.dims, plan.layout.shape, strict=True))
-    sizes.update({str(dim): size for dim, size in dataset.sizes.items() if dim in unlimited})
+    sizes.update({dim: size for dim, size in dataset_sizes.items() if dim in unlimited and dim not in sizes})
     present = dimensions.of_group(here.path)
     own = []
     for name, size in sizes.items():
@@ -728,6 +964,8 @@ def _placed(
 
     `strict` says that the user asked for a certain layout.
     """
+    if plan.action in ("put", "keep"):
+        return plan
     name = plan.name
     if name in declared and not plan.dims:
         raise ValueError(
@@ -738,14 +976,16 @@ def _placed(
     scales, numbers = dimensions.attached(here.path, plan.dims)
     present = here.array(name)
     action: Action = "create"
-    if present is not None:
+    if plan.action == "replace":
+        action = "replace"
+    elif present is not None:
         keeps_role = plan.is_coordinate == (here.existing is not None and name in here.existing.scales)
         keeps_type = plan.layout.members == present.info.datatype.members
         fits = keeps_role and keeps_type and not strict and fits_in_place(plan.layout, present)
         action = "set values" if fits else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
-    return replace(plan, name=name, scales=scales, numbers=numbers, action=action)
+    return replace(plan, name=name, scales=scales, numbers=numbers, action=action, stored=present)
 
 
 def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked: bool) -> VariablePlan:
@@ -754,6 +994,8 @@ def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked:
     `asked` says that the user chose the chunks. Raises ValueError if the blocks do not fit those and may not be moved;
     where chunks follow from the data or are those of the file, blocks are moved without a word.
     """
+    if plan.action in ("put", "keep"):  # blocks are put aside as they are
+        return plan
     present = here.array(plan.name) if plan.action == "set values" else None
     chunkshape = plan.layout.chunkshape if present is None else present.info.chunkshape
     if not isinstance(plan.data, dask.array.Array) or chunkshape is None:
@@ -799,12 +1041,245 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
     if spec.shape != layout.shape or datatype.shape:
         return False
     if layout.dtype is None or datatype.dtype is None:
-        return layout.dtype is None and datatype.kind == "text"
+        if layout.row_dtype is not None and datatype.base is not None:
+            return (layout.row_dtype, layout.row_shape) == (datatype.base.dtype, datatype.base.shape)
+        return layout.dtype is None and layout.row_dtype is None and datatype.kind == "text"
     if datatype.kind in ("bool", "time") or not datatype.exact:
         return False
     if layout.dtype.kind == "S":
         return datatype.dtype.kind == "S" and layout.dtype.itemsize <= datatype.dtype.itemsize
     return datatype.dtype.newbyteorder("=") == layout.dtype.newbyteorder("=")
+
+
+def _placed_in_file(
+    dataset: Dataset, here: _Here, append_dim: str | None, region: object | None, unlimited: Any
+) -> tuple[Dataset, _Here, Any]:
+    """`dataset` as far as it is written with `append_dim` and `region`, and the group with where the values go.
+
+    A group that has nothing yet is written as without the two, with a dimension that can grow. Raises ValueError where
+    the dimension is not there.
+    """
+    present = here.existing
+    is_new = present is None or not (present.variables or present.scales)
+    if is_new:
+        if region is not None:
+            raise ValueError(f"{here}: there is nothing in this group that a region could be part of")
+        asked = [] if unlimited is None else [unlimited] if isinstance(unlimited, str) else list(unlimited)
+        return dataset, here, [*asked, append_dim] if append_dim in dataset.dims else unlimited
+    if append_dim is not None and append_dim not in _dimensions_of(present):
+        raise ValueError(
+            f"{here}: append_dim={append_dim!r} does not match any existing dataset dimensions "
+            f"{sorted(_dimensions_of(present))}"
+        )
+    slices: Region = {}
+    if region is not None:
+        dataset, slices = checked_region(dataset, region, append_dim=append_dim, where=str(here), stored=here.stored)
+    if append_dim is not None:
+        for dim in dataset.dims:
+            if dim != append_dim and dim not in slices:
+                check_same_coordinate(dataset, str(dim), str(here), here.stored)
+    return dataset, replace(here, placement=Placement(append_dim, slices)), unlimited
+
+
+def _dimensions_of(group: GroupSpec | None) -> set[str]:
+    if group is None:
+        return set()
+    return {*group.scales, *(dim for spec in group.variables for dim in spec.dims)}
+
+
+def _sizes_in_file(dataset: Dataset, here: _Here, dimensions: _Dimensions) -> dict[str, int]:
+    """The sizes of the dataset's dimensions; where its values are a part of what is in the file, those there."""
+    sizes = {str(dim): size for dim, size in dataset.sizes.items()}
+    if here.placement is None:
+        return sizes
+    for dim in {*here.placement.region, *filter(None, [here.placement.append_dim])} & set(sizes):
+        found = dimensions.find(here.path, dim)
+        if found is not None:
+            sizes[dim] = found[1].size
+    return sizes
+
+
+def _named(spec: VariableSpec, here: _Here) -> tuple[bool, ...]:
+    """For each dimension of an array, whether its name is in the file, and not made up by the reader."""
+    scales = here.existing.scales if here.existing is not None else {}
+    return tuple(dim in scales or not _PHONY.fullmatch(dim) for dim in spec.dims)
+
+
+_PHONY: Final = re.compile(r"dim_\d+(_\d+)?")
+
+
+def _put(
+    plan: VariablePlan, original: Variable, spec: VariableSpec | None, here: _Here, dimensions: _Dimensions
+) -> VariablePlan:
+    """The variable as values for a part of the array in the file, which may grow; or for a new array."""
+    placement, label = here.placement, f"{here}: variable {plan.name!r}"
+    assert placement is not None  # the caller checked
+    if spec is None:
+        if here.mode == "r+" or placement.region:
+            raise ValueError(
+                f"{label}: dataset contains non-pre-existing variables, which is not allowed with region and with "
+                "mode='r+'. mode='a' without them adds variables"
+            )
+        if placement.append_dim in plan.dims:
+            raise ValueError(
+                f"{label} is not in the file, so its values along {placement.append_dim!r} before the appended ones "
+                "are not known. Write it with mode='a' in the full size, or drop it"
+            )
+        return plan
+    start, shape = placement.place(plan.dims, plan.layout.shape, spec, label)
+    whole = replace(plan.layout, shape=spec.shape)
+    if not fits_in_place(whole, spec):
+        raise ValueError(
+            f"{label}: Mismatched dtypes: the array has dtype {spec.info.datatype.dtype or 'text'}, the values would "
+            f"need {plan.layout.dtype or 'text'}. Convert them with astype(), or write all of it with mode='w'"
+        )
+    _check_attributes(plan, original, spec, here)
+    stored = _stored_layout(spec, shape)
+    axes = [axis for axis, (old, new) in enumerate(zip(spec.shape, shape, strict=True)) if new > old]
+    name = posixpath.basename(spec.path)
+    if not axes and not placement.region and here.version is not None and _has_values(plan, spec, here.version):
+        return replace(plan, name=name, layout=stored, start=start, stored=spec, action="keep")
+    if all(spec.info.maxshape[axis] == UNLIMITED for axis in axes):
+        return replace(plan, name=name, layout=stored, start=start, stored=spec, action="put")
+    if start != tuple(old if axis in axes else 0 for axis, old in enumerate(spec.shape)) or placement.region:
+        raise ValueError(
+            f"{label}: the array cannot grow along {placement.append_dim!r}, so that appending makes it anew, which "
+            "does not go together with region. Append without region first"
+        )
+    return _rewritten(replace(plan, name=name), spec, stored, axes, here)
+
+
+def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -> bool:
+    """Whether the array in the file has these very values: most often coordinates that do not grow."""
+    if isinstance(plan.data, dask.array.Array) or plan.data.nbytes > _STREAM_BYTES:
+        return False
+    stored = _stored_variable(spec, version).values
+    if spec.conversion == "fixed text":
+        stored = _utf8(stored, None, plan.name)
+    return bool(np.array_equal(stored, np.asarray(plan.data), equal_nan=stored.dtype.kind in "fc"))
+
+
+def _stored_layout(spec: VariableSpec, shape: tuple[int, ...]) -> ArrayLayout:
+    info = spec.info
+    return ArrayLayout(
+        shape,
+        info.datatype.dtype,
+        info.maxshape,
+        info.chunkshape,
+        info.filters,
+        members=info.datatype.members,
+    )
+
+
+def _rewritten(
+    plan: VariablePlan, spec: VariableSpec, stored: ArrayLayout, axes: Sequence[int], here: _Here
+) -> VariablePlan:
+    """The array made anew, such that it can grow: what is in the file, and the new values behind it."""
+    assert here.version is not None  # there is an array, so there is a file
+    old = _in_blocks(_stored_variable(spec, here.version), spec)
+    if spec.conversion == "fixed text" and stored.dtype is not None:
+        old = old.map_blocks(_utf8, stored.dtype.itemsize, str(here), dtype=stored.dtype)
+    new = plan.data if isinstance(plan.data, dask.array.Array) else dask.array.from_array(plan.data, chunks=-1)
+    fill = spec.info.fill_value if stored.dtype is not None else None
+    layout = replace(
+        layouts.growing(stored, spec.shape, axes),
+        fill_value=np.frombuffer(fill, stored.dtype)[0] if fill and any(fill) else None,
+    )
+    dtype = np.dtype(object) if stored.dtype is None else stored.dtype.newbyteorder("=")
+    parts = [old.astype(dtype), new.astype(dtype)]
+    return replace(plan, layout=layout, data=dask.array.concatenate(parts, axis=axes[0]), action="replace")
+
+
+def _stored_variable(spec: VariableSpec, version: FileIdentity) -> Variable:
+    """An array of the file, lazy and not decoded."""
+    data = indexing.LazilyIndexedArray(PyTablesArray(OpenedFile(spec.file, version), spec))
+    return Variable(spec.dims, data, dict(spec.attributes), fastpath=True)
+
+
+def _in_blocks(variable: Variable, spec: VariableSpec) -> dask.array.Array:
+    dtype = _LIKE_TEXT if variable.dtype.kind == "O" else variable.dtype  # Dask cannot guess the size of objects
+    chunks = dask.array.core.normalize_chunks("auto", variable.shape, dtype=dtype, previous_chunks=spec.chunks)
+    return variable.chunk(dict(zip(variable.dims, chunks, strict=True))).data
+
+
+def _grown(
+    plans: Sequence[VariablePlan], here: _Here, dimensions: _Dimensions
+) -> tuple[tuple[tuple[str, int], ...], tuple[DimensionPlan, ...]]:
+    """Scales without values that grow with the arrays of the plan: as they are, and those to be made anew for that."""
+    append_dim = here.placement.append_dim if here.placement is not None else None
+    found = dimensions.find(here.path, append_dim) if append_dim is not None else None
+    if found is None or append_dim is None:
+        return (), ()
+    sizes = {
+        size
+        for plan in plans
+        for dim, size in zip(plan.dims, plan.layout.shape, strict=True)
+        if dim == append_dim and plan.action in ("put", "replace")
+    }
+    scale, size = found[0], max(sizes, default=found[1].size)
+    if size == found[1].size:
+        return (), ()
+    could_grow, has_values = dimensions.grows(scale), here.variable(append_dim) is not None
+    if not could_grow and posixpath.dirname(scale) != here.path:
+        raise ValueError(
+            f"{here}: append_dim={append_dim!r} is {scale} in the file, of a group above, and cannot grow. Append to "
+            "that group first, or write all of the file with mode='w'"
+        )
+    dimensions.resize(scale, size)
+    if posixpath.dirname(scale) == here.path and has_values:
+        return (), ()
+    if could_grow:
+        return ((scale, size),), ()
+    return (), (DimensionPlan(append_dim, size, True, found[1].number),)
+
+
+def _check_all_grow(
+    path: str, append_dim: str, planned: Sequence[GroupPlan], existing: Existing, dimensions: _Dimensions
+) -> None:
+    """Raise ValueError if an array in the file would stay short along the dimension that others grow along."""
+    written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
+    before = _Dimensions(existing)
+    grown = {
+        found[0]
+        for found in (before.find(group.path, append_dim) for group in planned)
+        if found and dimensions.size_of(found[0]) != found[1].size
+    }
+    for group_path, group in existing.items():
+        found = before.find(group_path, append_dim)
+        if found is None or found[0] not in grown:
+            continue
+        short = [spec.path for spec in group.variables if append_dim in spec.dims and spec.path not in written]
+        if short:
+            raise ValueError(
+                f"{path}: {', '.join(map(repr, short))} has the dimension {append_dim!r} as well and is not in the "
+                "dataset that is appended: it would stay short. Append to all arrays along a dimension in one call"
+            )
+
+
+def _check_attributes(plan: VariablePlan, original: Variable, spec: VariableSpec, here: _Here) -> None:
+    """Raise ValueError if the values would mean something else under the attributes of the array in the file."""
+    coded = {item.name: item.value for item in plan.attributes}
+    is_time = original.dtype.kind in "mMO"
+    for key in (*_CF_KEYS, "units", "calendar"):
+        old, new = spec.attributes.get(key), coded.get(key)
+        if new is None or (key == "calendar" and is_time and old is None):
+            continue
+        plain = _plain(new)
+        same = same_units(old, plain) if key == "units" and is_time else _same_value(old, new)
+        if not same:
+            raise ValueError(
+                f"{here}: array {plan.name!r} is stored with {key}={old!r}, the variable would need {key}={plain!r}; "
+                "what is stored is kept. Convert the variable, or replace the array with mode='a' alone"
+            )
+
+
+def _equal(old: object, new: object) -> bool:
+    """Whether an attribute in the file has the value already."""
+    try:
+        one, other = np.asarray(old), np.asarray(new)
+        return one.dtype.kind == other.dtype.kind and bool(np.array_equal(one, other))
+    except ValueError:
+        return False
 
 
 def _check_only_values(
@@ -826,22 +1301,17 @@ def _check_only_values(
             f"{here}: array {plan.name!r} has the dimensions {spec.dims}, the variable {plan.dims}; mode='r+' needs "
             "the same. Transpose or rename them, or replace the array with mode='a'"
         )
-    coded = {item.name: item.value for item in plan.attributes}
-    is_time = original.dtype.kind in "mMO"
-    for key in (*_CF_KEYS, "units", "calendar"):
-        old, new = spec.attributes.get(key), coded.get(key)
-        if key in ("units", "calendar") and is_time:  # encoded with the stored ones, which xarray spells its own way
-            continue
-        if new is not None and not _same_value(old, new):
-            raise ValueError(
-                f"{here}: array {plan.name!r} is stored with {key}={old!r}, the variable would need {key}={new!r}; "
-                "mode='r+' keeps what is stored. mode='a' replaces the array"
-            )
+    _check_attributes(plan, original, spec, here)
 
 
 def _check_range(variable: Variable, spec: VariableSpec, here: _Here) -> None:
     """For `r+`: xarray would round and wrap numbers to the dtype in the file, which the user did not choose."""
     stored = spec.info.datatype.dtype
+    if stored is not None and stored.kind in "iufc" and variable.dtype.kind in "SUT":
+        raise ValueError(
+            f"{here}: variable {spec.name!r}: Mismatched dtypes: the array is of {stored}, the values of "
+            f"{variable.dtype}. Convert them with astype(), or replace the array with mode='a' alone"
+        )
     if not any(key in spec.attributes for key in _CF_KEYS) and stored is not None and not _holds(stored, variable):
         raise ValueError(
             f"{here}: array {spec.name!r} of {stored} cannot hold the values of the variable, of {variable.dtype}. "
@@ -862,9 +1332,14 @@ def _holds(stored: np.dtype, variable: Variable) -> bool:
 
 
 def _same_value(old: object, new: np.ndarray) -> bool:
-    plain = new.item() if new.ndim == 0 else new.tolist()
-    text = plain.decode() if isinstance(plain, bytes) else plain
+    text = _plain(new)
     return bool(np.array_equal(np.asarray(old), np.asarray(text)) or (text != text and old != old))
+
+
+def _plain(value: np.ndarray) -> Any:
+    """The value of an encoded attribute as Python has it."""
+    plain = value.item() if value.ndim == 0 else value.tolist()
+    return plain.decode() if isinstance(plain, bytes) else plain
 
 
 def _check_against_file(path: str, planned: Sequence[GroupPlan], existing: Existing) -> None:

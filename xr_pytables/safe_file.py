@@ -12,6 +12,7 @@ import ctypes
 import math
 import os
 import posixpath
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def describe_dataset(dataset: int, address: int) -> DatasetInfo:
             external = layout == "contiguous" and call("H5Pget_external_count", properties) > 0
             fill_value = _fill_value(properties, stored, datatype)
     shape, maxshape = extent if extent else (None, ())
-    offset = call("H5Dget_offset", dataset) if layout == "contiguous" and not external else h5.UNDEFINED_ADDRESS
+    offset = _contiguous_offset(dataset) if layout == "contiguous" and not external else None
     return DatasetInfo(
         datatype=datatype,
         shape=shape,
@@ -145,11 +146,19 @@ def describe_dataset(dataset: int, address: int) -> DatasetInfo:
         chunkshape=chunkshape,
         filters=filters,
         address=address,
-        offset=None if offset == h5.UNDEFINED_ADDRESS else offset,
+        offset=offset,
         fill_value=fill_value,
         external=external,
         whole_chunks_filtered_only=partial,
     )
+
+
+def _contiguous_offset(dataset: int) -> int | None:
+    """Where contiguous data begin in the file, in bytes; None where nothing is allocated."""
+    offset = call("H5Dget_offset", dataset)
+    # HDF5 adds the size of the user block, a power of two, even to the address that stands for none
+    may_be_undefined = offset == h5.UNDEFINED_ADDRESS or not offset & (offset + 1)
+    return None if may_be_undefined and not call("H5Dget_storage_size", dataset) else offset
 
 
 def _filters_whole_chunks_only(properties: int) -> bool:
@@ -159,7 +168,7 @@ def _filters_whole_chunks_only(properties: int) -> bool:
 
 
 def _fill_value(properties: int, stored: int, datatype: Datatype) -> bytes | None:
-    if datatype.dtype is None or not datatype.exact:
+    if datatype.dtype is None or not datatype.exact or datatype.kind == "reference":  # HDF5 answers none for those
         return None
     call("H5Pfill_value_defined", properties, _DEFINED_POINTER)
     if not _DEFINED.value:
@@ -182,14 +191,12 @@ def read_hyperslab(
     """`count` elements from `start` in steps of `step` (>= 1), one number per dimension of the dataspace.
 
     Returns a new array of shape `count` plus the atom's, in native byte order for types that HDF5 converts and in
-    the stored order for others; variable-length text comes as an object array of bytes. HDF5 decodes, one chunk
-    after the other. Raises HDF5Error.
+    the stored order for others. HDF5 decodes, one chunk after the other. Raises HDF5Error, and TypeError for elements
+    of variable length: HDF5 1.14 may search a damaged heap for ever.
     """
     datatype = info.datatype
     size = math.prod(count)
     with opened("H5Dget_type", dataset) as stored, opened("H5Dget_space", dataset) as space:
-        if datatype.kind == "text":
-            return _read_text(dataset, stored, space, tuple(count), start, step)
         if datatype.dtype is None:
             raise TypeError(f"elements of kind {datatype.kind!r} cannot be read as an array")
         out = np.empty((*count, *datatype.shape), datatype.dtype)
@@ -269,20 +276,6 @@ def _selected(space: int, start: Sequence[int], count: Sequence[int], step: Sequ
     if start:
         call("H5Sselect_hyperslab", space, 0, h5.sizes(start), h5.sizes(step), h5.sizes(count), None)
     return h5.simple_space(count)
-
-
-def _read_text(
-    dataset: int, stored: int, space: int, shape: tuple[int, ...], start: Sequence[int], step: Sequence[int]
-) -> np.ndarray:
-    out = np.empty(shape, object)
-    if not out.size:
-        return out
-    pointers = (ctypes.c_void_p * out.size)()
-    with _selected(space, start, shape, step) as memory_space:
-        call("H5Dread", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
-        out.reshape(-1)[:] = [ctypes.string_at(pointer) if pointer else b"" for pointer in pointers]
-        call("H5Dvlen_reclaim", stored, memory_space, h5.DEFAULT, pointers)
-    return out
 
 
 def read_bytes_row(dataset: int, info: DatasetInfo, row: int) -> bytes:
@@ -367,6 +360,23 @@ class SafeFile:
                 continue
             call("H5Lget_info_by_idx2", *where, ctypes.byref(link), h5.DEFAULT)
             yield _link(group, raw, link)
+
+    def paths(self, most: int = 1_000_000) -> dict[int, str]:
+        """A path of each object that hard links lead to, by the address of its header; of several the shortest."""
+        found, groups = {}, deque[tuple[str, int]]()
+        with self.open("/") as root:
+            groups.append(("/", h5.object_address(root)))
+        found[groups[0][1]] = "/"
+        while groups and len(found) < most:
+            path, address = groups.popleft()
+            with self.open_at(address) as node:
+                if call("H5Iget_type", node) != h5.GROUP_ID:
+                    continue
+                for link in self.links(node):
+                    if link.kind == "hard" and link.address not in found:
+                        found[link.address] = posixpath.join(path, link.name)
+                        groups.append((found[link.address], link.address))
+        return found
 
     def resolve(self, path: str) -> str:
         """The path of the same object without soft links.

@@ -29,7 +29,7 @@ from .libblosc2 import Bytes
 
 SIGNATURE: Final = b"XRPTSEG1"
 _FOOTER: Final = struct.Struct("<QIIIQ")  # offset, length and checksum of the table; rank; size of the file
-_CHUNK, _VALUES, _TEXT = range(3)
+_CHUNK, _VALUES, _TEXT, _ROWS = range(4)
 
 
 class SegmentError(OSError):
@@ -80,11 +80,15 @@ class SegmentWriter:
             self._add(_CHUNK, chunk.corner, chunk.data, chunk.mask)
 
     def add_values(self, start: tuple[int, ...], values: NDArray[Any]) -> None:
-        """Put values in, which are text if they are objects."""
-        buffer, text = io.BytesIO(), values.dtype.kind == "O"
-        for array in _lengths_and_bytes(values) if text else (values,):
+        """Put values in. Objects are text, or rows: arrays of one dtype."""
+        buffer, kind = io.BytesIO(), _VALUES
+        arrays: tuple[NDArray[Any], ...] = (values,)
+        if values.dtype.kind == "O":
+            is_rows = isinstance(values.reshape(-1)[0], np.ndarray)
+            kind, arrays = (_ROWS, _lengths_and_elements(values)) if is_rows else (_TEXT, _lengths_and_bytes(values))
+        for array in arrays:
             np.lib.format.write_array(buffer, array, allow_pickle=False)
-        self._add(_TEXT if text else _VALUES, start, buffer.getbuffer(), 0)
+        self._add(kind, start, buffer.getbuffer(), 0)
 
     def _add(self, kind: int, start: tuple[int, ...], data: Any, mask: int) -> None:
         crc, size = zlib.crc32(data), memoryview(data).nbytes
@@ -184,7 +188,23 @@ def _values(data: bytes, kind: int) -> NDArray[Any]:
     values = np.lib.format.read_array(buffer, allow_pickle=False)
     if kind == _VALUES:
         return values
-    return _texts(values, np.lib.format.read_array(buffer, allow_pickle=False))
+    second = np.lib.format.read_array(buffer, allow_pickle=False)
+    return _texts(values, second) if kind == _TEXT else _split(values, second)
+
+
+def _lengths_and_elements(rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Rows as the length of each, in their shape, and the elements of all in one."""
+    flat = rows.reshape(-1).tolist()
+    return np.array([len(row) for row in flat], "i8").reshape(rows.shape), np.concatenate(flat)
+
+
+def _split(lengths: NDArray[np.int64], elements: NDArray[Any]) -> NDArray[Any]:
+    """The reverse of `_lengths_and_elements`."""
+    rows = np.empty(lengths.shape, object)
+    ends = np.cumsum(lengths.reshape(-1)).tolist()
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        rows.reshape(-1)[number] = elements[start:end]
+    return rows
 
 
 def _lengths_and_bytes(texts: NDArray[Any]) -> tuple[NDArray[np.int64], Bytes]:

@@ -11,21 +11,26 @@ import posixpath
 import warnings
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from xarray import Variable
+from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
+from . import journal
+from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .frame_arrays import FrameArray
 from .libhdf5 import HDF5Error
-from .nodes import ExternalLinks, GroupSpec, NodeReader, ReadOptions, VariableSpec
+from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .queries import RowQuery, TableQuery, find_rows, plan_query
+from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
 from .safe_file import SafeFile
-from .table_arrays import open_array
+from .views import ReversedArray, UTF16Rows
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
@@ -43,18 +48,26 @@ def read_options(
     external_links: str,
     allow_pickle: bool,
     drop_variables: str | Iterable[str] | None,
+    ragged: str = "object",
+    string: str | None = None,
 ) -> ReadOptions:
     """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
     if phony_dims not in ("size", "leaf"):
         raise ValueError(f"phony_dims must be 'size' or 'leaf', not {phony_dims!r}")
     if external_links not in ("near", "any", "never"):
         raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
+    if ragged not in ("object", "flat"):
+        raise ValueError(f"ragged must be 'object' or 'flat', not {ragged!r}")
+    if string not in (None, "text", "bytes"):
+        raise ValueError(f"string must be 'text', 'bytes' or None (as the file says), not {string!r}")
     if dims is not None and not isinstance(dims, Mapping):
         raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
     dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
     phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
     links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
-    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped))
+    rows: Ragged = "flat" if ragged == "flat" else "object"
+    strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
+    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
 
 
 def checked_threads(threads: object) -> int | None:
@@ -136,12 +149,39 @@ class PyTablesDataStore(AbstractDataStore):
         _warn([spec for _, spec in specs], alone=False)
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
 
+    @property
+    def label(self) -> str:
+        """File and group, as messages name them."""
+        return f"{self._spec.file}:{self._spec.path}"
+
     def get_variables(self) -> dict[Hashable, Variable]:
         """Lazy variables by name, to be decoded by xarray."""
-        variables = {spec.name: self._variable(spec) for spec in self._spec.variables if spec.decoding is None}
+        found: dict[Hashable, Variable] = {}
+        taken = {spec.name for spec in self._spec.variables}
+        for spec in self._spec.variables:
+            if spec.decoding is not None:
+                continue
+            flat = self._flat(spec) if is_flat(spec) else None
+            if flat is not None:
+                found[spec.name], sizes = flat
+                name = free_name(f"{spec.name}_{ROW_SIZE}", taken)
+                taken.add(name)
+                found[name] = sizes
+            else:
+                found[spec.name] = self._variable(spec)
         if self._rows is not None:
-            variables[self._name_of_row_numbers()] = Variable((self._spec.row_dim,), self._rows)
-        return variables
+            found[self._name_of_row_numbers()] = Variable((self._spec.row_dim,), self._rows)
+        return found
+
+    def _flat(self, spec: VariableSpec) -> tuple[Variable, Variable] | None:
+        """A ragged array as values and row sizes; None, with a warning, if its sizes cannot be read."""
+        try:
+            return flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
+        except FileChangedError:
+            raise
+        except OSError as error:  # costs none of the others
+            warnings.warn(f"{error}. So it is shown as rows, not flat", stacklevel=5)
+            return None
 
     def columns(self) -> dict[Hashable, Variable]:
         """Lazy columns and index of a pandas object, as they are."""
@@ -159,15 +199,19 @@ class PyTablesDataStore(AbstractDataStore):
         return free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        kind = open_array if spec.decoding is None else FrameArray
-        array = kind(self._files[spec.file], spec, threads=self._threads)
+        file = self._files[spec.file]
+        if spec.decoding is not None:
+            array: BackendArray = FrameArray(file, spec, threads=self._threads)
+            dims = spec.dims
+        else:
+            array, dims = shown(spec, lazy_array(file, spec, threads=self._threads))
         stored = encoding(spec)
         key = None
         if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
             key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
             stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
         data = indexing.LazilyIndexedArray(array, key)
-        return Variable(spec.dims, data, dict(spec.attributes), stored, fastpath=True)
+        return Variable(dims, data, dict(spec.attributes), stored, fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -201,6 +245,7 @@ def _described(
     """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
     absolute = checked_path(path)
     for _ in range(_ATTEMPTS):
+        journal.check(absolute)
         with hdf5_lock():
             before = FileIdentity.of(absolute)
             with no_garbage_collection(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
@@ -289,13 +334,22 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
     if spec.decoding is not None:
         return _column_encoding(spec)
+    if spec.conversion == "utf-16":
+        return {"source": spec.file}
+    if spec.reverse:
+        flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
+        return encoding(replace(flipped, chunks=None if spec.chunks is None else spec.chunks[::-1]))
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
         "contiguous": spec.chunks is None,
     }
+    if spec.conversion == "paths":
+        return found
     if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
+    elif spec.info.datatype.dtype is None:  # of variable length
+        found["ragged"] = "vlen"
     else:
         found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
     if spec.member:
@@ -329,6 +383,16 @@ def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.chunks is not None:
         found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
     return found
+
+
+def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
+    """The array as the user sees it, and its dimensions."""
+    if spec.conversion == "utf-16":
+        text = UTF16Rows(array)
+        return text, spec.dims[1:] if text.shape else ()
+    if spec.reverse:
+        return ReversedArray(array), spec.dims[::-1]
+    return array, spec.dims
 
 
 def free_name(wanted: str, taken: Container[Hashable]) -> str:

@@ -22,7 +22,8 @@ from . import attributes, layouts
 from .attributes import EncodedAttribute
 from .columns import OF_COLUMN, owner_of
 from .files import FileIdentity
-from .plan import Existing, GroupPlan, Mode, VariablePlan, WritePlan, encoded_variables
+from .placement import Mode
+from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables
 from .target_file import ArrayLayout
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")

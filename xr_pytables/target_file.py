@@ -22,6 +22,7 @@ from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .chunk_encode import EncodedChunk
 from .chunk_index import ChunkStorage, UnsupportedIndex, read_index
+from .datatypes import Datatype
 from .dimensions import NOT_A_VARIABLE
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
 from .libhdf5 import HDF5Error, Identifier, call, opened
@@ -39,7 +40,7 @@ class ArrayLayout:
 
     shape: tuple[int, ...]
     dtype: np.dtype | None
-    """None for variable-length text."""
+    """None for values of variable length: text, or rows of `row_dtype`."""
     maxshape: tuple[int, ...] | None = None
     """UNLIMITED where it may grow; None if it may not."""
     chunkshape: tuple[int, ...] | None = None
@@ -48,14 +49,20 @@ class ArrayLayout:
     fill_value: object = None
     members: tuple[tuple[str, int], ...] = ()
     """Makes an integer dtype an enumeration."""
+    row_dtype: np.dtype | None = None
+    """Of what rows of variable length consist of."""
+    row_shape: tuple[int, ...] = ()
+    """Of one element of such a row."""
 
 
 class TargetFile:
     """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
 
-    def __init__(self, path: str, *, create: bool) -> None:
+    def __init__(self, path: str, *, create: bool, keep: int = 0) -> None:
+        """`keep` are the bytes at the beginning of the file that must stay if the disk is full."""
         h5.silence_this_thread()
         self.path = path
+        self._keep = keep
         raw = os.fsencode(path)
         try:
             if create:
@@ -96,16 +103,17 @@ class TargetFile:
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
-        """If HDF5 fails to write, give up the file and its room on the disk.
+        """If HDF5 fails to write, give up what is new in the file, and its room on the disk.
 
         HDF5 crashes, at exit at the latest, if it cannot write when it closes something. So what is going to be closed
-        is flushed before; if that fails the file is lost anyway, and its room lets HDF5 write the rest.
+        is flushed before; if that fails what is new is lost anyway, and its room lets HDF5 write the rest. (A file
+        that is changed in place is then put back to what it was, by its journal.)
         """
         try:
             yield
         except HDF5Error:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, 0)
+                os.truncate(self.path, self._keep)
             raise
 
     def open(self, path: str) -> Identifier:
@@ -137,9 +145,8 @@ class TargetFile:
 
     def create_array(self, path: str, layout: ArrayLayout) -> None:
         """Make an array that holds its fill value; nothing is allocated for chunks before they are written."""
-        datatype = datatypes.create_text() if layout.dtype is None else _stored_type(layout)
         with (
-            datatype as stored,
+            _stored_type(layout) as stored,
             h5.simple_space(layout.shape, layout.maxshape) as space,
             opened("H5Pcreate", h5.constant("H5P_CLS_DATASET_CREATE_ID_g")) as properties,
         ):
@@ -162,13 +169,24 @@ class TargetFile:
             if start:
                 call("H5Sselect_hyperslab", space, 0, h5.sizes(start), None, h5.sizes(values.shape), None)
             with h5.simple_space(values.shape) as memory_space, opened("H5Dget_type", dataset) as stored:
-                if values.dtype.kind == "O":
-                    pointers, _keep = _text_pointers(values)
+                described = datatypes.describe(stored)
+                if described.base is not None:
+                    rows, _keep = _row_pointers(values, described.base)
+                    call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, rows.ctypes.data)
+                elif values.dtype.kind == "O":
+                    pointers, _texts = _text_pointers(values)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
                 else:
-                    described = datatypes.describe(stored)
                     as_stored = np.ascontiguousarray(values, described.dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
+            call("H5Fflush", dataset, _LOCAL)
+
+    @contextlib.contextmanager
+    def array(self, path: str) -> Iterator[TargetArray]:
+        """The array at `path`, opened to change its shape and to write encoded chunks."""
+        h5.silence_this_thread()
+        with self.open(path) as dataset, self._giving_way():
+            yield TargetArray(dataset)
             call("H5Fflush", dataset, _LOCAL)
 
     def chunk_storage(self, path: str) -> ChunkStorage | None:
@@ -248,6 +266,12 @@ class TargetFile:
             ],
         )
 
+    def resize_scale(self, path: str, size: int) -> None:
+        """Give the array at `path`, which only stands for a dimension, another size."""
+        with self.array(path) as array:
+            array.set_shape((size,))
+        self.write_attributes(path, [EncodedAttribute("NAME", _with_nul(f"{NOT_A_VARIABLE}{size:10d}"))])
+
     def attach_scales(self, path: str, scales: Sequence[str], numbers: Sequence[int] | None) -> None:
         """Name the dimensions of the array at `path` by the scales at the paths `scales` with ids `numbers` (or none).
 
@@ -275,14 +299,50 @@ class TargetFile:
             call("H5Awrite", attribute, stored, values)
 
 
+class TargetArray:
+    """One open dataset of a `TargetFile`."""
+
+    def __init__(self, dataset: int) -> None:
+        self._dataset = dataset
+
+    def set_shape(self, shape: Sequence[int]) -> None:
+        """Grow or shrink to `shape` (elements). Chunks that lie beyond it are given up, and their room is free."""
+        with opened("H5Dget_space", self._dataset) as space:
+            extent = h5.space_shape(space)
+        if extent is None or extent[0] != tuple(shape):
+            call("H5Dset_extent", self._dataset, h5.sizes(shape))
+
+    def write_chunk(
+        self,
+        corner: Sequence[int],
+        data: bytes | bytearray | np.ndarray,
+        mask: int,
+        *,
+        replaces: tuple[int, int] | None = None,
+    ) -> None:
+        """Store an encoded chunk with its filter mask.
+
+        `replaces` are the size (bytes) and the mask of the one that is there.
+        """
+        flat = np.frombuffer(data, np.uint8)
+        where = h5.sizes(corner)
+        if replaces is not None and replaces[0] == flat.size and replaces[1] != mask:
+            # HDF5 writes a chunk of equal size in place and keeps the old mask: another size makes it take the new one
+            other = np.append(flat, np.uint8(0))
+            call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, other.size, other.ctypes.data)
+        call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
+
+
 def _track_order(properties: int) -> None:
     """Keep the order in which members are made; netCDF-4 asks for it in files that it shall write to."""
     call("H5Pset_link_creation_order", properties, h5.CREATION_ORDER_TRACKED | h5.CREATION_ORDER_INDEXED)
 
 
 def _stored_type(layout: ArrayLayout) -> Identifier:
+    if layout.row_dtype is not None:
+        return datatypes.create_rows(layout.row_dtype, layout.row_shape)
     if layout.dtype is None:
-        raise TypeError("variable-length text has a type of its own")
+        return datatypes.create_text()
     return datatypes.create(layout.dtype, members=layout.members)
 
 
@@ -369,6 +429,17 @@ def _text_pointers(values: np.ndarray) -> tuple[ctypes.Array[ctypes.c_char_p], l
         if b"\0" in data:
             raise ValueError(f"variable-length text cannot hold the NUL in {data!r}; string='fixed' can")
     return (ctypes.c_char_p * len(encoded))(*encoded), encoded
+
+
+def _row_pointers(values: np.ndarray, base: Datatype) -> tuple[np.ndarray, np.ndarray]:
+    """`hvl_t` of each row, and the elements of all rows, which must live as long as they are used."""
+    rows = values.reshape(-1).tolist()
+    flat = np.concatenate([np.empty((0, *base.shape), base.dtype), *rows]).astype(base.dtype, copy=False)
+    pointers = np.zeros(len(rows), np.dtype([("length", np.uintp), ("pointer", np.uintp)]))
+    pointers["length"] = [len(row) for row in rows]
+    before = np.cumsum(pointers["length"]) - pointers["length"]
+    pointers["pointer"] = flat.ctypes.data + before * np.uintp(base.itemsize)
+    return pointers, flat
 
 
 def _json_names(node: int, given: Collection[str], marker: EncodedAttribute | None) -> np.ndarray | None:

@@ -23,7 +23,7 @@ import numpy as np
 from .alignment import Blocks
 from .chunk_encode import Box, EncodedChunk, encode_block
 from .chunk_index import ChunkStorage
-from .files import hdf5_lock
+from .files import FileBusyError, hdf5_lock
 from .progress import Done, nobody
 from .segment import Segment, SegmentError, SegmentWriter
 from .target_file import ArrayLayout, TargetFile
@@ -53,10 +53,16 @@ USUAL: Final = Effort()
 
 
 @contextlib.contextmanager
-def kept_open(path: str) -> Iterator[TargetFile]:
-    """A file of the transaction, open. Whoever uses it takes the lock for each use; it is free in between."""
-    with hdf5_lock():
-        file = TargetFile(path, create=False)
+def kept_open(path: str, *, keep: int = 0) -> Iterator[TargetFile]:
+    """A file to write to, open. Whoever uses it takes the lock for each use; it is free in between.
+
+    `keep` are the bytes at its beginning that must stay if the disk is full.
+    """
+    try:
+        with hdf5_lock():
+            file = TargetFile(path, create=False, keep=keep)
+    except BlockingIOError as error:
+        raise FileBusyError(str(error)) from None
     try:
         yield file
     except BaseException:

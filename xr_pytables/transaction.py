@@ -19,6 +19,8 @@ try:
 except ImportError:  # Windows: folders of dead writers are then left for the user to remove
     fcntl = None  # type: ignore[assignment]
 
+from .journal import MAGIC
+
 _MARK = ".xrpt-"
 
 
@@ -41,6 +43,24 @@ class Transaction:
     def new_file(self) -> str:
         """Path of the new version."""
         return os.path.join(self.folder, "new.h5")
+
+    @property
+    def commit_mark(self) -> str:
+        """Path of what says, from the moment of commit on, that it has happened."""
+        return os.path.join(self.folder, "committed")
+
+    def mark_commit(self) -> None:
+        """Make the sign of commit for the new file: another name of it."""
+        with contextlib.suppress(OSError):  # a file system without hard links: a repeated commit is then an error
+            os.link(self.new_file, self.commit_mark)
+
+    def is_committed(self) -> bool:
+        """Whether the change was made: its journal was moved here, or the new file has the target's name."""
+        if not os.path.exists(self.commit_mark):
+            return False
+        with open(self.commit_mark, "rb") as file:
+            is_journal = file.read(len(MAGIC)) == MAGIC
+        return is_journal or os.path.samefile(self.commit_mark, self.target)
 
     @property
     def _owner(self) -> str:
@@ -111,13 +131,13 @@ class Transaction:
 
     def end(self, owner: int) -> None:
         """Remove the folder and all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
         with contextlib.suppress(OSError):
             os.close(owner)
 
     def remove(self) -> None:
         """Remove the folder from a process that did not begin it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
 
     def abandon(self) -> None:
         """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
@@ -129,6 +149,15 @@ class Transaction:
                 os.unlink(os.path.join(self.folder, name))
         with contextlib.suppress(OSError):
             os.close(os.open(self._owner, os.O_CREAT, 0o600))
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a folder into which tasks that nobody waits for may still put files."""
+    gone = f"{folder}-gone"
+    with contextlib.suppress(OSError):
+        os.rename(folder, gone)  # from here on they cannot
+        folder = gone
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale(target: str) -> list[str]:

@@ -31,16 +31,18 @@ from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
 from .alignment import Blocks
-from .files import FileBusyError, FileChangedError, FileIdentity, checked_group, checked_path, hdf5_lock
-from .layouts import GROWING_CHUNK
-from .libhdf5 import UNLIMITED
+from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
+from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
+from .journal import check
 from .nodes import GroupSpec, NodeReader, ReadOptions
-from .plan import MODES, BlockRules, DimensionPlan, GroupPlan, Mode, VariablePlan, WritePlan, plan_write
+from .placement import Mode, checked_append_dim, chosen_mode
+from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_write
 from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
+from .structure import write_structure
 from .table_indexes import create_indexes
 from .table_plan import plan_table
-from .target_file import ArrayLayout, TargetFile, filter_available, planned_storage
+from .target_file import TargetFile, filter_available, planned_storage
 from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 _Obj = Dataset | DataArray | DataTree
 Layout = Literal["arrays", "table"]
 _Index = Iterable[str] | Mapping[str, str]
+_Region = Mapping[str, slice | Literal["auto"]] | Literal["auto"] | None
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
 
@@ -57,7 +60,7 @@ _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
-    append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
+    append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
     fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
@@ -68,7 +71,7 @@ def to_pytables(
 def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
-    append_dim: Hashable | None = ..., region: Mapping[str, slice] | Literal["auto"] | None = ...,
+    append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
     threads: int | None = ..., progress: bool = ...,
@@ -85,7 +88,7 @@ def to_pytables(
     filters: Filters | None = None,
     unlimited_dims: _Unlimited = None,
     append_dim: Hashable | None = None,
-    region: Mapping[str, slice] | Literal["auto"] | None = None,
+    region: _Region = None,
     safe_chunks: bool = True,
     align_chunks: bool = False,
     write_empty_chunks: bool = True,
@@ -100,7 +103,8 @@ def to_pytables(
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
     All is checked before the disk is touched. The new version of the file is made beside `path` and renamed over it
-    at the end: an error, a killed process or a full disk leaves the file as it was. That needs room for both.
+    at the end; or a large file is changed in place, inside a journal. An error, a killed process or a full disk leaves
+    the file as it was.
 
     Parameters
     ----------
@@ -109,8 +113,9 @@ def to_pytables(
     path
         The file. Its folder must exist.
     mode
-        `"w"` (default) replaces the file; `"w-"` or `"x"` refuses if it exists; `"a"` adds groups and variables to
-        it, and replaces variables of the same name; `"r+"` sets values of variables that are there, of the same shape.
+        `"w"` (default) replaces the file; `"w-"` or `"x"` refuses if it exists; `"a"` (default with `append_dim`) adds
+        groups and variables to it, and replaces variables of the same name; `"r+"` (default with `region`) sets values
+        of variables that are there, of the same shape.
     group
         Path of the group to write to; missing groups are made.
     encoding
@@ -124,8 +129,11 @@ def to_pytables(
     unlimited_dims
         Dimensions that shall be able to grow; PyTables sees an EArray. For a DataTree: by group. Default: what
         `obj.encoding["unlimited_dims"]` says.
-    append_dim, region
-        Not implemented yet.
+    append_dim
+        The dimension to append along: arrays in the file that have it grow. A missing file or group is made.
+    region
+        Which part of the arrays in the file to write: slices by dimension, `"auto"` for a dimension or for all to find
+        them by coordinates.
     safe_chunks
         Refuse (ValueError) a Dask array of which two blocks share a chunk that `encoding` asks for. Chunks that nobody
         asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False writes shared
@@ -163,13 +171,10 @@ def to_pytables(
     FileNotFoundError
         With `"r+"` if there is no file, or if the folder is missing.
     FileBusyError
-        If this or another process has the file open for writing.
+        If this or another process has the file open for writing, or is changing it.
+    KeyError
+        With `region="auto"`, if the file lacks a value of a coordinate.
     """
-    if append_dim is not None or region is not None:
-        raise NotImplementedError(
-            "append_dim and region are not implemented yet. Write the whole dataset with mode='w', or the piece to a "
-            "group of its own with mode='a'"
-        )
     effort = Effort(threads, write_empty_chunks)
     if progress and not compute:
         raise ValueError(
@@ -178,13 +183,12 @@ def to_pytables(
         )
     if progress:
         check_available()
-    chosen: Mode = "w" if mode is None else mode
-    if chosen not in MODES:
+    if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
     plan, transaction = planned(
         obj,
         path,
-        mode=chosen,
+        mode=chosen_mode(mode, append_dim, region),
         group=group,
         encoding=encoding,
         filters=filters,
@@ -193,6 +197,8 @@ def to_pytables(
         blocks=BlockRules(safe_chunks, align_chunks),
         layout=layout,
         index=index,
+        append_dim=None if append_dim is None else checked_append_dim(append_dim),
+        region=region,
     )
     if compute:
         execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
@@ -213,6 +219,8 @@ def planned(
     blocks: BlockRules,
     layout: Layout = "arrays",
     index: _Index = (),
+    append_dim: str | None = None,
+    region: _Region = None,
 ) -> Job:
     """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
     if layout not in ("arrays", "table"):
@@ -225,6 +233,11 @@ def planned(
     transaction.check_folder()
     version, existing = _existing(target, mode)
     if layout == "table":
+        if append_dim is not None or region is not None:
+            raise NotImplementedError(
+                f"{target}: rows cannot be appended to a table by append_dim or region yet. Append them with plain "
+                "PyTables (Table.append), or write the whole table again"
+            )
         table = plan_table(
             obj,
             target,
@@ -251,6 +264,8 @@ def planned(
         existing=existing,
         version=version,
         blocks=blocks,
+        append_dim=append_dim,
+        region=region,
     )
     _check_filters(plan)
     return plan, transaction
@@ -271,6 +286,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
             raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
         return None, {}
     checked_path(path)
+    check(path)
     _check_not_busy(path)
     if mode == "w":
         return None, {}
@@ -327,6 +343,9 @@ def execute(
     plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
 ) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
+    if changes_file(plan):
+        change_now(plan, transaction, fsync=fsync, effort=effort, progress=progress)
+        return
     execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
 
 
@@ -379,18 +398,7 @@ def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
     if any(plan.indexes.values()):
         with hdf5_lock():
             create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
-    transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: _check_unchanged(plan, transaction))
-
-
-def _check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
-    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost."""
-    if plan.version is None:
-        return
-    if not os.path.exists(transaction.target) or not plan.version.same_version(FileIdentity.of(transaction.target)):
-        raise FileChangedError(
-            f"{transaction.target}: the file was changed or removed by somebody else since this write was planned; "
-            "it was left alone. Call to_pytables again"
-        )
+    commit(plan, transaction, fsync=fsync)
 
 
 def _computes_here() -> bool:
@@ -410,6 +418,8 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
+    if changes_file(plan):
+        return delayed_change(plan, transaction, fsync=fsync, effort=effort)
     streamed = _streamed(plan)
     begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
     ready = begun
@@ -515,13 +525,13 @@ def _is_dask(variable: VariablePlan) -> bool:
 def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, done: Done = nobody) -> None:
     """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
-    _check_unchanged(plan, transaction)
+    check_unchanged(plan, transaction)
     if plan.makes_file and os.path.lexists(transaction.target):
         raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
     if plan.version is not None:
         shutil.copyfile(transaction.target, making)
     with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
-        _write_metadata(file, plan)
+        write_structure(file, plan)
     with kept_open(making) as file:
         budget = effort.budget()
         for group, variable in plan:
@@ -529,51 +539,3 @@ def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, d
                 values = np.asarray(variable.data)
                 _direct_target(file, group, variable, effort, budget, done).write_all(values)
     os.replace(making, transaction.new_file)
-
-
-def _write_metadata(file: TargetFile, plan: WritePlan) -> None:
-    """Everything but values. `r+` leaves all of it as it is."""
-    if plan.mode == "r+":
-        return
-    for group in plan.groups:
-        _write_group(file, group)
-    for group, variable in plan:  # when all scales exist
-        if not variable.is_coordinate:
-            file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
-    for attachment in plan.attachments:
-        file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
-
-
-def _write_group(file: TargetFile, group: GroupPlan) -> None:
-    """The group, its dimensions, and its arrays without values."""
-    file.require_group(group.path)
-    file.write_attributes(group.path, group.attributes)
-    for name in group.removed:
-        file.remove(posixpath.join(group.path, name))
-    values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
-    for dimension in group.dimensions:
-        if dimension.name not in values_of:
-            path = posixpath.join(group.path, dimension.name)
-            file.create_array(path, _empty_scale(dimension))
-            file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
-    for variable in group.variables:
-        path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
-        if variable.action != "set values" and file.exists(index):  # of the table that was there
-            file.remove(index)
-        if variable.action == "set values":
-            file.remove_attributes(path, file.user_attributes(path))
-        else:
-            if variable.action == "replace":
-                file.remove(path)
-            file.create_array(path, variable.layout)
-        file.write_attributes(path, variable.attributes)
-        if variable.is_coordinate and variable.action != "set values":
-            number = variable.numbers[0] if variable.numbers else None
-            file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
-
-
-def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
-    """An array that stands for a dimension without values; nothing of it is ever allocated."""
-    if not dimension.unlimited:
-        return ArrayLayout((dimension.size,), np.dtype("f4"))
-    return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))

@@ -1,0 +1,120 @@
+"""`xr_pytables.tree` lists every node of a file with how it is stored, and what is not shown with the reason."""
+
+from __future__ import annotations
+
+import html.parser
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tables
+
+import xr_pytables
+
+from .helpers_reading import plain_file
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """One node of each kind."""
+    path = tmp_path / "mixed.h5"
+    with plain_file(path, "w") as file:
+        file.root._v_attrs.note = 1
+        file.create_array("/", "plain", np.zeros((2, 3)))
+        file.create_carray("/", "packed", obj=np.zeros((100, 100)), chunkshape=(10, 100), filters=tables.Filters(5))
+        file.create_earray("/", "grows", tables.Int16Atom(), (0, 4))
+        file.create_vlarray("/", "rows", tables.Float32Atom(shape=(2,))).append(np.zeros((3, 2)))
+        file.create_vlarray("/", "objects", tables.ObjectAtom()).append([1])
+        file.create_table("/group", "events", np.zeros(5, [("a", "f8"), ("b", "S3")]), createparents=True)
+        file.create_soft_link("/", "lost", "/nowhere")
+    with h5py.File(path, "a") as file:
+        file["<b>text"] = ["a", "b"]
+        file["refs"] = np.array([file["plain"].ref], h5py.ref_dtype)
+        file["empty"] = h5py.Empty("f8")
+    return path
+
+
+def test_every_node_is_listed_with_how_it_is_stored(mixed: Path) -> None:
+    listed = xr_pytables.tree(mixed)
+    root, group, table = listed.groups
+    assert [entry.group for entry in listed.groups] == ["/", "/group", "/group/events"]
+    assert [entry.kind for entry in listed.groups] == ["group", "group", "table"]
+    found = {array.name: array for array in root.arrays}
+    assert {name: (array.kind, array.dtype) for name, array in found.items()} == {
+        "plain": ("Array", "float64"),
+        "packed": ("CArray", "float64"),
+        "grows": ("EArray", "int16"),
+        "rows": ("VLArray", "rows of float32[2]"),
+        "objects": ("VLArray", "objects"),
+        "<b>text": ("text", "str"),
+        "refs": ("references", "paths"),
+    }
+    packed = found["packed"]
+    assert packed.chunks == (10, 100)
+    assert packed.filters == {"complib": "zlib", "complevel": 5, "shuffle": True}
+    with tables.open_file(mixed) as file:
+        assert packed.stored_bytes == file.root.packed.size_on_disk
+    assert packed.ratio == 80_000 / packed.stored_bytes > 10
+    assert found["plain"].ratio == 1
+    assert found["rows"].stored_bytes is None
+    assert {node.path: node.reason for node in root.skipped}.keys() == {"/lost", "/empty"}
+    assert root.attributes == ("note",)
+    assert [(column.name, column.kind, column.dtype) for column in table.arrays] == [
+        ("a", "column", "float64"),
+        ("b", "column", "|S3"),
+    ]
+    assert group.arrays == ()
+
+
+def test_repr_names_file_kinds_and_reasons(mixed: Path) -> None:
+    told = repr(xr_pytables.tree(str(mixed)))
+    assert told.startswith(f"<FileTree of {mixed}>\n/  [note]\n")
+    assert "  grows (dim_0: 0, dim_4: 4)  EArray, int16, chunks" in told
+    assert "  not shown: /empty: it has a null dataspace" in told
+    assert repr(xr_pytables.tree(mixed, group="/group/events")).count("\n") == 3
+
+
+def test_html_is_well_formed_and_runs_nothing_of_the_file(mixed: Path) -> None:
+    text = xr_pytables.tree(mixed)._repr_html_()
+    stack: list[str] = []
+
+    class Checker(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            assert tag in {"b", "details", "summary", "i", "table", "tr", "th", "td", "ul", "li"}
+            stack.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert stack.pop() == tag
+
+    Checker().feed(text)
+    assert stack == []
+    assert "<td>&lt;b&gt;text</td>" in text
+    assert "<b>text" not in text
+    assert "null dataspace" in text
+
+
+def test_external_links_as_in_open_dataset(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = [1.0]
+    with h5py.File(tmp_path / "main.h5", "w") as file:
+        file["link"] = h5py.ExternalLink("other.h5", "/x")
+    (near,) = xr_pytables.tree(tmp_path / "main.h5").groups
+    assert [array.name for array in near.arrays] == ["link"]
+    assert near.arrays[0].stored_bytes is None
+    (never,) = xr_pytables.tree(tmp_path / "main.h5", external_links="never").groups
+    assert "external_links='never'" in never.skipped[0].reason
+    with pytest.raises(OSError, match=r"there is no '/none'"):
+        xr_pytables.tree(tmp_path / "main.h5", group="none")
+
+
+def test_listing_reads_no_data(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xr_pytables import safe_file
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr(safe_file, "read_hyperslab", refuse)
+    monkeypatch.setattr("xr_pytables.chunk_io.read_into", refuse)
+    monkeypatch.setattr("xr_pytables.global_heap.read_values", refuse)
+    assert len(xr_pytables.tree(mixed).groups) == 3

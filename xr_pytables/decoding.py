@@ -1,0 +1,135 @@
+"""From the variables of a store to a Dataset: xarray's decoders, held back where they would read or fail.
+
+xarray's decoders look at the first element of every array of objects, and one attribute of a wrong type makes them fail
+for the whole file. Here arrays of text and of rows, in which there is nothing to decode, are not looked at, and an
+attribute that a decoder refuses is not applied, with a warning. Imports no HDF5.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from xarray import Coordinates, Dataset, Variable
+from xarray.backends.common import AbstractDataStore
+from xarray.conventions import decode_cf_variables
+
+_VALUE_KEYS: Final = (
+    "_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar", "dtype", "_Encoding",
+)  # fmt: skip
+"""Attributes by which xarray's decoders change values."""
+_NAME_KEYS: Final = (
+    "coordinates", "bounds", "grid_mapping", "cell_measures", "formula_terms", "ancillary_variables", "climatology",
+    "geometry", "node_coordinates", "node_count", "part_node_count", "interior_ring",
+)  # fmt: skip
+"""Attributes in which they look for names of variables."""
+
+
+def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -> Dataset:
+    """The store's Dataset, decoded as the arguments `decoders` of `xr.open_dataset` say. Messages begin with `where`.
+
+    Raises what reading raises, if a decoder has to read (the first and last of times); else nothing but for decoders
+    that fit no variable at all.
+    """
+    loaded, attributes = store.load()  # type: ignore[no-untyped-call]
+    variables = dict(loaded)
+    names = _names_looked_at(decoders)
+    kept: dict[Any, dict[str, Any]] = {}
+    said: list[str] = []
+    for name, variable in variables.items():
+        wrong = [key for key in names if not isinstance(variable.attrs.get(key, ""), str)]
+        if wrong:
+            kept[name], variables[name] = _without(variable, wrong)
+            said.extend(f"attribute {key!r} of {name!r} is no text but {kept[name][key]!r}" for key in wrong)
+    try:
+        found, attributes, coordinates = _decoded(variables, attributes, decoders)
+    except Exception as error:
+        for name, variable in variables.items():
+            refused = _refused(name, variable, decoders, error)
+            if refused is None:
+                continue
+            keys, reason = refused
+            held, variables[name] = _without(variable, keys)
+            kept[name] = {**kept.get(name, {}), **held}
+            told = ", ".join(f"{key}={held[key]!r}" for key in keys)
+            said.append(f"{told} of {name!r}: {reason}")
+        found, attributes, coordinates = _decoded(variables, attributes, decoders)
+    for name, values in kept.items():
+        found[name].attrs.update(values)
+    if said:
+        warnings.warn(f"{where}: attributes that were not applied: {'; '.join(said)}", stacklevel=5)
+    inside = {name: found[name] for name in found if name in coordinates or found[name].dims == (name,)}
+    data = {name: variable for name, variable in found.items() if name not in inside}
+    dataset = Dataset(data, coords=Coordinates(inside, indexes={}), attrs=attributes)
+    dataset.set_close(store.close)
+    dataset.encoding = store.get_encoding()  # type: ignore[no-untyped-call]
+    return dataset
+
+
+def _decoded(
+    variables: Mapping[Any, Variable], attributes: Any, decoders: Mapping[str, Any]
+) -> tuple[dict[Any, Variable], Any, set[Any]]:
+    """All variables decoded, the names of coordinates among them. What has nothing to decode is passed by."""
+    passed = {name for name, variable in variables.items() if _has_nothing_to_decode(variable)}
+    shown = {name: _stand_in(variable) if name in passed else variable for name, variable in variables.items()}
+    found, attributes, coordinates = decode_cf_variables(shown, attributes, **decoders)
+    result = dict(found)
+    for name in passed.intersection(result):
+        variable = variables[name]
+        attrs = {key: variable.attrs[key] for key in variable.attrs if key in result[name].attrs or key in _VALUE_KEYS}
+        names = {key: value for key, value in result[name].encoding.items() if key in _NAME_KEYS}
+        encoding = {**variable.encoding, **names}
+        result[name] = Variable(variable.dims, variable._data, attrs, encoding, fastpath=True)
+    return result, attributes, set(coordinates)
+
+
+def _names_looked_at(decoders: Mapping[str, Any]) -> tuple[str, ...]:
+    """The attributes that the decoders will take for names of variables."""
+    if decoders.get("decode_coords") == "all":
+        return _NAME_KEYS
+    coordinates = ("coordinates",) if decoders.get("decode_coords") else ()
+    return (*coordinates, "bounds") if decoders.get("decode_times") else coordinates
+
+
+def _has_nothing_to_decode(variable: Variable) -> bool:
+    """Whether it is an array of objects whose values no decoder changes: rows always, text without a fill value."""
+    metadata = variable.dtype.metadata or {}
+    is_text = metadata.get("element_type") is not None
+    return variable.dtype.kind == "O" and not (is_text and any(key in variable.attrs for key in _VALUE_KEYS))
+
+
+def _stand_in(variable: Variable) -> Variable:
+    """A variable without values in its place: with its dimensions and the names that it refers to."""
+    attrs = {key: value for key, value in variable.attrs.items() if key not in _VALUE_KEYS}
+    return Variable(variable.dims, np.broadcast_to(np.int8(0), variable.shape), attrs, {}, fastpath=True)
+
+
+def _without(variable: Variable, keys: list[str]) -> tuple[dict[str, Any], Variable]:
+    """The values of some attributes, and the variable without them."""
+    rest = {key: value for key, value in variable.attrs.items() if key not in keys}
+    held = {key: variable.attrs[key] for key in keys}
+    return held, Variable(variable.dims, variable._data, rest, variable.encoding, fastpath=True)
+
+
+def _refused(
+    name: Any, variable: Variable, decoders: Mapping[str, Any], error: Exception
+) -> tuple[list[str], Exception] | None:
+    """Which attributes of a variable the decoders fail on, and how; None if on none. Raises what is no matter of them:
+    `error` if they fail on any variable, and errors of reading."""
+    try:
+        _decoded({name: variable}, {}, decoders)
+        return None
+    except OSError:
+        raise
+    except Exception as failure:
+        reason = failure
+    present = [key for key in (*_VALUE_KEYS, *_NAME_KEYS) if key in variable.attrs]
+    for keys in (*([key] for key in present), present):
+        try:
+            _decoded({name: _without(variable, keys)[1]}, {}, decoders)
+            return keys, reason
+        except Exception:
+            continue
+    raise error

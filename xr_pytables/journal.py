@@ -1,0 +1,482 @@
+"""The rollback journal: what makes a change of a file in place undone, if its writer dies on the way.
+
+Before a file is changed, every byte range that the change may touch is saved in a journal beside it. When the change
+is on the disk, the journal is removed: that is the moment of commit. Whoever finds a journal whose writer is dead puts
+the ranges back. The writer holds a lock (`flock`) on the journal as long as it lives. Knows byte ranges and files, and
+nothing of HDF5. The format is specified in docs/conventions.md.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import errno
+import os
+import shutil
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+try:
+    import fcntl
+except ImportError:  # Windows: there is no lock that tells a live writer from a dead one, so no change in place either
+    fcntl = None  # type: ignore[assignment]
+
+Ranges = Sequence[tuple[int, int]]
+"""(offset, count) in bytes, ascending and apart."""
+
+MAGIC: Final = b"XRPTJNL1"
+_VERSION: Final = 1
+# magic, version, CRC-32 of the rest of the header, size and time of change of the file, device and inode, number of
+# saved ranges and of samples, CRC-32 of the tables
+_HEADER: Final = struct.Struct("<8sIIQqQQIII4x")
+_ENTRY: Final = struct.Struct("<QQI4x")
+"""A range: offset, count, CRC-32 of its bytes."""
+_SUMMED_FROM: Final = 16
+_SAMPLES: Final = 8
+_SAMPLE_BYTES: Final = 4096
+_PIECE: Final = 1 << 24
+_PATIENCE: Final = 5.0
+"""Seconds to wait for somebody who looks at a journal at the same time."""
+
+
+class FileBusyError(BlockingIOError):
+    """Somebody else has the file open for writing."""
+
+
+class NeedsRecoveryError(OSError):
+    """The writer of a file died, and the file can be put back to what it was only by somebody who may write to it."""
+
+
+class NoLocksError(OSError):
+    """The file system has no locks, without which nobody can tell a live writer from a dead one."""
+
+
+def is_supported() -> bool:
+    """Whether this system has the locks that journals need."""
+    return fcntl is not None
+
+
+def path_of(target: str) -> str:
+    """Where the journal of a file is; links are followed."""
+    folder, name = os.path.split(os.path.realpath(target))
+    return os.path.join(folder, f".{name}.xrpt-journal")
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """One range in a journal."""
+
+    offset: int
+    count: int
+    checksum: int
+    place: int = 0
+    """Of its bytes in the journal; not for samples."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a journal says."""
+
+    size: int
+    modified: int
+    """Time of the last change of the file, in nanoseconds."""
+    device: int
+    inode: int
+    saved: tuple[_Saved, ...]
+    samples: tuple[_Saved, ...]
+    """Ranges that the change does not touch: by them the file is recognised."""
+
+    def encoded(self) -> bytes:
+        """Header and tables."""
+        tables = b"".join(_ENTRY.pack(each.offset, each.count, each.checksum) for each in (*self.saved, *self.samples))
+        known = self.size, self.modified, self.device, self.inode, len(self.saved), len(self.samples)
+        header = _HEADER.pack(MAGIC, _VERSION, 0, *known, zlib.crc32(tables))
+        checksum = struct.pack("<I", zlib.crc32(header[_SUMMED_FROM:]))
+        return header[: _SUMMED_FROM - len(checksum)] + checksum + header[_SUMMED_FROM:] + tables
+
+
+def _is_valid(header: bytes) -> bool:
+    """Whether a journal was finished. It is written last, so without it the file was not touched."""
+    if len(header) < _HEADER.size or not header.startswith(MAGIC):
+        return False
+    return bool(zlib.crc32(header[_SUMMED_FROM:]) == struct.unpack_from("<I", header, _SUMMED_FROM - 4)[0])
+
+
+def _read_contents(fd: int, path: str) -> _Contents | None:
+    """What the journal says; None if its writer had not got so far that it changed the file."""
+    header = os.pread(fd, _HEADER.size, 0)
+    if not _is_valid(header):
+        return None
+    _, version, _, size, modified, device, inode, saved_count, sample_count, checksum = _HEADER.unpack(header)
+    if version != _VERSION:
+        raise NeedsRecoveryError(
+            f"{path}: this journal is of version {version}, this xr_pytables knows {_VERSION}. Use a newer one"
+        )
+    tables = _read_whole(fd, _HEADER.size, (saved_count + sample_count) * _ENTRY.size)
+    if zlib.crc32(tables) != checksum:
+        raise NeedsRecoveryError(f"{path}: the journal is damaged, so the file cannot be put back to what it was")
+    entries = list(_ENTRY.iter_unpack(tables))
+    place, saved = _HEADER.size + len(tables), []
+    for offset, count, crc in entries[:saved_count]:
+        saved.append(_Saved(offset, count, crc, place))
+        place += count
+    samples = tuple(_Saved(offset, count, crc) for offset, count, crc in entries[saved_count:])
+    return _Contents(size, modified, device, inode, tuple(saved), samples)
+
+
+def _read_whole(fd: int, offset: int, count: int) -> bytes:
+    """`count` bytes, or fewer at the end of the file."""
+    pieces = []
+    while count:
+        data = os.pread(fd, min(count, _PIECE), offset)
+        if not data:
+            break
+        pieces.append(data)
+        offset, count = offset + len(data), count - len(data)
+    return b"".join(pieces)
+
+
+def _write_whole(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+@dataclass
+class Journal:
+    """The journal of a change that this process is making."""
+
+    target: str
+    path: str
+    _fd: int
+    _contents: _Contents
+    _fsync: bool
+    _offsets: list[int] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, target: str, ranges: Ranges, *, fsync: bool, check: Callable[[], None], room: int = 0) -> Self:
+        """Save `ranges` of the file, which may be changed from now on, until `commit` or `roll_back`.
+
+        `check` is called when nobody else can change the file any more; what it raises ends the attempt. `room` are
+        the bytes by which the file will grow at least. Raises FileBusyError if somebody else is changing the file,
+        OSError (ENOSPC) if there is no room.
+        """
+        path, fd = path_of(target), _acquire(target)
+        try:
+            check()
+            _check_room(path, sum(count for _, count in ranges) + room)
+            contents = _save(fd, target, ranges, fsync=fsync)
+        except BaseException:
+            _remove(path, fd)
+            raise
+        return cls(target, path, fd, contents, fsync, [each.offset for each in contents.saved])
+
+    @property
+    def size(self) -> int:
+        """Of the file before the change, in bytes."""
+        return self._contents.size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Bytes of the file as they were before the change; they must lie in a range that was saved."""
+        number = bisect.bisect_right(self._offsets, offset) - 1
+        saved = self._contents.saved[number] if number >= 0 else None
+        if saved is None or offset + count > saved.offset + saved.count:
+            raise ValueError(f"{self.target}: bytes {offset} to {offset + count} were not saved")
+        return _read_whole(self._fd, saved.place + offset - saved.offset, count)
+
+    def commit(self, *, keep_as: str | None = None) -> None:
+        """Make the change final. With `keep_as`, the journal takes that name in the same step, as a sign of it."""
+        try:
+            if self._fsync:
+                _sync(self.target)
+            if keep_as is None:
+                os.unlink(self.path)
+            else:
+                os.rename(self.path, keep_as)
+            if self._fsync:
+                _sync(os.path.dirname(self.path))
+        finally:
+            os.close(self._fd)
+
+    def roll_back(self) -> None:
+        """Undo the change."""
+        try:
+            _restore(self.target, self.path, self._fd, self._contents)
+            _unlink(self.path)
+        finally:
+            os.close(self._fd)
+
+    def discard(self) -> None:
+        """End without a change: nothing in the file was touched."""
+        _remove(self.path, self._fd)
+
+
+@contextlib.contextmanager
+def exclusive(target: str) -> Iterator[None]:
+    """Keep others from changing the file while it is replaced. Raises FileBusyError if somebody does."""
+    try:
+        held = _acquire(target) if fcntl is not None else None
+    except NoLocksError:
+        held = None
+    try:
+        yield
+    finally:
+        if held is not None:
+            _remove(path_of(target), held)
+
+
+def recover(target: str | os.PathLike[str]) -> bool:
+    """Put a file back to what it was before its writer died in the middle of a change; whether that was necessary.
+
+    Opening a file does the same by itself, where it may write. Raises FileBusyError while the writer lives, and
+    NeedsRecoveryError if the file or its folder cannot be written to, or the journal is not about this file.
+    """
+    target = os.path.abspath(os.path.expanduser(os.fspath(target)))
+    path = path_of(target)
+    return os.path.lexists(path) and _settle(target, path)
+
+
+def check(target: str) -> None:
+    """Make sure that nobody has left the file, or is leaving it, half changed. Costs one look at the folder.
+
+    Recovers where that is possible; else raises as `recover`.
+    """
+    path = path_of(target)
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_HEADER.size)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        raise NeedsRecoveryError(f"{target}: its writer left {path}, which you may not read. {_ASK}") from None
+    if _is_valid(header):  # else nothing was changed yet
+        _settle(target, path)
+
+
+_ASK: Final = "Ask somebody who may write there to call xr_pytables.recover(path), or to open the file"
+
+
+# -- locking -----------------------------------------------------------------------------------------------
+
+
+def _acquire(target: str) -> int:
+    """A new and empty journal, locked; its descriptor."""
+    assert fcntl is not None
+    path, deadline = path_of(target), time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            _settle(target, path)
+            continue
+        try:
+            with contextlib.suppress(OSError):  # as readable as the file, so that readers learn of a dead writer
+                os.fchmod(fd, os.stat(target).st_mode & 0o666)
+            # somebody may have looked at it before it was locked, found it dead, and removed it
+            if _lock(fd, path) and _is_at(fd, path):
+                return fd
+        except BaseException:
+            _remove(path, fd)
+            raise
+        os.close(fd)
+        if time.monotonic() > deadline:
+            raise FileBusyError(f"{target}: others look for changes of the file all the time. Try again")
+        time.sleep(0.01)
+
+
+def _lock(fd: int, path: str) -> bool:
+    """Whether the lock on a journal could be taken. Raises OSError where the file system has no locks."""
+    assert fcntl is not None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise NoLocksError(error.errno, f"{path}: this file system has no locks (flock)") from None
+    return True
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: str, fd: int) -> None:
+    """Remove a journal that this process has locked."""
+    if _is_at(fd, path):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    os.close(fd)
+
+
+# -- saving ------------------------------------------------------------------------------------------------
+
+
+def _save(fd: int, target: str, ranges: Ranges, *, fsync: bool) -> _Contents:
+    """Write the journal: first what it saves, then, once that is on the disk, the header that makes it valid."""
+    source = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(source)
+        place = _HEADER.size + _ENTRY.size * (len(ranges) + len(samples := _sampled(ranges, status.st_size)))
+        saved = []
+        for offset, count in ranges:
+            checksum, begin = 0, place
+            for start in range(offset, offset + count, _PIECE):
+                data = _read_whole(source, start, min(_PIECE, offset + count - start))
+                _write_whole(fd, data, place)
+                checksum, place = zlib.crc32(data, checksum), place + len(data)
+            if place - begin != count:
+                raise OSError(f"{target}: the file ends before byte {offset + count}")
+            saved.append(_Saved(offset, count, checksum, begin))
+        known = tuple(_Saved(at, n, zlib.crc32(_read_whole(source, at, n))) for at, n in samples)
+    finally:
+        os.close(source)
+    contents = _Contents(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino, tuple(saved), known)
+    encoded = contents.encoded()
+    _write_whole(fd, encoded[_HEADER.size :], _HEADER.size)
+    if fsync:
+        os.fsync(fd)
+    _write_whole(fd, encoded[: _HEADER.size], 0)
+    if fsync:
+        os.fsync(fd)
+        _sync(os.path.dirname(path_of(target)))
+    return contents
+
+
+def _sampled(ranges: Ranges, size: int) -> list[tuple[int, int]]:
+    """Some ranges of the file that are not saved, spread over it."""
+    gaps, end = [], 0
+    for offset, count in [*ranges, (size, 0)]:
+        if offset > end:
+            gaps.append((end, min(offset - end, _SAMPLE_BYTES)))
+        end = max(end, offset + count)
+    step = -(-len(gaps) // _SAMPLES) or 1
+    return gaps[::step]
+
+
+def _check_room(path: str, needed: int) -> None:
+    free = shutil.disk_usage(os.path.dirname(path)).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"{path}: changing the file needs {needed} bytes of free space, and there are {free}"
+        )
+
+
+# -- recovering --------------------------------------------------------------------------------------------
+
+
+def _settle(target: str, path: str) -> bool:
+    """See to a journal that is there: roll the file back if its writer is dead. Whether that was done."""
+    if fcntl is None:
+        raise NeedsRecoveryError(f"{target}: its writer left {path}. Recover it on a system with flock")
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        return _look_only(target, path)
+    try:
+        if not _lock(fd, path):
+            raise FileBusyError(f"{target}: somebody is changing the file right now. Try again when that is done")
+        if not _is_at(fd, path):
+            return False  # somebody else has seen to it meanwhile
+        contents = _read_contents(fd, path)
+        if contents is not None:
+            _restore(target, path, fd, contents)
+        _unlink(path)
+        return contents is not None
+    finally:
+        os.close(fd)
+
+
+def _look_only(target: str, path: str) -> bool:
+    """For a journal that this process may not write to: raise unless it is without consequence."""
+    assert fcntl is not None
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileBusyError(f"{target}: somebody is changing the file right now") from None
+        if _read_contents(fd, path) is None:
+            return False
+    finally:
+        os.close(fd)
+    raise NeedsRecoveryError(f"{target}: its writer died in the middle of a change, and left {path}. {_ASK}")
+
+
+def _restore(target: str, path: str, fd: int, contents: _Contents) -> None:
+    """Put the saved ranges back. May be interrupted at any time, and repeated: the journal stays until it is done."""
+    try:
+        file = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # removed by somebody: there is nothing to put back
+    except OSError as error:
+        raise NeedsRecoveryError(
+            f"{target}: its writer died in the middle of a change, and the file cannot be written to: {error}. {_ASK}"
+        ) from None
+    try:
+        _check_same_file(target, path, file, contents)
+        if not _lock(file, target):
+            raise FileBusyError(f"{target}: another program has the file open; it cannot be put back to what it was")
+        for whole in (False, True):  # first make sure that all of the journal is sound
+            for saved in contents.saved:
+                _put_back(file, fd, saved, path, write=whole)
+        os.ftruncate(file, contents.size)
+        os.fsync(file)
+        os.utime(file, ns=(time.time_ns(), contents.modified))
+    finally:
+        os.close(file)
+
+
+def _put_back(file: int, fd: int, saved: _Saved, path: str, *, write: bool) -> None:
+    checksum = 0
+    for start in range(0, saved.count, _PIECE):
+        data = _read_whole(fd, saved.place + start, min(_PIECE, saved.count - start))
+        checksum = zlib.crc32(data, checksum)
+        if write:
+            _write_whole(file, data, saved.offset + start)
+    if checksum != saved.checksum:
+        raise NeedsRecoveryError(f"{path}: the journal is damaged, so the file cannot be put back to what it was")
+
+
+def _check_same_file(target: str, path: str, file: int, contents: _Contents) -> None:
+    """Raise NeedsRecoveryError if the journal is about another file than the one that has its name now."""
+    status = os.fstat(file)
+    if contents.samples:
+        same = all(zlib.crc32(_read_whole(file, each.offset, each.count)) == each.checksum for each in contents.samples)
+    else:
+        same = (status.st_dev, status.st_ino) == (contents.device, contents.inode)
+    if not same:
+        raise NeedsRecoveryError(
+            f"{target}: the journal {path} of a writer that died is about another file than this one. If this file is "
+            "whole, remove the journal; else bring back the file that it belongs to"
+        )
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    _sync(os.path.dirname(path))
+
+
+def _sync(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

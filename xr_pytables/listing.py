@@ -1,0 +1,221 @@
+"""What a file holds, as a value: every group, array and table, how it is stored, and what is not shown and why.
+
+`tree` asks the nodes as the engine does; notebooks and the command line print what it returns. Reads headers and
+attributes, never data.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+from .files import checked_group, checked_path, hdf5_lock
+from .libhdf5 import HDF5Error, call
+from .nodes import GroupSpec, NodeReader, Skipped, VariableSpec
+from .safe_file import SafeFile
+from .store import encoding, read_options
+
+
+@dataclass(frozen=True)
+class ListedArray:
+    """One array, or one column of a table."""
+
+    name: str
+    kind: str
+    """In the words of PyTables: Array, CArray, EArray, VLArray, or column; else `text` (any length), `references`."""
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    """As it is stored, before xarray decodes anything."""
+    chunks: tuple[int, ...] | None
+    """Elements per chunk; None if it is not chunked."""
+    filters: dict[str, object] = field(default_factory=dict)
+    """Those that are on, in the words of `to_pytables(encoding=)`."""
+    unlimited_dims: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    stored_bytes: int | None = None
+    """In the file; None for columns (see their table), for links to other files, and where it says nothing (values of
+    variable length lie elsewhere)."""
+    ratio: float | None = None
+    """Bytes in memory to bytes in the file: what compression gains."""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(self.dims, self.shape, strict=True))
+        told = [
+            self.dtype,
+            "contiguous" if self.chunks is None else f"chunks {self.chunks}",
+            *(word if value is True else f"{word} {value}" for word, value in self.filters.items()),
+            *([f"ratio {self.ratio:.1f}"] if self.ratio is not None and self.filters else []),
+            *(f"grows along {dim}" for dim in self.unlimited_dims),
+        ]
+        return f"{self.name} ({sizes})  {self.kind}, {', '.join(told)}"
+
+
+@dataclass(frozen=True)
+class ListedGroup:
+    """One group, or one table."""
+
+    group: str
+    """Path from where the list begins."""
+    kind: str
+    """`group` or `table`."""
+    attributes: tuple[str, ...]
+    arrays: tuple[ListedArray, ...]
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Sentences about what is read differently from what the file says."""
+    stored_bytes: int | None = None
+    """Of a table."""
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class FileTree:
+    """The groups of a file with what is in them; prints as a list, and as HTML in notebooks."""
+
+    path: str
+    groups: tuple[ListedGroup, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(printable(line) for line in (f"<FileTree of {self.path}>", *self.lines()))
+
+    def lines(self) -> Iterator[str]:
+        """The list as text, with whatever signs the file's names have."""
+        for group in self.groups:
+            yield f"{group.group}  [{', '.join(group.attributes)}]" if group.attributes else group.group
+            for array in group.arrays:
+                yield f"  {array}"
+            for node in group.skipped:
+                yield f"  not shown: {node.path}: {node.reason}"
+            for problem in group.problems:
+                yield f"  mind: {problem}"
+
+    def as_dicts(self) -> list[dict[str, object]]:
+        """The list as what JSON can hold."""
+        return [asdict(group) for group in self.groups]
+
+    def _repr_html_(self) -> str:
+        parts = [f"<b>{_escaped(os.path.basename(self.path))}</b>"]
+        for group in self.groups:
+            count = f"{len(group.arrays)} {'columns' if group.kind == 'table' else 'arrays'}"
+            ratio = "" if group.ratio is None else f", ratio {group.ratio:.1f}"
+            name = f"{_escaped(group.group)} <i>{_escaped(group.kind)}, {count}{ratio}</i>"
+            parts.append(f"<details open><summary>{name}</summary>")
+            if group.arrays:
+                parts.append("<table><tr>" + "".join(f"<th>{word}</th>" for word in _HEADINGS) + "</tr>")
+                parts.extend(_row(array) for array in group.arrays)
+                parts.append("</table>")
+            told = [*(f"not shown: {node.path}: {node.reason}" for node in group.skipped), *group.problems]
+            if told:
+                parts.append("<ul>" + "".join(f"<li>{_escaped(line)}</li>" for line in told) + "</ul>")
+            parts.append("</details>")
+        return "\n".join(parts)
+
+
+_HEADINGS = ("name", "kind", "dims", "dtype", "chunks", "filters", "ratio")
+
+
+def _row(array: ListedArray) -> str:
+    sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(array.dims, array.shape, strict=True))
+    filters = ", ".join(word if value is True else f"{word} {value}" for word, value in array.filters.items())
+    chunks = "" if array.chunks is None else str(array.chunks)
+    ratio = "" if array.ratio is None else f"{array.ratio:.1f}"
+    cells = (array.name, array.kind, sizes, array.dtype, chunks, filters, ratio)
+    return "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Text from a file without what a terminal would obey, or could not be encoded."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str = "near") -> FileTree:
+    """What the file at `path` holds, from `group` on: groups, arrays, tables, and what the engine does not show.
+
+    `group` and `external_links` are as in `xr.open_dataset`. Nothing in the file is executed. Raises OSError for a
+    missing or broken file or group.
+    """
+    absolute, where = checked_path(path), checked_group(group)
+    options = read_options(
+        dims=None, phony_dims="size", external_links=external_links, allow_pickle=False, drop_variables=None
+    )
+    with hdf5_lock(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
+        return FileTree(absolute, tuple(_listed(relative, spec, file) for relative, spec in reader.tree(where)))
+
+
+def _listed(relative: str, spec: GroupSpec, file: SafeFile) -> ListedGroup:
+    is_table = bool(spec.row_dim)
+    stored, ratio = _stored(spec.variables[0], file) if is_table and spec.variables else (None, None)
+    return ListedGroup(
+        group=relative,
+        kind="table" if is_table else "group",
+        attributes=tuple(spec.attributes),
+        arrays=tuple(_listed_array(variable, file) for variable in spec.variables),
+        skipped=spec.skipped,
+        problems=spec.problems,
+        stored_bytes=stored,
+        ratio=ratio,
+    )
+
+
+def _listed_array(spec: VariableSpec, file: SafeFile) -> ListedArray:
+    how = encoding(spec)
+    dims, shape = (spec.dims[::-1], spec.shape[::-1]) if spec.reverse else (spec.dims, spec.shape)
+    stored, ratio = (None, None) if spec.member else _stored(spec, file)
+    chunks = spec.chunks[::-1] if spec.chunks is not None and spec.reverse else spec.chunks
+    words = ("complib", "complevel", "shuffle", "bitshuffle", "fletcher32")
+    return ListedArray(
+        name=str(spec.name),
+        kind=_kind(spec),
+        dims=dims,
+        shape=shape,
+        dtype=_dtype(spec),
+        chunks=chunks,
+        filters={word: how[word] for word in words if how.get(word)},
+        unlimited_dims=spec.unlimited_dims,
+        attributes=tuple(spec.attributes),
+        stored_bytes=stored,
+        ratio=ratio,
+    )
+
+
+def _kind(spec: VariableSpec) -> str:
+    if spec.member:
+        return "column"
+    kind = spec.info.datatype.kind
+    if kind in ("vlen", "text", "reference"):
+        return {"vlen": "VLArray", "text": "text", "reference": "references"}[kind]
+    if spec.chunks is None:
+        return "Array"
+    return "EArray" if spec.unlimited_dims else "CArray"
+
+
+def _dtype(spec: VariableSpec) -> str:
+    if spec.rows is not None:
+        return f"rows of {spec.rows.dtype}{list(spec.rows.shape) if spec.rows.shape else ''}"
+    names = {"byte rows": "bytes", "object rows": "objects", "unpickled rows": "objects", "paths": "paths"}
+    if spec.conversion in names:
+        return names[spec.conversion]
+    return "str" if spec.dtype.kind == "O" else str(spec.dtype)
+
+
+def _stored(spec: VariableSpec, file: SafeFile) -> tuple[int | None, float | None]:
+    """Bytes that the leaf takes in the file, and how many times more in memory."""
+    info = spec.info
+    if spec.file != file.path or info.datatype.kind in ("vlen", "text"):
+        return None, None
+    try:
+        with file.open(spec.path) as dataset:
+            stored = call("H5Dget_storage_size", dataset)
+    except HDF5Error:
+        return None, None
+    size = info.datatype.stored_size if info.datatype.fields else info.datatype.itemsize
+    whole = math.prod(info.shape or ()) * (size or 0)
+    return stored, whole / stored if stored and whole else None

@@ -1,0 +1,81 @@
+"""MATLAB's files (version 7.3): what the attributes of an array say of it.
+
+MATLAB stores arrays column by column, so HDF5 sees their dimensions in reverse. Knows types and attributes; knows no
+file and no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from . import attributes
+from . import libhdf5 as h5
+from .datatypes import Datatype
+from .filters import FilterPipeline
+from .safe_file import DatasetInfo, RawAttribute
+
+CLASS: Final = "MATLAB_class"
+EMPTY: Final = "MATLAB_empty"
+_NUMBERS: Final = {
+    "double": "f8", "single": "f4", "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
+    "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8", "logical": "u1", "char": "u2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MatlabArray:
+    """An array that MATLAB wrote."""
+
+    class_name: str
+    is_empty: bool
+    """The dataset holds the size of each dimension instead of values, as HDF5 of old had no arrays without elements."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, RawAttribute]) -> MatlabArray | None:
+        """What the attributes of a dataset say; None if MATLAB did not write it."""
+        name = attributes.text(raw.get(CLASS))
+        if name is None and "H5PATH" in raw:  # the fields of a struct array have no more than that
+            name = "struct array"
+        if name is None:
+            return None
+        return cls(name, (attributes.numbers(raw.get(EMPTY)) or (0,))[0] == 1)
+
+    def is_text(self, info: DatasetInfo) -> bool:
+        """Whether the rows of an array are texts, one UTF-16 unit an element."""
+        return self.class_name == "char" and info.datatype.dtype == "u2" and len(info.shape or ()) == 2
+
+    def is_truth(self, info: DatasetInfo) -> bool:
+        """Whether the elements are true or false."""
+        return self.class_name == "logical" and info.datatype.dtype == "u1"
+
+    def without_elements(self, info: DatasetInfo, sizes: np.ndarray) -> DatasetInfo:
+        """What an empty array is, in the order of HDF5; `sizes` are what its dataset holds. Of other arrays: `info`."""
+        shape = tuple(int(size) for size in sizes.reshape(-1)[::-1])
+        if 0 not in shape or len(shape) > h5.MAX_RANK or max(shape) >= 2**63:
+            return info
+        if self.class_name == "cell":
+            datatype = Datatype("reference", np.dtype("V8"))
+        else:
+            datatype = Datatype("integer", np.dtype(_NUMBERS.get(self.class_name, "f8")))
+            datatype = replace(datatype, kind="float") if datatype.dtype == "f8" or datatype.dtype == "f4" else datatype
+        return replace(
+            info,
+            datatype=datatype,
+            shape=shape,
+            maxshape=shape,
+            layout="contiguous",
+            chunkshape=None,
+            filters=FilterPipeline(),
+            offset=None,
+            fill_value=None,
+        )
+
+
+def holds_sizes(info: DatasetInfo) -> bool:
+    """Whether a dataset can be one that holds the sizes of an empty array."""
+    datatype, shape = info.datatype, info.shape or ()
+    return datatype.kind == "integer" and not datatype.shape and len(shape) == 1 and 0 < shape[0] <= h5.MAX_RANK
