@@ -465,9 +465,9 @@ def _plan_group(
             here,
             unlimited,
             strict=name in encoding,
+            width=_text_width(here.variable(str(name))) if here.placement is not None else None,
             rows=rows[name],
             first=first[name],
-            width=_text_width(here.variable(str(name))) if here.placement is not None else None,
         )
         for name, variable in coded.items()
     ]
@@ -690,9 +690,9 @@ def _plan_variable(
     unlimited: frozenset[str],
     *,
     strict: bool,
+    width: int | None = None,
     rows: ragged_layout.Rows | None = None,
     first: np.ndarray | None = None,
-    width: int | None = None,
 ) -> VariablePlan:
     label, asked = f"{here}: variable {name!r}", original.encoding
     if strict:
@@ -808,8 +808,8 @@ def _with_text(
         return variable.copy(data=data.astype(np.bytes_)), None
     if not is_text:
         return variable, None
-    data, width = variable.data, width or _declared_width(wishes.get("dtype"))
-    any_length = isinstance(data, dask.array.Array) and variable.dtype.kind in "OT" and width is None
+    data, declared = variable.data, _declared_width(wishes.get("dtype"))
+    any_length = isinstance(data, dask.array.Array) and variable.dtype.kind in "OT" and declared is None
     string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str or any_length else "fixed")
     if string not in _STRINGS:
         raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
@@ -818,13 +818,14 @@ def _with_text(
             return variable.copy(data=data.map_blocks(_as_str, label, dtype=object)), "vlen"
         return variable.copy(data=_as_str(np.asarray(data), label)), "vlen"
     if isinstance(data, dask.array.Array):
+        width = width or declared
         if width is None and variable.dtype.kind == "U":
             # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
             width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
         elif width is None:
             width = _longest(data)
         return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), width, label)), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), declared, label)), "fixed"
 
 
 def _without_width(variable: Variable) -> Variable:
@@ -883,7 +884,8 @@ def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
     longest = max(map(len, encoded), default=1) or 1
     if width is not None and longest > width:
         raise ValueError(
-            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array has for one"
+            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
+            "for one"
         )
     longest = width or longest
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
