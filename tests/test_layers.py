@@ -14,27 +14,28 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "blocks", "filters", "libblosc2", "progress"},
+    {"_version", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "chunk_io", "global_heap"},
     {"conditions", "row_blocks", "segment"},
+    {"blocks"},
 ]
 HDF5_SIDE = [
     {"journal", "libhdf5", "safe_pickle"},
     {"datatypes", "transaction"},
     {"safe_file"},
-    {"attributes", "extents"},
-    {"columns", "dimensions", "matlab"},
+    {"attributes", "extents", "frames"},
+    {"columns", "dimensions", "hdfstore", "matlab"},
     {"nodes", "target_file"},
-    {"table_index", "table_indexes"},
+    {"frame_queries", "table_index", "table_indexes"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
     {"table_arrays", "views", "placement", "chunk_writer"},
-    {"queries", "ragged"},
+    {"frame_arrays", "queries", "ragged"},
     {"store", "ragged_layout", "decoding"},
     {"plan"},
     {"backend", "structure", "table_plan"},

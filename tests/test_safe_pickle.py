@@ -734,6 +734,24 @@ def test_long_columns_of_strings_decode():
     assert_same(loads(pickle.dumps(rows, 4)), rows)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_long_lists_are_read_in_runs_and_the_same_as_one_by_one(protocol, monkeypatch):
+    items = ["short", "ä" * 300, 1, 300, -70000, 2.5, None, True, False, "short"] * 50
+    data = pickle.dumps(np.array([*items, *map(str, range(500))], object), protocol)
+    done = []
+    do = safe_pickle._Reader._do
+    monkeypatch.setattr(safe_pickle._Reader, "_do", lambda self, *args: (done.append(args[0]), do(self, *args))[1])
+    runs = loads(data)
+    if protocol >= 2:  # the opcodes of older protocols are lines of text
+        assert len(done) < 60
+    done.clear()
+    monkeypatch.setattr(safe_pickle._Reader, "_read_run", lambda self, most: 0)
+    one_by_one = loads(data)
+    assert len(done) > 1000
+    assert runs.tolist() == one_by_one.tolist()
+    assert list(map(type, runs)) == list(map(type, one_by_one))
+
+
 def test_no_room_on_the_stack_is_refused():
     data = pickle.dumps([[[[[[[[1]]]]]]]])
 

@@ -103,6 +103,11 @@ def texts(raw: RawAttribute | None) -> tuple[str, ...] | None:
     return tuple(_decoded(bytes(value), raw.datatype) for value in raw.value.reshape(-1))
 
 
+def value(raw: RawAttribute, *, allow_pickle: bool = False) -> object:
+    """One attribute of a file by PyTables, as `read` gives it; Unreadable for what nobody can decode."""
+    return _value(raw, by_pytables=True, allow_pickle=allow_pickle)
+
+
 def format_version(root: Mapping[str, RawAttribute]) -> tuple[int, ...] | None:
     """The version of the PyTables format that the root group names; None for files of other writers."""
     version = text(root.get(FORMAT_VERSION))

@@ -7,10 +7,10 @@ that do are imported inside the functions.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from xarray import Dataset, DataTree
+from xarray import Coordinates, Dataset, DataTree, Variable
 from xarray.backends import BackendEntrypoint
 
 from .decoding import decoded
@@ -218,4 +218,24 @@ def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str,
     if concat_characters is True:  # arrays of single characters that PyTables wrote are not text
         concat_characters = store.single_characters()
     with no_garbage_collection():
-        return decoded(store, store.label, {"concat_characters": concat_characters, **decoders})
+        opened = decoded(store, store.label, {"concat_characters": concat_characters, **decoders})
+        columns = store.columns()
+        return _with_columns(opened, columns, store.coordinates()) if columns else opened
+
+
+def _with_columns(opened: Dataset, columns: Mapping[Hashable, Variable], coordinates: frozenset[Hashable]) -> Dataset:
+    """`opened` with the variables of a pandas object before its own; they mean what they are, and need no decoding.
+
+    xarray's decoder would look at the first value of each column of text, and so read it.
+    """
+    variables = {**columns, **opened.variables}
+    outer = {
+        name: variable
+        for name, variable in variables.items()
+        if name in coordinates or name in opened.coords or variable.dims == (name,)
+    }
+    inner = {name: variable for name, variable in variables.items() if name not in outer}
+    whole = Dataset(inner, coords=Coordinates(outer, indexes={}), attrs=opened.attrs)
+    whole.set_close(opened._close)
+    whole.encoding = opened.encoding
+    return whole

@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Final, Literal, Self
 
 import numpy as np
 
-from . import attributes, dimensions
+from . import attributes, dimensions, frames, hdfstore, safe_pickle
 from . import libhdf5 as h5
 from .columns import Column, describe_columns, is_table
 from .datatypes import Datatype, as_shown
@@ -72,8 +72,8 @@ class VariableSpec:
     """Absolute path of the file that holds it."""
     path: str
     """Path of the node, without links."""
-    name: str
-    """Of the variable."""
+    name: Hashable
+    """Of the variable: text, but for columns of pandas objects, which may be called anything."""
     info: DatasetInfo
     shape: tuple[int, ...]
     """As the user sees it, in elements: the leaf's shape and then its atom's. A leaf may be shorter in dimensions that
@@ -104,11 +104,20 @@ class VariableSpec:
     item: tuple[int, ...] = ()
     """Of a column with a shape: fixed positions along its first dimensions, which `shape`, `dims` and `chunks` then
     lack. `member=("values_block_0",), item=(2,)` is `values_block_0[:, 2]`."""
+    decoding: frames.Decoding | None = None
+    """Of a column of a pandas object: how its stored elements become values. None for all other variables."""
+    categories: VariableSpec | None = None
+    """Of a column of codes: what they number."""
 
     @property
     def datatype(self) -> Datatype:
         """The type of one stored value."""
         return self.element if self.element is not None else self.info.datatype
+
+    @property
+    def element_dtype(self) -> np.dtype:
+        """Of the values before they are looked up in the categories."""
+        return self.dtype if self.categories is None else np.dtype("i8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +152,13 @@ class GroupSpec:
     """Sentences about what was read differently from what the file says."""
     groups: tuple[str, ...] = ()
     """Names of the child groups that a tree follows."""
+    coordinates: frozenset[Hashable] = frozenset()
+    """Variables that are coordinates without the name of a dimension: levels of a pandas index."""
     tables: tuple[str, ...] = ()
     """Names of the tables in it, each of which is a dataset of its own."""
     row_dim: str = ""
-    """Of a table: the name of its dimension of rows; empty for a group."""
+    """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
+    is_pandas_object: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,9 +169,11 @@ class ReadOptions:
     phony_dims: PhonyDims = "size"
     external_links: ExternalLinks = "near"
     allow_pickle: bool = False
-    drop_variables: frozenset[str] = frozenset()
+    drop_variables: frozenset[Hashable] = frozenset()
     ragged: Ragged = "object"
     string: Strings = "as stored"
+    pandas_objects: bool = True
+    """Show the group of a pandas object as its columns; else as the arrays that it consists of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +204,8 @@ class _Contents:
     """Attributes of the tables."""
     places: dict[str, _Place]
     skipped: list[Skipped]
+    problems: list[str] = field(default_factory=list)
+    pandas_object: hdfstore.PandasObject | None = None
 
 
 class NodeReader:
@@ -312,9 +328,12 @@ class NodeReader:
         contents = _Contents([], [], {}, {}, {}, [])
         with place.file.open(place.path) as group:
             links = list(place.file.links(group))
+            if self._options.pandas_objects and hdfstore.is_pandas_object(group):
+                self._add_pandas_object(contents, place)
+        parts = contents.pandas_object.frame.parts if contents.pandas_object else frozenset[str]()
         for link in links:
             path = posixpath.join(place.path, link.name)
-            if _HIDDEN_NAME.match(link.name) or link.name in self._options.drop_variables:
+            if _HIDDEN_NAME.match(link.name) or link.name in self._options.drop_variables or link.name in parts:
                 continue
             if link.kind == "unknown":
                 contents.skipped.append(Skipped(path, "a link of an unknown kind, or with a name that HDF5 forbids"))
@@ -380,7 +399,12 @@ class NodeReader:
             variables.append(spec)
             problems.extend(said)
         raw, said = _group_attributes(place.file, place.path)
-        problems.extend(said)
+        problems.extend((*contents.problems, *said))
+        coordinates: frozenset[Hashable] = frozenset()
+        if contents.pandas_object is not None:
+            variables, coordinates, said = self._with_columns(place, contents.pandas_object, variables)
+            problems.extend(said)
+            raw = dict(contents.pandas_object.attributes)
         user = attributes.read(
             raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
@@ -399,6 +423,9 @@ class NodeReader:
             problems=tuple(problems),
             groups=tuple(member.name for member in contents.members if member.kind == "group"),
             tables=tuple(member.name for member in contents.members if member.kind == "table"),
+            coordinates=coordinates,
+            row_dim="" if contents.pandas_object is None else contents.pandas_object.frame.dim,
+            is_pandas_object=contents.pandas_object is not None,
         )
 
     def _one_leaf(self, place: _Place) -> GroupSpec:
@@ -414,7 +441,11 @@ class NodeReader:
         options = self._options
         given = options.dims.get(posixpath.basename(place.path), options.dims.get(place.path))
         columns = describe_columns(
-            place.path, info, raw, row_dim=_checked_row_dim(given, place), drop=options.drop_variables
+            place.path,
+            info,
+            raw,
+            row_dim=_checked_row_dim(given, place),
+            drop=frozenset(name for name in options.drop_variables if isinstance(name, str)),
         )
         rows, grows = (info.shape or ()), tuple(size == h5.UNLIMITED for size in info.maxshape)
         leaves = [
@@ -475,6 +506,56 @@ class NodeReader:
             contents.leaves[0], place, contents.infos[name], resolved.names[name], contents.leaves[0].shape
         )
         return GroupSpec(place.file.path, place.path, (spec,), {}, problems=(*resolved.problems, *problems))
+
+    # -- pandas objects ---------------------------------------------------------------------------------------
+
+    def _add_pandas_object(self, contents: _Contents, place: _Place) -> None:
+        """Describe the pandas object that a group is marked as; if it is none that is known, say why."""
+        try:
+            contents.pandas_object = hdfstore.describe(place.file, place.path, allow_pickle=self._options.allow_pickle)
+        except (frames.UnknownLayoutError, safe_pickle.UnsafePickleError, safe_pickle.NotAPickleError) as error:
+            reason = f"marked as a pandas object, but shown as a plain group: {error}"
+            contents.problems.append(f"{place.file.path}:{place.path}: {reason}")
+
+    def _with_columns(
+        self, place: _Place, found: hdfstore.PandasObject, others: Sequence[VariableSpec]
+    ) -> tuple[list[VariableSpec], frozenset[Hashable], list[str]]:
+        """The variables of a pandas object, and of those `others` in its group that are not in their way."""
+        frame, where = found.frame, f"{place.file.path}:{place.path}"
+        problems = [f"{where}: {problem}" for problem in frame.problems]
+        columns = [
+            self._column(place, found, column)
+            for column in (*frame.index, *frame.columns)
+            if column.name not in self._options.drop_variables
+        ]
+        names = {column.name for column in columns}
+        for other in others:
+            if other.name in names or frame.dim in (other.name, *other.dims):
+                problems.append(f"{where}: the array {other.path!r} is not shown: a pandas object uses its names")
+            else:
+                columns.append(other)
+        return columns, frame.coordinates & names, problems
+
+    def _column(self, place: _Place, found: hdfstore.PandasObject, column: frames.Column) -> VariableSpec:
+        info = found.infos[column.array]
+        decoding = replace(column.decoding, unpickle=self._options.allow_pickle)
+        return VariableSpec(
+            file=place.file.path,
+            path=found.paths[column.array],
+            name=column.name,
+            info=info,
+            shape=(column.rows,),
+            dtype=column.dtype,
+            dims=(found.frame.dim,),
+            chunks=None if info.chunkshape is None else info.chunkshape[:1],
+            attributes=dict(column.attributes),
+            base_address=self._base_address(place.file),
+            decoding=decoding,
+            member=() if column.member is None else (column.member,),
+            element=_member_type(info, column.member),
+            item=() if column.item is None else (column.item,),
+            categories=None if column.categories is None else self._column(place, found, column.categories),
+        )
 
     # -- dimensions and variables ---------------------------------------------------------------------------
 
@@ -632,6 +713,10 @@ def _group_attributes(file: SafeFile, path: str) -> tuple[dict[str, RawAttribute
             return read_attributes(group), []
         except HDF5Error as error:  # damaged, or of a newer version of HDF5: costs none of the group's arrays
             return {}, [f"{file.path}:{path}: the group's attributes cannot be read: {error}"]
+
+
+def _member_type(info: DatasetInfo, member: str | None) -> Datatype | None:
+    return next((field.datatype for field in info.datatype.fields if field.name == member), None)
 
 
 def _refers_to_scales(leaf: Leaf) -> bool:

@@ -19,6 +19,7 @@ from .arrays import PyTablesArray
 from .chunk_index import UnsupportedIndex
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .files import OpenedFile
+from .frame_queries import as_stored
 from .nodes import GroupSpec, VariableSpec
 from .safe_file import SafeFile
 from .table_arrays import ColumnArray, open_array
@@ -77,7 +78,7 @@ def plan_query(table: GroupSpec, query: RowQuery, file: SafeFile) -> TableQuery:
 
     The caller holds the HDF5 lock. Raises ValueError and TypeError for what does not fit.
     """
-    if not table.row_dim:
+    if not table.row_dim and not table.is_pandas_object:
         raise ValueError(
             f"{table.file}: {table.path!r} is not a table, so where, condvars, start, stop and step cannot apply; "
             + (f"its tables are {', '.join(map(repr, table.tables))}" if table.tables else "it has no tables either")
@@ -88,18 +89,22 @@ def plan_query(table: GroupSpec, query: RowQuery, file: SafeFile) -> TableQuery:
     rows = _range(query, length)
     if query.where is None:
         return TableQuery({}, rows)
-    by_name = {spec.name: spec for spec in table.variables}
+    variables, where, condvars = table.variables, query.where, query.condvars
+    if table.is_pandas_object:
+        variables, where, condvars = as_stored(table, where, condvars)
+    by_name = {str(spec.name): spec for spec in variables}
     try:
-        condition = compile_condition(
-            query.where, {name: _dtype(spec) for name, spec in by_name.items()}, query.condvars
-        )
+        condition = compile_condition(where, {name: _dtype(spec) for name, spec in by_name.items()}, condvars)
     except ValueError as error:
         raise ValueError(f"{table.file}:{table.path}: {error}") from None
     indexes: dict[str, IndexSpec] = {}
     not_used: dict[str, str] = {}
     for name in dict.fromkeys(comparison.column for comparison in comparisons(condition.indexable)):
         try:
-            indexes[name] = describe_index(file, by_name[name], name)
+            spec = by_name[name]
+            if spec.item:
+                raise UnusableIndexError("it is part of a column of several values")
+            indexes[name] = describe_index(file, spec, spec.member[0])
         except UnusableIndexError as reason:
             not_used[name] = str(reason)
     return TableQuery({name: by_name[name] for name in condition.columns}, rows, condition, indexes, not_used)

@@ -278,6 +278,24 @@ def _selected(space: int, start: Sequence[int], count: Sequence[int], step: Sequ
     return h5.simple_space(count)
 
 
+def read_bytes_row(dataset: int, info: DatasetInfo, row: int) -> bytes:
+    """One row of a one-dimensional dataset of variable-length bytes (PyTables: of objects). Raises HDF5Error."""
+    base = info.datatype.base
+    if base is None or base.dtype is None or base.dtype.itemsize != 1 or len(info.shape or ()) != 1:
+        raise TypeError("only rows of bytes are read")
+    value = (h5.VariableLength * 1)()
+    with (
+        opened("H5Dget_type", dataset) as stored,
+        opened("H5Dget_space", dataset) as space,
+        _selected(space, [row], [1], [1]) as memory_space,
+    ):
+        call("H5Dread", dataset, stored, memory_space, space, h5.DEFAULT, value)
+        try:
+            return ctypes.string_at(value[0].pointer, value[0].length) if value[0].length else b""
+        finally:
+            call("H5Dvlen_reclaim", stored, memory_space, h5.DEFAULT, value)
+
+
 class SafeFile:
     """An HDF5 file opened for reading. The caller holds the HDF5 lock for as long as it is open.
 

@@ -12,6 +12,7 @@ import io
 import math
 import pickletools
 import re
+import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -165,6 +166,14 @@ _REFUSED_OPCODES = {
 }
 
 
+_SHORT_TEXT, _TEXT, _MEMOIZE = 0x8C, ord("X"), 0x94
+# bytes of the argument, a little-endian number
+_PUT = {ord("q"): 1, ord("r"): 4}
+_GET = {ord("h"): 1, ord("j"): 4}
+_NUMBERS = {code: struct.Struct(layout) for code, layout in zip(b"KMJG", ("<B", "<H", "<i", ">d"), strict=True)}
+_NAMED: dict[int, object] = {ord("N"): None, 0x88: True, 0x89: False}
+
+
 class _Reader:
     """The stack of the pickle protocol, except that it calls nothing: it notes what would have been called.
 
@@ -173,6 +182,7 @@ class _Reader:
     """
 
     def __init__(self, data: bytes, max_items: int) -> None:
+        self._data = data
         self._stream = io.BytesIO(data)
         self._end = len(data)
         self._max_items = max_items
@@ -184,7 +194,9 @@ class _Reader:
     def graph(self) -> object:
         """Read all opcodes and give what the pickle describes."""
         try:
-            for _ in range(self._max_items):
+            left = self._max_items
+            while left > 0:
+                left -= self._read_run(left - 1) + 1
                 name, read = _OPCODES[self._stream.read(1)]
                 if name == "STOP":
                     break
@@ -201,6 +213,52 @@ class _Reader:
         if self._refusal:
             _refuse(self._refusal)
         return graph
+
+    def _read_run(self, most: int) -> int:
+        """Read what the items of a long list are made of: text, numbers and the memo. Gives the number of opcodes.
+
+        The same as reading them one by one, in a fraction of the time; stops before anything else or amiss.
+        """
+        data, end, stack, memo = self._data, self._end, self._stack, self._memo
+        at, count = self._stream.tell(), 0
+        while count < most and at + 9 < end:  # room for the longest fixed argument
+            code = data[at]
+            if code in (_SHORT_TEXT, _TEXT):
+                start = at + 2 if code == _SHORT_TEXT else at + 5
+                stop = start + int.from_bytes(data[at + 1 : start], "little")
+                if stop > end:
+                    break
+                stack.append(str(data[start:stop], "utf-8", "surrogatepass"))
+                at = stop
+            elif code == _MEMOIZE and stack:
+                memo[len(memo)] = stack[-1]
+                at += 1
+            elif code in _PUT and stack:
+                size = _PUT[code]
+                number = int.from_bytes(data[at + 1 : at + 1 + size], "little")
+                if number > end:
+                    break
+                memo[number] = stack[-1]
+                at += 1 + size
+            elif code in _GET:
+                size = _GET[code]
+                number = int.from_bytes(data[at + 1 : at + 1 + size], "little")
+                if number not in memo:
+                    break
+                stack.append(memo[number])
+                at += 1 + size
+            elif code in _NUMBERS:
+                layout = _NUMBERS[code]
+                stack.append(layout.unpack_from(data, at + 1)[0])
+                at += 1 + layout.size
+            elif code in _NAMED:
+                stack.append(_NAMED[code])
+                at += 1
+            else:
+                break
+            count += 1
+        self._stream.seek(at)
+        return count
 
     def _do(self, name: str, argument: object) -> None:
         stack, memo = self._stack, self._memo
@@ -365,6 +423,10 @@ def _typed(value: object, kind: type[_T]) -> _T:
 # ---- building values ----
 
 
+_PLAIN = frozenset({NoneType, bool, int, float, str, bytes})
+"""Types of what is its own value."""
+
+
 class _Builder:
     """Makes values from the graph, counting every visit: what is shared counts as often as it appears."""
 
@@ -381,7 +443,7 @@ class _Builder:
         if depth >= MAX_DEPTH:
             _refuse(f"nests more than {MAX_DEPTH} levels, or contains itself")
         if isinstance(node, list):
-            return [self.build(item, depth + 1) for item in node]
+            return self._list(node, depth + 1)
         if isinstance(node, tuple):
             return tuple([self.build(item, depth + 1) for item in node])
         if isinstance(node, _Dict):
@@ -392,6 +454,12 @@ class _Builder:
         if isinstance(node, _Global):
             return _VALUES[node.name] if node.name in _VALUES else _refuse(f"holds {node.name} itself")
         return self._paid(self._called(_typed(node, _Call), depth))
+
+    def _list(self, nodes: list[object], depth: int) -> list[object]:
+        self._items -= sum(map(_PLAIN.__contains__, map(type, nodes)))
+        if self._items < 0:
+            _refuse("describes too many objects for its size")
+        return [node if type(node) in _PLAIN else self.build(node, depth) for node in nodes]
 
     def _pairs(self, pairs: list[tuple[object, object]], depth: int) -> list[tuple[object, object]]:
         built = [(self.build(key, depth + 1), self.build(value, depth + 1)) for key, value in pairs]
@@ -629,9 +697,7 @@ def _array(shape: tuple[int, ...], dtype: object, order: Literal["C", "F"], data
         items = _typed(data, list)
         if len(items) != size:
             _refuse(f"has {len(items)} objects for an array of shape {shape}")
-        objects = np.empty(size, object)
-        for position, item in enumerate(items):  # not objects[:] = items, which would look into the items
-            objects[position] = item
+        objects = np.fromiter(items, object, size)  # not objects[:] = items, which would look into the items
         # NumPy lists objects in C order even when the array it made the list of is in Fortran order.
         return objects.reshape(shape).copy(order)
     if dtype.hasobject or dtype.subdtype is not None or (dtype.itemsize == 0 and shape):

@@ -9,7 +9,7 @@ import gc
 import math
 import posixpath
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -24,6 +24,7 @@ from . import journal
 from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
+from .frame_arrays import FrameArray
 from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .queries import RowQuery, TableQuery, find_rows, plan_query
@@ -153,11 +154,13 @@ class PyTablesDataStore(AbstractDataStore):
         """File and group, as messages name them."""
         return f"{self._spec.file}:{self._spec.path}"
 
-    def get_variables(self) -> dict[str, Variable]:
-        """Lazy variables by name."""
-        found = {}
+    def get_variables(self) -> dict[Hashable, Variable]:
+        """Lazy variables by name, to be decoded by xarray."""
+        found: dict[Hashable, Variable] = {}
         taken = {spec.name for spec in self._spec.variables}
         for spec in self._spec.variables:
+            if spec.decoding is not None:
+                continue
             flat = self._flat(spec) if is_flat(spec) else None
             if flat is not None:
                 found[spec.name], sizes = flat
@@ -167,7 +170,7 @@ class PyTablesDataStore(AbstractDataStore):
             else:
                 found[spec.name] = self._variable(spec)
         if self._rows is not None:
-            found[self._name_of_row_numbers(found)] = Variable((self._spec.row_dim,), self._rows)
+            found[self._name_of_row_numbers()] = Variable((self._spec.row_dim,), self._rows)
         return found
 
     def _flat(self, spec: VariableSpec) -> tuple[Variable, Variable] | None:
@@ -180,15 +183,30 @@ class PyTablesDataStore(AbstractDataStore):
             warnings.warn(f"{error}. So it is shown as rows, not flat", stacklevel=5)
             return None
 
-    def _name_of_row_numbers(self, taken: Mapping[str, object]) -> str:
-        name = self._spec.row_dim
-        return name if name not in taken else free_name(f"{name}_number", taken)
+    def columns(self) -> dict[Hashable, Variable]:
+        """Lazy columns and index of a pandas object, as they are."""
+        return {spec.name: self._variable(spec) for spec in self._spec.variables if spec.decoding is not None}
+
+    def coordinates(self) -> frozenset[Hashable]:
+        """Names of variables that are coordinates whatever their dimensions are called."""
+        numbers = frozenset() if self._rows is None else frozenset({self._name_of_row_numbers()})
+        return self._spec.coordinates | numbers
+
+    def _name_of_row_numbers(self) -> str:
+        name, taken = self._spec.row_dim, {spec.name for spec in self._spec.variables}
+        if name not in taken and not self._spec.is_pandas_object:
+            return name
+        return free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
+        array: BackendArray
+        if spec.decoding is not None:
+            array, dims = FrameArray(self._files[spec.file], spec, threads=self._threads), spec.dims
+        else:
+            array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
         stored = encoding(spec)
         key = None
-        if self._rows is not None:
+        if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
             key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
             stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
         data = indexing.LazilyIndexedArray(array, key)
@@ -201,8 +219,8 @@ class PyTablesDataStore(AbstractDataStore):
     def get_dimensions(self) -> dict[str, int]:
         """Sizes of all dimensions, in elements."""
         if self._rows is not None:
-            sizes = (variable.sizes for variable in self.get_variables().values())
-            return {str(dim): size for one in sizes for dim, size in one.items()}
+            variables = {**self.columns(), **self.get_variables()}
+            return {str(dim): size for variable in variables.values() for dim, size in variable.sizes.items()}
         return {dim: size for spec in self._spec.variables for dim, size in zip(spec.dims, spec.shape, strict=True)}
 
     def get_encoding(self) -> dict[str, object]:
@@ -212,7 +230,7 @@ class PyTablesDataStore(AbstractDataStore):
 
     def single_characters(self) -> dict[str, bool]:
         """For each variable, whether it is text if it is an `S1` array (netCDF), and not bytes of one character."""
-        return {spec.name: spec.dtype != "S1" or spec.characters for spec in self._spec.variables}
+        return {str(spec.name): spec.dtype != "S1" or spec.characters for spec in self._spec.variables}
 
     def close(self) -> None:
         """Give the file descriptors back."""
@@ -268,13 +286,14 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
-    known = {name for spec in specs for variable in spec.variables for name in (variable.name, variable.path)}
-    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim}
+    arrays = [variable for spec in specs for variable in spec.variables if variable.decoding is None]
+    known = {name for variable in arrays for name in (variable.name, variable.path)}
+    known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim and not spec.is_pandas_object}
     unknown = [name for name in options.dims if name not in known]
     if unknown:
         raise ValueError(
             f"{specs[0].file}: dims names {', '.join(map(repr, unknown))}, but there is no such array; there are "
-            f"{', '.join(map(repr, sorted(variable.name for spec in specs for variable in spec.variables))) or 'none'}"
+            f"{', '.join(map(repr, sorted(str(variable.name) for variable in arrays))) or 'none'}"
         )
 
 
@@ -317,6 +336,8 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.reverse:
         flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
         return encoding(replace(flipped, chunks=None if spec.chunks is None else spec.chunks[::-1]))
+    if spec.decoding is not None:
+        return _column_encoding(spec)
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
@@ -360,7 +381,20 @@ def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple
     return array, spec.dims
 
 
-def free_name(wanted: str, taken: Container[str]) -> str:
+def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
+    """Of a column of a pandas object. A Dask block takes what is read together: rows of whole chunks."""
+    found: dict[str, Any] = {"source": spec.file, "original_shape": spec.shape}
+    if spec.decoding is not None and spec.decoding.kind == "objects":  # one pickle for all rows
+        return found
+    rows = rows_at_once(spec)
+    if rows < spec.shape[0]:
+        found["preferred_chunks"] = dict.fromkeys(spec.dims, rows)
+    if spec.chunks is not None:
+        found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+    return found
+
+
+def free_name(wanted: str, taken: Container[Hashable]) -> str:
     """`wanted`, with underscores behind it until nothing else has that name."""
     while wanted in taken:
         wanted += "_"
@@ -375,11 +409,11 @@ def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[str, int]:
 
 
 def rows_at_once(spec: VariableSpec) -> int:
-    """Rows of one Dask block of a table's column: whole chunks, and of all columns together about 16 MiB."""
+    """Rows of one Dask block of a column: whole chunks, and of all columns together about 16 MiB."""
     info = spec.info
-    size = info.datatype.stored_size or info.datatype.itemsize
+    size = (info.datatype.stored_size or info.datatype.itemsize) * math.prod((info.shape or ())[1:])
     chunk = info.chunkshape[0] if info.chunkshape else 1
-    return max(1, ROW_BLOCK_BYTES // (size * chunk)) * chunk
+    return max(1, ROW_BLOCK_BYTES // max(size * chunk, 1)) * chunk
 
 
 def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ class ColumnArray(PyTablesArray):
                 index,
                 rows,
                 wanted,
-                cached_as=_cache_key(descriptor, self.spec.path, version),
+                cached_as=cache_key(descriptor, self.spec.path, version),
                 threads=self.threads,
                 label=self._label(),
             )
@@ -115,7 +115,8 @@ class _Owner:
     """Lives as long as a descriptor; the decoded rows that are kept for it go with it."""
 
 
-def _cache_key(descriptor: Descriptor, path: str, version: FileIdentity) -> CacheKey:
+def cache_key(descriptor: Descriptor, path: str, version: FileIdentity) -> CacheKey:
+    """Under which decoded rows of a leaf are kept, for as long as the descriptor is open."""
     owner = descriptor.kept.get("rows")
     if owner is None:
         owner = descriptor.kept.setdefault("rows", _Owner())

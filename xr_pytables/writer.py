@@ -291,7 +291,8 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
     if mode == "w":
         return None, {}
     version = FileIdentity.of(path)
-    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, ReadOptions(external_links="never")) as reader:
+    options = ReadOptions(external_links="never", pandas_objects=False)
+    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, options) as reader:
         return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
 
 

@@ -1,0 +1,249 @@
+"""Lazy arrays over the columns of pandas objects: stored elements, read as `arrays` reads them, made into values.
+
+A column of a block is one position of the leaf's second dimension; a level of an index is codes into another leaf; a
+column of objects is a pickled array, of which the restricted decoder makes all values at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from . import frames, hdfstore, row_blocks
+from .arrays import (
+    PyTablesArray,
+    check_only_grown,
+    check_unchanged_since,
+    selected_shape,
+    storage_of,
+    with_plain_empty_slices,
+)
+from .chunk_index import ChunkIndex, UnsupportedIndex, plan_axis
+from .files import Descriptor, FileIdentity, OpenedFile
+from .frames import UnknownLayoutError
+from .libhdf5 import HDF5Error, object_address
+from .nodes import VariableSpec
+from .row_blocks import Wanted
+from .safe_file import describe_dataset, read_bytes_row
+from .safe_pickle import NotAPickleError, UnsafePickleError
+from .table_arrays import cache_key, open_array
+
+MAX_KEPT_BYTES: Final = 64 * 2**20
+"""Of one pickled block that is kept decoded, so that its columns, read one after the other, share it."""
+MAX_KEPT_CATEGORIES: Final = 1 << 20
+"""How many categories or values of an index level are kept."""
+
+_Key = int | np.integer[Any] | slice | np.ndarray
+
+
+class FrameArray(BackendArray):
+    """One column or index level of a pandas object; of one dimension."""
+
+    __slots__ = ("dtype", "file", "shape", "spec", "stored", "threads")
+
+    def __init__(self, file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> None:
+        if spec.decoding is None:
+            raise TypeError(f"{spec.path}: no column of a pandas object")
+        self.file = file
+        self.spec = spec
+        self.threads = threads
+        self.shape = spec.shape
+        self.dtype = spec.dtype
+        self.stored = _open_stored(file, spec, threads) if _is_stored(spec) else None
+
+    def __repr__(self) -> str:
+        return f"FrameArray({self.spec.file}:{self.spec.path}, {self.spec.name!r}, {self.shape}, {self.dtype})"
+
+    @property
+    def why_not_direct(self) -> str | None:
+        """The reason why HDF5 reads the stored elements; None if they are read past it."""
+        return self.stored.why_not_direct if self.stored is not None else "its values are one pickled object"
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        plain = with_plain_empty_slices(key, self.shape)
+        values: np.ndarray = indexing.explicit_indexing_adapter(
+            plain, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return values
+
+    def _read(self, key: tuple[_Key]) -> np.ndarray:
+        """The selected values (outer indexing)."""
+        spec = self.spec
+        assert spec.decoding is not None
+        if not self.shape[0]:
+            return np.empty(self.shape, self.dtype)[key]
+        if spec.decoding.kind == "missing":
+            return np.asarray(np.full(self.shape, np.nan, self.dtype)[key])
+        try:
+            if self.stored is None:
+                return np.asarray(self._objects()[key])
+            values = frames.decode(self._elements(key[0]), spec.decoding, spec.element_dtype)
+            return values if spec.categories is None else self._taken(values, spec.categories)
+        except (UnicodeDecodeError, IndexError, UnknownLayoutError, UnsafePickleError, NotAPickleError) as error:
+            raise ValueError(f"{spec.file}:{spec.path}: column {spec.name!r} cannot be read: {error}") from error
+
+    def _elements(self, rows: _Key) -> np.ndarray:
+        """As stored."""
+        assert self.stored is not None
+        if isinstance(self.stored, BlockArray):
+            return self.stored.column(rows, self.spec.item[0])
+        return self.stored[indexing.OuterIndexer((rows,))]
+
+    # -- values that other values number ----------------------------------------------------------------------
+
+    def _taken(self, codes: np.ndarray, categories: VariableSpec) -> np.ndarray:
+        """The categories at `codes`: all of them are read once if there are not too many, else those needed."""
+        whole = FrameArray(self.file, categories, threads=self.threads)
+        if categories.shape[0] <= MAX_KEPT_CATEGORIES:
+            values = self._kept(f"categories {categories.path}", lambda: (whole._read((slice(None),)), True))
+            return frames.taken(values, codes, self.dtype)
+        needed, positions = np.unique(codes, return_inverse=True)
+        present = needed >= 0
+        values = whole._read((needed[present],))
+        renumbered = np.where(present, np.cumsum(present) - 1, -1)
+        return frames.taken(values, renumbered[positions].reshape(codes.shape), self.dtype)
+
+    # -- objects ----------------------------------------------------------------------------------------------
+
+    def _objects(self) -> np.ndarray:
+        """All values of the column."""
+        block = self._kept(f"objects {self.spec.path}", self._decoded_block)
+        if block.ndim == 2 and self.spec.item and self.spec.item[0] < block.shape[1]:
+            block = block[:, self.spec.item[0]]
+        if block.shape != self.shape:
+            raise UnknownLayoutError(f"it has {self.shape[0]} rows, and its objects the shape {block.shape}")
+        return block
+
+    def _decoded_block(self) -> tuple[np.ndarray, bool]:
+        """All columns of a block of objects (rows x columns), and whether it is small enough to keep."""
+        decoding = self.spec.decoding
+        assert decoding is not None
+        data = self._row()
+        stored = hdfstore.objects(data, allow_pickle=decoding.unpickle, items=self.shape[0])
+        return frames.decode(stored, decoding, np.dtype(object)), len(data) <= MAX_KEPT_BYTES
+
+    def _row(self) -> bytes:
+        """The pickle, read by HDF5 under the lock."""
+        spec = self.spec
+        with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
+            before = FileIdentity.of(descriptor.fd)
+            try:
+                with file.open(spec.path) as dataset:
+                    if not before.same_version(self.file.identity):
+                        now = describe_dataset(dataset, object_address(dataset))
+                        check_only_grown(spec, now, self.file.identity, before)
+                    data = read_bytes_row(dataset, spec.info, 0)
+            except HDF5Error as error:
+                raise OSError(f"{spec.file}:{spec.path}: cannot be read: {error}") from None
+            check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
+        return data
+
+    def _kept(self, name: str, make: Callable[[], tuple[np.ndarray, bool]]) -> np.ndarray:
+        """What `make` gives, made once for all columns that ask for it, as long as the file is open and unchanged."""
+        with self.file.descriptor() as descriptor:
+            kept = descriptor.kept.setdefault(name, _Kept())
+            assert isinstance(kept, _Kept)
+            version = FileIdentity.of(descriptor.fd)
+            with kept.lock:
+                if kept.values is not None and kept.version == version:
+                    return kept.values
+                values, small = make()
+                kept.version, kept.values = (version, values) if small else (None, None)
+                return values
+
+
+@dataclass
+class _Kept:
+    """Decoded values that several columns share."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    version: FileIdentity | None = None
+    values: np.ndarray | None = None
+
+
+class BlockArray(PyTablesArray):
+    """A leaf of rows x columns, of which one column is wanted at a time, and often one after the other."""
+
+    __slots__ = ()
+
+    def column(self, rows: _Key, item: int) -> np.ndarray:
+        """One column of the selected rows (outer indexing), as stored."""
+        if self.why_not_direct is None and (self.spec.chunks is None or self.spec.chunks[1] == self.shape[1]):
+            try:
+                return self._column_directly(rows, item)
+            except UnsupportedIndex as reason:
+                self.why_not_direct = str(reason)
+        return self[indexing.OuterIndexer((rows, item))]
+
+    def _column_directly(self, rows: _Key, item: int) -> np.ndarray:
+        """Past HDF5: whole rows are decoded once, and kept for the other columns as those of tables are."""
+        storage = storage_of(self.spec)
+        several: slice | np.ndarray = rows if isinstance(rows, slice | np.ndarray) else np.array([rows], np.int64)
+        out = np.empty(selected_shape((several,), self.shape[:1]), storage.dtype.newbyteorder("="))
+        size, columns = storage.dtype.itemsize * self.shape[1], (self.shape[1],)
+        view = np.dtype({"names": ["row"], "formats": [(storage.dtype, columns)], "offsets": [0], "itemsize": size})
+        of_rows = replace(
+            storage,
+            shape=self.shape[:1],
+            chunkshape=None if storage.chunkshape is None else storage.chunkshape[:1],
+            dtype=np.dtype(f"V{size}"),
+            fill=storage.fill * self.shape[1],
+            rank=1,
+        )
+
+        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            index = None
+            if of_rows.chunkshape is not None:
+                plan = plan_axis(several, self.shape[0], of_rows.chunkshape[0])
+                region = (plan.bounds, (0, self.shape[1]))
+                index = _of_rows(self._index(descriptor, version, storage, region, len(plan.chunks)))
+            row_blocks.read_columns(
+                descriptor.fd,
+                of_rows,
+                index,
+                several,
+                [Wanted(view, ("row",), out, (item,))],
+                cached_as=cache_key(descriptor, self.spec.path, version),
+                threads=self.threads,
+                label=self._label(),
+            )
+
+        self._guarded(read)
+        return out if several is rows else out[0, ...]
+
+
+def _of_rows(index: ChunkIndex) -> ChunkIndex:
+    """The index of chunks that are as wide as the leaf, as one of rows."""
+    return ChunkIndex(index.origin[:1], index.address[:, 0], index.size[:, 0], index.filter_mask[:, 0])
+
+
+def _open_stored(file: OpenedFile, spec: VariableSpec, threads: int | None) -> PyTablesArray:
+    leaf = _leaf(spec)
+    kind = BlockArray if not leaf.member and len(leaf.shape) == 2 else open_array
+    return kind(file, leaf, threads=threads)
+
+
+def _is_stored(spec: VariableSpec) -> bool:
+    """Whether the column has elements of its own in a leaf, and not a pickle of all of them, or none."""
+    return bool(spec.shape[0]) and spec.decoding is not None and spec.decoding.kind not in ("objects", "missing")
+
+
+def _leaf(spec: VariableSpec) -> VariableSpec:
+    """The stored elements of the column, as an array of the file."""
+    datatype = spec.datatype
+    if datatype.dtype is None:
+        raise TypeError(f"{spec.path}: elements of kind {datatype.kind!r} are no column")
+    plain = replace(spec, dtype=datatype.dtype.newbyteorder("="), decoding=None, categories=None)
+    if spec.member:
+        return plain
+    info = spec.info
+    shape = (*(info.shape or ()), *info.datatype.shape)
+    chunks = None if info.chunkshape is None else (*info.chunkshape, *info.datatype.shape)
+    dims = tuple(f"dim_{number}" for number in range(len(shape)))
+    return replace(plain, shape=shape, chunks=chunks, dims=dims, item=())
