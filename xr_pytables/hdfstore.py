@@ -7,7 +7,6 @@ the restricted decoder. Knows no xarray; the caller holds the HDF5 lock.
 from __future__ import annotations
 
 import math
-import pickle
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,5 +177,5 @@ def objects(data: bytes, *, allow_pickle: bool, items: int = 0) -> np.ndarray[An
     except safe_pickle.UnsafePickleError:
         if not allow_pickle:
             raise
-        value = pickle.loads(data)
+        value = attributes.unpickled(data)
     return frames.as_objects(value)
