@@ -34,6 +34,7 @@ from .plan import VariablePlan, WritePlan
 from .progress import Done, bar, nobody
 from .safe_file import SafeFile, describe_dataset
 from .structure import write_structure
+from .table_indexes import create_indexes
 from .target_file import TargetFile, why_not_encode
 from .targets import USUAL, Effort, kept_open
 from .transaction import Transaction
@@ -47,11 +48,11 @@ LARGEST_SHARE: Final = 0.3
 def changes_file(plan: WritePlan) -> bool:
     """Whether a plan is carried out here: for parts of arrays, and for large files, which may stay in place.
 
-    Not for tables: PyTables makes their indexes, in a copy.
+    Not for whole tables: PyTables makes their indexes, in a copy.
     """
-    if plan.version is None or any(variable.is_table for _, variable in plan):
-        return False
-    return plan.in_parts or plan.version.size >= SMALL_FILE
+    if plan.version is None or plan.in_parts:
+        return plan.version is not None
+    return plan.version.size >= SMALL_FILE and not any(variable.is_table for _, variable in plan)
 
 
 def change_now(
@@ -179,6 +180,8 @@ def _change_copy(work: _Work, transaction: Transaction, old: int, *, fsync: bool
     shutil.copyfile(transaction.target, making)
     with kept_open(making) as file:
         _apply(work, file, lambda offset, count: os.pread(old, count, offset))
+    with hdf5_lock():
+        create_indexes(making, transaction.folder, work.plan.indexes, ours_alone=False)
     os.replace(making, transaction.new_file)
     transaction.mark_commit()
     commit(work.plan, transaction, fsync=fsync)
@@ -211,7 +214,7 @@ def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, f
 def _ranges_to_save(plan: WritePlan, target: str, changes: Mapping[str, ArrayChange], descriptor: int) -> Ranges | None:
     """What a journal must save so that the file can be changed in place; None where a copy is less work."""
     size = os.fstat(descriptor).st_size
-    if size < SMALL_FILE or not is_supported():
+    if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
         return None
     with hdf5_lock(), SafeFile(target) as file:
         extents = raw_extents(file, descriptor)

@@ -458,6 +458,13 @@ def object_address(identifier: int) -> int:
     return int(info.token.address)
 
 
+def link_count(identifier: int) -> int:
+    """How many hard links lead to an object."""
+    info = ObjectInfo()
+    call("H5Oget_info3", identifier, ctypes.byref(info), 1)
+    return int(info.reference_count)
+
+
 def reference_name(location: int, pointer: int) -> str | None:
     """A path of the object that the object reference at `pointer` points to; None if it points nowhere."""
     try:

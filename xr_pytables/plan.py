@@ -40,6 +40,7 @@ from .placement import (
     same_units,
     warn_if_not_continued,
 )
+from .table_indexes import ColumnIndex
 from .target_file import ArrayLayout
 
 MODES: Final = ("w", "w-", "x", "a", "r+")
@@ -66,6 +67,7 @@ class VariablePlan:
     dims: tuple[str, ...]
     layout: ArrayLayout
     attributes: tuple[EncodedAttribute, ...]
+    """Of an array that gets values in a part ("put"): only those that change with them."""
     data: Any = field(repr=False, compare=False)
     """A NumPy or Dask array of the stored dtype (`str` objects for variable-length text)."""
     scales: tuple[str, ...] = ()
@@ -136,8 +138,8 @@ class WritePlan:
     attachments: tuple[Attachment, ...] = ()
     version: FileIdentity | None = None
     """The version of the file that is changed; None if the file is made anew."""
-    indexes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    """By the path of a table: the columns that get an index of PyTables, and its kind."""
+    indexes: Mapping[str, tuple[ColumnIndex, ...]] = field(default_factory=dict)
+    """By the path of a table: the indexes that PyTables makes of its columns. Those that it has are removed."""
     in_parts: bool = False
     """Whether values go to parts of arrays that are in the file: `append_dim` or `region`."""
 
@@ -296,15 +298,22 @@ def plan_write(
 
 
 def encoded_variables(
-    dataset: Dataset, file: str, path: str, encoding: Mapping[Any, Any], base: Mapping[str, Any]
+    dataset: Dataset,
+    file: str,
+    path: str,
+    encoding: Mapping[Any, Any],
+    base: Mapping[str, Any],
+    present: Mapping[str, VariableSpec] | None = None,
 ) -> tuple[list[tuple[Variable, VariablePlan]], dict[str, object]]:
     """The variables of a dataset as they are stored, each with what it was, and the dataset's attributes.
 
     For writers with another layout than one array for each variable: dimensions, names in the file and what is there
     already are not looked at, and chunks and filters are those of an array. `base` has the words of `tables.Filters`.
-    Raises as `plan_write` does, naming the node `path` of `file`.
+    `present` says what is there already and gets more values, which are encoded as those that it has. Raises as
+    `plan_write` does, naming the node `path` of `file`.
     """
-    here = _Here(file, path, "w", None)
+    here = _Here(file, path, "w", None, placement=None if present is None else Placement())
+    stored = {} if present is None else present
     _check_names(dataset, here)
     _check_sizes(dataset, here)
     unknown = [name for name in encoding if name not in dataset.variables]
@@ -315,17 +324,20 @@ def encoded_variables(
         )
     noted, attrs = conventions.encode_dataset_coordinates(dataset)
     originals = {
-        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), None, here)
+        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here)
         for name, variable in noted.items()
     }
     coded, attrs = conventions.cf_encoder(originals, attrs)
-    return [
-        (
-            originals[name],
-            _plan_variable(str(name), variable, originals[name], base, here, frozenset(), strict=name in encoding),
+    found = []
+    for name, variable in coded.items():
+        original, spec = originals[name], stored.get(str(name))
+        plan = _plan_variable(
+            str(name), variable, original, base, here, frozenset(), strict=name in encoding, width=_text_width(spec)
         )
-        for name, variable in coded.items()
-    ], dict(attrs)
+        if spec is not None:
+            _check_attributes(plan, original, spec, here)
+        found.append((original, plan))
+    return found, dict(attrs)
 
 
 @dataclass(frozen=True)
@@ -1157,7 +1169,7 @@ def _put(
     if not axes and not placement.region and here.version is not None and _has_values(plan, spec, here.version):
         return replace(plan, name=name, layout=stored, start=start, stored=spec, action="keep")
     if all(spec.info.maxshape[axis] == UNLIMITED for axis in axes):
-        return replace(plan, name=name, layout=stored, start=start, stored=spec, action="put")
+        return replace(plan, name=name, layout=stored, start=start, stored=spec, action="put", attributes=())
     if start != tuple(old if axis in axes else 0 for axis, old in enumerate(spec.shape)) or placement.region:
         raise ValueError(
             f"{label}: the array cannot grow along {placement.append_dim!r}, so that appending makes it anew, which "

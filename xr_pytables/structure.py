@@ -42,10 +42,12 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
         file.resize_scale(path, size)
     for variable in group.variables:
         path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
+        if variable.is_table and file.exists(index):  # of the table as it was
+            file.remove(index)
+        if variable.action == "put" and variable.attributes:
+            file.write_attributes(path, variable.attributes)
         if variable.action in ("put", "keep"):
             continue
-        if variable.is_table and file.exists(index):  # of the table that was there
-            file.remove(index)
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -55,6 +55,8 @@ class IndexSpec:
     """Rows behind the last whole slice that are indexed."""
     rest_values: int
     """How many of their sorted values are kept."""
+    optlevel: int = 6
+    """How far PyTables went in sorting it."""
 
     @property
     def kind(self) -> str:
@@ -77,8 +79,7 @@ def describe_index(file: SafeFile, table: VariableSpec, column: str) -> IndexSpe
 
     The caller holds the HDF5 lock. Raises UnusableIndexError with the reason.
     """
-    folder, leaf = posixpath.split(table.path)
-    path = posixpath.join(folder, f"_i_{leaf}", column)
+    path = _path_of(table, column)
     try:
         if not _exists(file, path):
             raise UnusableIndexError("there is no index")
@@ -97,6 +98,49 @@ def describe_index(file: SafeFile, table: VariableSpec, column: str) -> IndexSpe
     if _is_dirty(raw.get("DIRTY")):
         raise UnusableIndexError("PyTables marked it as out of date")
     return _checked(column, table, arrays, lengths, raw)
+
+
+@dataclass(frozen=True)
+class TableIndexes:
+    """What a table has of indexes. A plain value."""
+
+    usable: Mapping[str, IndexSpec] = field(default_factory=dict)
+    """By the path of the column in the table: `a/b` for a nested one."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Why an index can be neither used nor made again."""
+    any: bool = False
+    """Whether there is anything where PyTables keeps indexes of the table."""
+
+
+def describe_indexes(file: SafeFile, columns: Sequence[VariableSpec]) -> TableIndexes:
+    """The indexes of a table whose columns are `columns`; reads headers and attributes only.
+
+    The caller holds the HDF5 lock.
+    """
+    if not columns or not _exists(file, _path_of(columns[0], "")):
+        return TableIndexes()
+    usable, unusable = {}, {}
+    for spec in columns:
+        column, stored = "/".join(spec.member), spec.datatype.dtype
+        if not _exists(file, _path_of(spec, column)):
+            continue
+        try:
+            if (
+                stored is None
+                or len(spec.shape) > 1
+                or stored.str[1:] == "u8"
+                or any("/" in name for name in spec.member)
+            ):
+                raise UnusableIndexError("PyTables does not index such columns")
+            usable[column] = describe_index(file, replace(spec, dtype=stored.newbyteorder("=")), column)
+        except UnusableIndexError as reason:
+            unusable[column] = str(reason)
+    return TableIndexes(usable, unusable, True)
+
+
+def _path_of(table: VariableSpec, column: str) -> str:
+    folder, leaf = posixpath.split(table.path)
+    return posixpath.join(folder, f"_i_{leaf}", column).rstrip("/")
 
 
 def _exists(file: SafeFile, path: str) -> bool:
@@ -179,6 +223,7 @@ def _checked(
         slices_per_block=blocksize // slicesize,
         rest=lengths["indicesLR"],
         rest_values=lengths["sortedLR"],
+        optlevel=min(_number(raw, "optlevel", 6), 9),
     )
     if found.rows > table.shape[0]:
         raise UnusableIndexError("it is about more rows than the table has")

@@ -1,8 +1,8 @@
-"""Making PyTables' indexes of a table that was just written.
+"""Making PyTables' indexes of a table.
 
 Only PyTables can make them, so this is the one place that opens a file with it: a file with nothing in it but what
-this project wrote. Where the new version of a file holds other things as well, the table goes to a file of its own
-and its index comes back.
+this project wrote. Where the new version of a file holds other things as well, the indexed columns go to a table in a
+file of its own, value by value, and their indexes come back.
 """
 
 from __future__ import annotations
@@ -10,27 +10,43 @@ from __future__ import annotations
 import os
 import posixpath
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
+import numpy as np
 import tables
 
 from . import libhdf5 as h5
+from .attributes import EncodedAttribute
+from .datatypes import Datatype
 from .libhdf5 import call
-from .target_file import TargetFile
+from .safe_file import describe_dataset, read_column
+from .target_file import ArrayLayout, TargetFile
 
-_ASIDE = "indexing.h5"
+TABLE_VERSION: Final = "2.7"
+"""Of PyTables' format of tables (tables.table.obversion)."""
+_ASIDE: Final = "indexing.h5"
+_BATCH_BYTES: Final = 2**25
+"""Of rows that are copied at once."""
 
 
-def create_indexes(
-    path: str, folder: str, indexes: Mapping[str, Iterable[tuple[str, str]]], *, ours_alone: bool
-) -> None:
-    """Index columns of tables in the file at `path`, by the path of the table: (column, kind).
+class ColumnIndex(NamedTuple):
+    """An index to make."""
+
+    column: str
+    """Path in the table: `a/b` for a nested column."""
+    kind: str
+    optlevel: int = 6
+    """As for `tables.Column.create_index`."""
+
+
+def create_indexes(path: str, folder: str, indexes: Mapping[str, Sequence[ColumnIndex]], *, ours_alone: bool) -> None:
+    """Index columns of tables in the file at `path`, by the path of the table.
 
     Temporary files go to `folder`. `ours_alone` says that this project wrote everything in the file. The caller holds
     the HDF5 lock. A second call for the same file does nothing.
     """
-    for table, columns in indexes.items():
-        wanted = list(columns)
+    for table, wanted in indexes.items():
         if not wanted or _has_index(path, table):
             continue
         if ours_alone:
@@ -41,10 +57,11 @@ def create_indexes(
             os.unlink(aside)
         with TargetFile(aside, create=True) as own, TargetFile(path, create=False) as file:
             own.require_group(posixpath.dirname(table))
-            _copy(file, table, own)
+            _copy_columns(file, table, [tuple(each.column.split("/")) for each in wanted], own)
         _index(aside, table, wanted, folder)
         with TargetFile(aside, create=False) as own, TargetFile(path, create=False) as file:
-            _copy(own, _index_of(table), file)
+            source = h5.name_bytes(_index_of(table))
+            call("H5Ocopy", own.id, source, file.id, source, h5.DEFAULT, h5.DEFAULT)
         os.unlink(aside)
 
 
@@ -58,14 +75,56 @@ def _has_index(path: str, table: str) -> bool:
         return file.exists(_index_of(table))
 
 
-def _copy(source: TargetFile, path: str, target: TargetFile) -> None:
-    call("H5Ocopy", source.id, h5.name_bytes(path), target.id, h5.name_bytes(path), h5.DEFAULT, h5.DEFAULT)
+def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...]], own: TargetFile) -> None:
+    """A table of these columns alone: its type, attributes and chunks are made here, only numbers and bytes copied.
+
+    So PyTables sees nothing that others wrote. The chunks have as many rows: indexes depend on that.
+    """
+    with file.open(table) as dataset:
+        info = describe_dataset(dataset, h5.object_address(dataset))
+        record, rows = _record(info.datatype, members), (info.shape or (0,))[0]
+        own.create_array(table, ArrayLayout((rows,), record, (h5.UNLIMITED,), info.chunkshape))
+        own.write_attributes(table, table_attributes(record, rows))
+        step = max(_BATCH_BYTES // info.datatype.itemsize, 1)
+        for start in range(0, rows, step):
+            some = np.zeros(min(step, rows - start), record)
+            for member in members:
+                place: np.ndarray = some
+                for name in member:
+                    place = place[name]
+                place[...] = read_column(dataset, info, member, start, len(some), 1)
+            own.write(table, (start,), some)
 
 
-def _index(path: str, table: str, columns: Iterable[tuple[str, str]], folder: str) -> None:
+def _record(compound: Datatype, members: Sequence[tuple[str, ...]]) -> np.dtype:
+    """The type of rows of these columns alone, packed."""
+    fields: list[tuple[str, np.dtype | None]] = []
+    for name in dict.fromkeys(member[0] for member in members):
+        inner = [member[1:] for member in members if member[0] == name]
+        datatype = next(field.datatype for field in compound.fields if field.name == name)
+        fields.append((name, datatype.dtype if inner == [()] else _record(datatype, inner)))
+    return np.dtype(fields)
+
+
+def table_attributes(record: np.dtype, rows: int) -> Iterable[EncodedAttribute]:
+    """What makes an array of records a Table for PyTables."""
+    yield EncodedAttribute("CLASS", np.array(b"TABLE"))
+    yield EncodedAttribute("VERSION", np.array(TABLE_VERSION.encode()))
+    yield EncodedAttribute("TITLE", None)
+    yield rows_attribute(rows)
+    for number, name in enumerate(record.names or ()):
+        yield EncodedAttribute(f"FIELD_{number}_NAME", np.array(name.encode()), utf8=not name.isascii())
+
+
+def rows_attribute(rows: int) -> EncodedAttribute:
+    """How many rows a table has, as PyTables notes it."""
+    return EncodedAttribute("NROWS", np.array(rows, "i8"))
+
+
+def _index(path: str, table: str, columns: Iterable[ColumnIndex], folder: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tables.NaturalNameWarning)
         with tables.open_file(path, "a") as file:
             node = file.get_node(table)
-            for column, kind in columns:
-                node.cols._f_col(column).create_index(kind=kind, tmp_dir=folder)
+            for column, kind, optlevel in columns:
+                node.cols._f_col(column).create_index(kind=kind, optlevel=optlevel, tmp_dir=folder)

@@ -17,13 +17,20 @@ import dask.array
 import numpy as np
 import tables
 from xarray import DataArray, Dataset, Variable
+from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, layouts
+from . import attributes, frames, layouts
+from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .columns import OF_COLUMN, owner_of
 from .files import FileIdentity
+from .libhdf5 import UNLIMITED
+from .nodes import GroupSpec, VariableSpec
 from .placement import Mode
 from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables
+from .safe_file import SafeFile
+from .table_index import TableIndexes, describe_indexes
+from .table_indexes import ColumnIndex, rows_attribute, table_attributes
 from .target_file import ArrayLayout
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")
@@ -31,8 +38,6 @@ _CHUNK_BYTES: Final = 2**18
 """Of rows: a query reads whole chunks, and PyTables' own are of this size for large tables."""
 _BLOCK_BYTES: Final = 2**26
 """Of rows that are in memory at once, for each thread."""
-_VERSION: Final = "2.7"
-"""Of PyTables' format of tables (tables.table.obversion)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class _Column:
     """One column as it is stored."""
 
     name: str
+    member: tuple[str, ...]
+    """The names that lead to it: `a.b` is the column `b` in the nested column `a`."""
     dims: tuple[str, ...]
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -47,10 +54,16 @@ class _Column:
     attributes: tuple[EncodedAttribute, ...]
     data: Any
 
-    @property
-    def member(self) -> tuple[str, ...]:
-        """The names that lead to it: `a.b` is the column `b` in the nested column `a`."""
-        return tuple(self.name.split("."))
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table that is in the file."""
+
+    spec: GroupSpec
+    """It as a dataset of its columns."""
+    indexes: TableIndexes
+    names: int
+    """How many hard links lead to it."""
 
 
 def plan_table(
@@ -65,20 +78,18 @@ def plan_table(
     index: Iterable[str] | Mapping[str, str],
     existing: Existing,
     version: FileIdentity | None,
+    append_dim: str | None = None,
 ) -> WritePlan:
     """The plan for a table at `group`. Raises TypeError and ValueError for what cannot be one, naming the variable."""
     where = f"{path}:{group}"
-    if isinstance(obj, DataArray):
-        obj = obj.to_dataset(name=obj.name or "values", promote_attrs=obj.name is None)
-    if not isinstance(obj, Dataset):
-        raise TypeError(f"{where}: layout='table' writes a Dataset or DataArray, not {type(obj).__name__}")
+    obj = _dataset_of(obj, where)
     if mode == "r+":
         raise ValueError(f"{where}: mode='r+' sets values of arrays, not of tables; mode='a' replaces the table")
     parent, leaf = posixpath.split(group)
     if not leaf:
         raise ValueError(f"{path}: with layout='table', group names the table, e.g. group='/events'")
     _check_place(path, parent, leaf, existing)
-    row_dim, rows = _row_dim(obj, where)
+    row_dim, rows = _row_dim(obj, where, append_dim)
     if unlimited_dims is not None and set(unlimited_dims) - {row_dim}:
         raise ValueError(f"{where}: only the rows ({row_dim!r}) of a table can grow, and they always can")
     base = layouts.filters_as_encoding(filters) if filters is not None else {}
@@ -129,7 +140,15 @@ def _check_place(path: str, parent: str, leaf: str, existing: Existing) -> None:
             raise ValueError(f"{path}: {node!r} is not a table, so a table cannot take its place. Choose another name")
 
 
-def _row_dim(dataset: Dataset, where: str) -> tuple[str, int]:
+def _dataset_of(obj: object, where: str) -> Dataset:
+    if isinstance(obj, DataArray):
+        return obj.to_dataset(name=obj.name or "values", promote_attrs=obj.name is None)
+    if not isinstance(obj, Dataset):
+        raise TypeError(f"{where}: layout='table' writes a Dataset or DataArray, not {type(obj).__name__}")
+    return obj
+
+
+def _row_dim(dataset: Dataset, where: str, append_dim: str | None) -> tuple[str, int]:
     """The dimension that all variables share, their first, and its length."""
     first = {name: variable.dims[0] if variable.dims else None for name, variable in dataset.variables.items()}
     if not first:
@@ -137,6 +156,8 @@ def _row_dim(dataset: Dataset, where: str) -> tuple[str, int]:
     common = set(first.values())
     if len(common) == 1 and None not in common:
         (dim,) = common
+        if append_dim not in (None, dim):
+            raise ValueError(f"{where}: rows are appended along {dim!r}, not along append_dim={append_dim!r}")
         return str(dim), dataset.sizes[dim]
     shared = [dim for dim in dataset.sizes if all(dim in variable.dims for variable in dataset.variables.values())]
     told = ", ".join(f"{name!r} {variable.dims}" for name, variable in dataset.variables.items())
@@ -179,7 +200,8 @@ def _column(original: Variable, plan: VariablePlan, where: str) -> _Column:
         noted = tuple(one for one in noted if one.name != "dtype")
     if plan.layout.members:
         dtype = np.dtype(dtype, metadata={"enum": dict(plan.layout.members)})
-    return _Column(plan.name, plan.dims, dtype, tuple(plan.layout.shape[1:]), noted, data)
+    member = tuple(plan.name.split("."))
+    return _Column(plan.name, member, plan.dims, dtype, tuple(plan.layout.shape[1:]), noted, data)
 
 
 def _leaves(record: np.dtype) -> Iterator[tuple[str, ...]]:
@@ -276,13 +298,208 @@ def _layout(record: np.dtype, rows: int, row_dim: str, wishes: Mapping[str, Any]
     return replace(planned, dtype=record)
 
 
+# -- appending ------------------------------------------------------------------------------------------------
+
+
+def describe_stored(file: SafeFile, spec: GroupSpec) -> StoredTable:
+    """What has to be known of a table in an open file to append to it. The caller holds the HDF5 lock."""
+    with file.open(spec.path) as node:
+        return StoredTable(spec, describe_indexes(file, spec.variables), h5.link_count(node))
+
+
+def plan_append(
+    obj: object,
+    path: str,
+    *,
+    append_dim: str,
+    group: str,
+    encoding: Mapping[Any, Any] | None,
+    index: Iterable[str] | Mapping[str, str],
+    existing: Existing,
+    version: FileIdentity | None,
+    stored: StoredTable,
+) -> WritePlan:
+    """The plan for more rows of the table at `group`. Raises TypeError and ValueError for what does not fit it."""
+    where, (parent, leaf), table = f"{path}:{group}", posixpath.split(group), stored.spec
+    dataset = _dataset_of(obj, where)
+    row_dim, rows = _row_dim(dataset, where, append_dim)
+    _check_can_grow(stored, path, group, existing)
+    made_up = f"{leaf}_row"
+    if table.row_dim != row_dim and table.row_dim.rstrip("_") != made_up.rstrip("_"):
+        raise ValueError(
+            f"{where}: append_dim={append_dim!r} does not match the name of the rows in the file, {table.row_dim!r}. "
+            "Rename the dimension"
+        )
+    present = {str(spec.name): _as_array(spec, row_dim) for spec in table.variables}
+    _check_columns(dataset, present, where)
+    variables, _ = encoded_variables(dataset, path, group, encoding or {}, {}, present)
+    by_name = {str(spec.name): spec for spec in table.variables}
+    columns = [_more(_column(original, plan, where), plan, by_name[plan.name], where) for original, plan in variables]
+    info = table.variables[0].info
+    record, before = info.datatype.dtype, table.variables[0].shape[0]
+    assert record is not None  # `_check_can_grow`
+    layout = ArrayLayout((before + rows,), record, info.maxshape, info.chunkshape, info.filters)
+    variable = VariablePlan(
+        name=leaf,
+        dims=(f"rows of {leaf}",),
+        layout=layout,
+        attributes=(rows_attribute(before + rows),),
+        data=_rows(columns, record, rows, layout),
+        action="put",
+        start=(before,),
+        stored=_as_rows(table.variables[0]),
+    )
+    asked = {each.column: each for each in _checked_index(index, columns, where)}
+    kept = {name: ColumnIndex(name, each.kind, each.optlevel) for name, each in stored.indexes.usable.items()}
+    for name, reason in stored.indexes.unusable.items():
+        if name not in asked:
+            emit_user_level_warning(
+                f"{where}: the index of column {name!r} is removed, since it would be out of date and cannot be made "
+                f"again: {reason}. PyTables makes it with table.cols.{name.replace('/', '.')}.create_index()"
+            )
+    indexes = {group: tuple((kept | asked).values())} if stored.indexes.any or asked else {}
+    groups = (GroupPlan(parent, (), (), (variable,)),)
+    return WritePlan(path, "a", groups, (), version, indexes, in_parts=True)
+
+
+def _check_can_grow(stored: StoredTable, path: str, group: str, existing: Existing) -> None:
+    """Raise ValueError for a table that cannot take rows, or whose rows would not mean what they should."""
+    table, where = stored.spec, f"{path}:{group}"
+    parent = existing[posixpath.dirname(group)]
+    if (table.file, table.path) != (path, group):
+        raise ValueError(f"{where} is a link to the table {table.path!r} of {table.file}. Append to that")
+    if frames.MARK in parent.attributes:
+        raise ValueError(f"{where} is part of a pandas object. Append to it with pandas (HDFStore.append)")
+    if stored.names > 1:
+        raise ValueError(
+            f"{where}: the table has {stored.names} names (hard links), and PyTables keeps indexes by name, so that "
+            "one of another name would be out of date. Append with the program that wrote it"
+        )
+    if table.skipped:
+        told = "; ".join(f"{posixpath.basename(each.path)!r}: {each.reason}" for each in table.skipped)
+        raise ValueError(f"{where}: not all columns of the table can be written ({told}). Write a new table")
+    if not table.variables:
+        raise ValueError(f"{where}: the table has no columns")
+    info = table.variables[0].info
+    if info.maxshape != (UNLIMITED,) or info.chunkshape is None:
+        raise ValueError(
+            f"{where}: the table has {(info.shape or (0,))[0]} rows and cannot grow. Read it and write it again with "
+            "layout='table', which makes one that can"
+        )
+    if info.datatype.dtype is None or not _is_portable(info.datatype.dtype):
+        reason = info.datatype.reason or "its columns are not stored in their order"
+        raise ValueError(f"{where}: rows of the table cannot be written: {reason}. Write a new table")
+
+
+def _is_portable(record: np.dtype) -> bool:
+    """Whether blocks of such rows can be put aside in files of NumPy."""
+    try:
+        return bool(np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(record)) == record)
+    except ValueError:  # fields that overlap, or in another order than their names
+        return False
+
+
+def _as_array(spec: VariableSpec, row_dim: str) -> VariableSpec:
+    """A column as if it were an array of its own, whose rows are called `row_dim`."""
+    datatype = replace(spec.datatype, shape=())
+    return replace(
+        spec,
+        info=replace(spec.info, datatype=datatype),
+        dims=(row_dim, *spec.dims[1:]),
+        conversion="fixed text" if datatype.kind == "string" else spec.conversion,
+        member=(),
+        element=None,
+    )
+
+
+def _as_rows(column: VariableSpec) -> VariableSpec:
+    """The whole table that a column is of, as an array of records."""
+    info = column.info
+    assert info.shape is not None  # it is a table
+    assert info.datatype.dtype is not None  # `_check_can_grow`
+    return VariableSpec(
+        file=column.file,
+        path=column.path,
+        name=posixpath.basename(column.path),
+        info=info,
+        shape=info.shape,
+        dtype=info.datatype.dtype.newbyteorder("="),
+        dims=column.dims[:1],
+        chunks=info.chunkshape,
+        base_address=column.base_address,
+    )
+
+
+def _check_columns(dataset: Dataset, present: Mapping[str, VariableSpec], where: str) -> None:
+    """Raise ValueError if the variables are not the columns, or of a kind that would be lost in them."""
+    given = set(map(str, dataset.variables))
+    for names, told in (
+        (set(present) - given, "lacks the columns"),
+        (given - set(present), "has more than the table:"),
+    ):
+        if names:
+            raise ValueError(
+                f"{where}: what is to be appended {told} {', '.join(map(repr, sorted(names)))}. A row has all columns "
+                f"of the table and no others; they are {', '.join(map(repr, present))}"
+            )
+    for name, variable in dataset.variables.items():
+        spec = present[str(name)]
+        kind, own = spec.datatype.kind, variable.dtype.kind
+        if (kind == "bool" and own != "b") or (own == "c" and kind != "complex"):
+            raise _mismatch(str(name), spec, variable.dtype, where)
+
+
+def _mismatch(name: str, spec: VariableSpec, dtype: np.dtype, where: str) -> ValueError:
+    stored = spec.datatype
+    return ValueError(
+        f"{where}: variable {name!r}: Mismatched dtypes: the column has values of kind {stored.kind!r} and dtype "
+        f"{stored.dtype}, those to append are stored as {dtype}. Convert them with astype(), or write the table anew"
+    )
+
+
+def _more(column: _Column, plan: VariablePlan, spec: VariableSpec, where: str) -> _Column:
+    """Values for a column that is there, as it stores them."""
+    stored = spec.datatype
+    assert stored.dtype is not None  # `_check_can_grow`
+    if stored.kind == "string":
+        fits = column.dtype.kind == "S" and column.dtype.itemsize <= stored.dtype.itemsize
+    else:
+        fits = column.dtype.newbyteorder("=") == stored.dtype.newbyteorder("=")
+    if not fits:
+        raise _mismatch(plan.name, spec, column.dtype, where)
+    if column.shape != spec.shape[1:]:
+        raise ValueError(
+            f"{where}: variable {plan.name!r} has the shape {column.shape} in each row, the column {spec.shape[1:]}"
+        )
+    if plan.layout.members and dict(plan.layout.members) != dict(stored.members):
+        raise ValueError(
+            f"{where}: variable {plan.name!r} is an enumeration of {dict(plan.layout.members)}, the column "
+            f"{f'of {dict(stored.members)}' if stored.members else 'is none'}. Recode it, or leave out its dtype"
+        )
+    data, label = column.data, f"{where}: variable {plan.name!r}"
+    if spec.conversion == "time64" and isinstance(data, dask.array.Array):
+        data = data.map_blocks(_as_time64, label, dtype=np.int64, meta=np.empty((0,) * data.ndim, np.int64))
+    elif spec.conversion == "time64":
+        data = _as_time64(np.asarray(data), label)
+    return replace(column, member=spec.member, data=data)
+
+
+def _as_time64(microseconds: np.ndarray, label: str) -> np.ndarray:
+    """Microseconds since 1970 as PyTables stores times: 32 bits of seconds, 32 bits of microseconds."""
+    seconds, rest = np.divmod(microseconds.astype(np.int64), 1_000_000)
+    if seconds.size and (seconds.min() < -(2**31) or seconds.max() >= 2**31):
+        raise ValueError(f"{label}: a Time64Col of PyTables holds times from 1901 to 2038, and no missing ones (NaT)")
+    joined: np.ndarray = (seconds << 32) | rest
+    return joined
+
+
 # -- rows -----------------------------------------------------------------------------------------------------
 
 
 def _rows(columns: Sequence[_Column], record: np.dtype, rows: int, layout: ArrayLayout) -> Any:
     """The table as an array of records: of Dask, cut into whole chunks, unless it is small and in memory."""
     streamed = any(isinstance(column.data, dask.array.Array) for column in columns)
-    if not streamed and rows * record.itemsize <= _BLOCK_BYTES:
+    if not rows or (not streamed and rows * record.itemsize <= _BLOCK_BYTES):
         return _assembled(*(np.asarray(column.data) for column in columns), members=_members(columns), record=record)
     chunk = (layout.chunkshape or (1,))[0]
     block = max(_BLOCK_BYTES // (record.itemsize * chunk), 1) * chunk
@@ -334,12 +551,7 @@ def _table_attributes(
 ) -> Iterable[EncodedAttribute]:
     """PyTables' own attributes of a table, the dataset's, and those of the columns under `<column>@<name>`."""
     names = {column.name for column in columns}
-    yield EncodedAttribute("CLASS", np.array(b"TABLE"))
-    yield EncodedAttribute("VERSION", np.array(_VERSION.encode()))
-    yield EncodedAttribute("TITLE", None)
-    yield EncodedAttribute("NROWS", np.array(rows, "i8"))
-    for number, name in enumerate(record.names or ()):
-        yield EncodedAttribute(f"FIELD_{number}_NAME", np.array(name.encode()), utf8=not name.isascii())
+    yield from table_attributes(record, rows)
     for number, column in enumerate(columns):
         fill = np.zeros((), column.dtype if column.dtype.kind != "S" else "S1")
         yield EncodedAttribute(f"FIELD_{number}_FILL", fill)  # PyTables wants all of them or none
@@ -364,7 +576,7 @@ def _texts(names: Sequence[str]) -> np.ndarray:
 
 def _checked_index(
     index: Iterable[str] | Mapping[str, str], columns: Sequence[_Column], where: str
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[ColumnIndex, ...]:
     """The columns to index, and how. Raises ValueError for a column that PyTables cannot index."""
     if isinstance(index, str):
         raise TypeError(f"{where}: index must be a list of names, e.g. index=[{index!r}]")
@@ -379,4 +591,4 @@ def _checked_index(
         if column.shape or column.dtype.kind == "c":
             what = "has more than one value in each row" if column.shape else "is complex"
             raise ValueError(f"{where}: column {name!r} {what}, so PyTables cannot index it")
-    return tuple((name.replace(".", "/"), kind) for name, kind in wanted.items())
+    return tuple(ColumnIndex("/".join(by_name[name].member), kind) for name, kind in wanted.items())

@@ -18,7 +18,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import dask
 import dask.array
@@ -41,7 +41,7 @@ from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
 from .structure import write_structure
 from .table_indexes import create_indexes
-from .table_plan import plan_table
+from .table_plan import StoredTable, describe_stored, plan_append, plan_table
 from .target_file import TargetFile, filter_available, planned_storage
 from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
 from .transaction import Transaction
@@ -130,7 +130,8 @@ def to_pytables(
         Dimensions that shall be able to grow; PyTables sees an EArray. For a DataTree: by group. Default: what
         `obj.encoding["unlimited_dims"]` says.
     append_dim
-        The dimension to append along: arrays in the file that have it grow. A missing file or group is made.
+        The dimension to append along: arrays in the file that have it grow. A missing file or group is made. With
+        `layout="table"` the rows: they go behind those that the table has, whose indexes are made anew.
     region
         Which part of the arrays in the file to write: slices by dimension, `"auto"` for a dimension or for all to find
         them by coordinates.
@@ -233,11 +234,26 @@ def planned(
     transaction.check_folder()
     version, existing = _existing(target, mode)
     if layout == "table":
-        if append_dim is not None or region is not None:
+        if region is not None:
             raise NotImplementedError(
-                f"{target}: rows cannot be appended to a table by append_dim or region yet. Append them with plain "
-                "PyTables (Table.append), or write the whole table again"
+                f"{target}: region cannot change rows of a table. Change them with plain PyTables "
+                "(Table.modify_rows), or write the whole table again; append_dim appends rows"
             )
+        parent, leaf = posixpath.split(group)
+        if append_dim is not None and parent in existing and leaf in existing[parent].tables:
+            table = plan_append(
+                obj,
+                target,
+                append_dim=append_dim,
+                group=group,
+                encoding=encoding,
+                index=index,
+                existing=existing,
+                version=version,
+                stored=_stored_table(target, group),
+            )
+            _check_filters(table)
+            return table, transaction
         table = plan_table(
             obj,
             target,
@@ -249,6 +265,7 @@ def planned(
             index=index,
             existing=existing,
             version=version,
+            append_dim=append_dim,
         )
         _check_filters(table)
         return table, transaction
@@ -291,9 +308,16 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
     if mode == "w":
         return None, {}
     version = FileIdentity.of(path)
-    options = ReadOptions(external_links="never", pandas_objects=False)
-    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, options) as reader:
+    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, _AS_STORED) as reader:
         return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
+
+
+_AS_STORED: Final = ReadOptions(external_links="never", pandas_objects=False)
+
+
+def _stored_table(path: str, group: str) -> StoredTable:
+    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, _AS_STORED) as reader:
+        return describe_stored(file, reader.dataset(group))
 
 
 def _check_not_busy(path: str) -> None:
