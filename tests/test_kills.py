@@ -63,6 +63,13 @@ def append_delayed(path):
 def append_makes_anew(path):
     to_pytables(steps(22, 25), path, append_dim="t")
 
+def table(start, stop):
+    rows = np.random.default_rng(start).random(stop - start)
+    return xr.Dataset({"a": ("row", rows), "b.c": ("row", np.arange(start, stop))})
+
+def append_rows(path):
+    to_pytables(table(2600, 4500).chunk(row=700), path, append_dim="row", group="/g/table", layout="table")
+
 def region(path):
     part = steps(3, 9).isel(x=slice(100, 500))[["a"]] * -1
     to_pytables(part.drop_vars("t"), path, region={"t": slice(3, 9), "x": slice(100, 500)})
@@ -83,7 +90,8 @@ def set_values(path):
 def write_anew(path):
     to_pytables(steps(5, 9), path)
 '''
-NAMES = [line.split()[1].partition("(")[0] for line in SCENARIOS.splitlines() if line.startswith("def ")][2:]
+NAMES = [line.split()[1].partition("(")[0] for line in SCENARIOS.splitlines() if line.startswith("def ")]
+NAMES = [name for name in NAMES if name not in ("steps", "make", "table")]
 IN_COPY = {"append_makes_anew", "replace_variable", "write_anew"}
 DRIVER = """
 import os, sys, time
@@ -199,6 +207,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, li
             namespace["make"](folder / "file.h5", rows, name != "append_makes_anew")
             if name == "append_again":
                 namespace["to_pytables"](namespace["steps"](21, 22), folder / "file.h5", append_dim="t")
+            if name == "append_rows":
+                arguments = {"mode": "a", "group": "/g/table", "layout": "table"}
+                arguments["encoding"] = {"a": {"chunksizes": (1000,), "complib": "zlib"}}
+                namespace["to_pytables"](namespace["table"](0, 2600), folder / "file.h5", **arguments)
             before = Disk(folders={str(folder)})
             before.files[1] = bytearray((folder / "file.h5").read_bytes())
             before.names[str(folder / "file.h5")] = 1

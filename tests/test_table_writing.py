@@ -364,7 +364,8 @@ def nothing(dataset: xr.Dataset) -> xr.Dataset:
         (nothing, {"encoding": {"energy": {"chunksizes": (5,)}, "code": {"chunksizes": (6,)}}}, ValueError,
          "a table has one chunksizes for all columns; encoding asks for 5 and, for 'code', 6"),
         (nothing, {"encoding": {"energy": {"complib": "nope"}}}, ValueError, "complib 'nope' is unknown"),
-        (nothing, {"append_dim": "event"}, NotImplementedError, "append_dim"),
+        (nothing, {"region": {"event": slice(3)}}, NotImplementedError, "region cannot change rows of a table"),
+        (nothing, {"append_dim": "y"}, ValueError, "rows are appended along 'event', not along append_dim='y'"),
         (lambda ds: ds.transpose("x", ...), {}, ValueError, r"Call transpose\('event', ...\) before|share their first"),
         (lambda ds: ds.assign(scalar=5), {}, ValueError, r"these have .*'scalar' \(\).*drop_vars"),
         (lambda ds: ds.assign(z=("q", [1])), {}, ValueError, r"'z' \('q',\).*drop_vars"),
@@ -423,4 +424,4 @@ def test_a_plan_is_a_value(tmp_path: Path) -> None:
     ((group, variable),) = list(plan)
     assert (group.path, variable.name, variable.layout.shape) == ("/", "events", (3,))
     assert variable.layout.dtype.names[:2] == ("energy", "name")
-    assert plan.indexes == {"/events": (("energy", "medium"),)}
+    assert plan.indexes == {"/events": (("energy", "medium", 6),)}

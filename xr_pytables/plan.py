@@ -327,7 +327,9 @@ def encoded_variables(
         name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here)
         for name, variable in noted.items()
     }
-    coded, attrs = conventions.cf_encoder(originals, attrs)
+    coded, attrs = conventions.cf_encoder(
+        {name: _without_width(variable) for name, variable in originals.items()}, attrs
+    )
     found = []
     for name, variable in coded.items():
         original, spec = originals[name], stored.get(str(name))
@@ -728,7 +730,7 @@ def _plan_variable(
     variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
     variable, storage = _with_text(variable, wishes, label, width)
     variable, extra = _quantized(variable, wishes, label)
-    members = _enum_members(original, variable)
+    members = enum_members(original, variable)
     if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
         emit_user_level_warning(
             f"{label}: dtype {variable.dtype} is written, but netCDF-C (and so the netcdf4 engine) crashes on it; "
@@ -930,7 +932,7 @@ def _rounded(values: Any, scale: float) -> Any:
     return np.where(np.isfinite(rounded), rounded, values)
 
 
-def _enum_members(original: Variable, variable: Variable) -> tuple[tuple[str, int], ...]:
+def enum_members(original: Variable, variable: Variable) -> tuple[tuple[str, int], ...]:
     """The enumeration that the dtype of the data or of the encoding carries, as xarray's netCDF engines keep it."""
     if variable.dtype.kind not in "iu":
         return ()

@@ -27,7 +27,7 @@ from .files import FileIdentity
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, VariableSpec
 from .placement import Mode
-from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables
+from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members
 from .safe_file import SafeFile
 from .table_index import TableIndexes, describe_indexes
 from .table_indexes import ColumnIndex, rows_attribute, table_attributes
@@ -354,8 +354,8 @@ def plan_append(
     for name, reason in stored.indexes.unusable.items():
         if name not in asked:
             emit_user_level_warning(
-                f"{where}: the index of column {name!r} is removed, since it would be out of date and cannot be made "
-                f"again: {reason}. PyTables makes it with table.cols.{name.replace('/', '.')}.create_index()"
+                f"{where}: the index of column {name!r} would be out of date and is removed, not made anew: {reason}. "
+                f"PyTables makes it with table.cols.{name.replace('/', '.')}.create_index()"
             )
     indexes = {group: tuple((kept | asked).values())} if stored.indexes.any or asked else {}
     groups = (GroupPlan(parent, (), (), (variable,)),)
@@ -447,6 +447,12 @@ def _check_columns(dataset: Dataset, present: Mapping[str, VariableSpec], where:
         kind, own = spec.datatype.kind, variable.dtype.kind
         if (kind == "bool" and own != "b") or (own == "c" and kind != "complex"):
             raise _mismatch(str(name), spec, variable.dtype, where)
+        members, stored = dict(enum_members(variable, variable)), dict(spec.datatype.members)
+        if members not in ({}, stored):
+            raise ValueError(
+                f"{where}: variable {name!r} is an enumeration of {members}, the column "
+                f"{f'of {stored}' if stored else 'is none'}. Recode it, and remove dtype from its encoding"
+            )
 
 
 def _mismatch(name: str, spec: VariableSpec, dtype: np.dtype, where: str) -> ValueError:
@@ -470,11 +476,6 @@ def _more(column: _Column, plan: VariablePlan, spec: VariableSpec, where: str) -
     if column.shape != spec.shape[1:]:
         raise ValueError(
             f"{where}: variable {plan.name!r} has the shape {column.shape} in each row, the column {spec.shape[1:]}"
-        )
-    if plan.layout.members and dict(plan.layout.members) != dict(stored.members):
-        raise ValueError(
-            f"{where}: variable {plan.name!r} is an enumeration of {dict(plan.layout.members)}, the column "
-            f"{f'of {dict(stored.members)}' if stored.members else 'is none'}. Recode it, or leave out its dtype"
         )
     data, label = column.data, f"{where}: variable {plan.name!r}"
     if spec.conversion == "time64" and isinstance(data, dask.array.Array):

@@ -232,13 +232,13 @@ def planned(
     group = checked_group(group)
     transaction = Transaction.beside(target)
     transaction.check_folder()
+    if layout == "table" and region is not None:
+        raise NotImplementedError(
+            f"{target}: region cannot change rows of a table. Change them with plain PyTables (Table.modify_rows), or "
+            "write the whole table again; append_dim appends rows"
+        )
     version, existing = _existing(target, mode)
     if layout == "table":
-        if region is not None:
-            raise NotImplementedError(
-                f"{target}: region cannot change rows of a table. Change them with plain PyTables "
-                "(Table.modify_rows), or write the whole table again; append_dim appends rows"
-            )
         parent, leaf = posixpath.split(group)
         if append_dim is not None and parent in existing and leaf in existing[parent].tables:
             table = plan_append(
