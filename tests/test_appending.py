@@ -22,7 +22,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import FileChangedError, to_pytables
+from xr_pytables import FileChangedError, changes, to_pytables
 from xr_pytables.blocks import BlockTarget
 
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
@@ -117,8 +117,8 @@ def test_append_makes_a_missing_file_with_a_dimension_that_grows(path):
     to_pytables(field(0, 2), path, append_dim="time")
     xr.testing.assert_identical(open_ours(path), field(0, 2))
     assert open_ours(path).encoding["unlimited_dims"] == {"time"}
-    to_pytables(field(2, 3), path, append_dim="time", group="/new/group")
-    assert open_ours(path, group="/new/group").sizes["time"] == 1
+    to_pytables(field(2, 3).rename(time="t"), path, append_dim="t", group="/new/group")
+    assert open_ours(path, group="/new/group").sizes["t"] == 1
     xr.testing.assert_identical(open_ours(path), field(0, 2))
 
 
@@ -233,6 +233,24 @@ def test_text_is_appended_and_never_cut(path, string, chunked):
     assert open_ours(path)["word"].values.tolist() == ["größe", "b", "c", "dd"]
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_rows_of_different_lengths_are_appended(path, chunked, in_place, monkeypatch):
+    def rows(start, stop):
+        found = np.empty(stop - start, object)
+        found[:] = [np.arange(n % 4, dtype="i4") for n in range(start, stop)]
+        return lazy_if(chunked, xr.Dataset({"rows": ("t", found)}))
+
+    if in_place:
+        monkeypatch.setattr(changes, "SMALL_FILE", 0)
+        monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
+    to_pytables(xr.Dataset({"other": ("x", [1.0])}), path)
+    to_pytables(rows(0, 6), path, mode="a", unlimited_dims=["t"])
+    to_pytables(rows(6, 9), path, append_dim="t")
+    expected = [list(range(n % 4)) for n in range(9)]
+    assert [list(row) for row in open_ours(path)["rows"].values] == expected
+
+
 def test_attributes_of_arrays_stay_and_those_of_the_group_are_set(path):
     ds = xr.Dataset({"v": ("t", [1, 2], {"note": "old"})}, attrs={"title": "old", "kept": {"a": None}})
     to_pytables(ds, path, append_dim="t")
@@ -266,6 +284,14 @@ def test_a_new_variable_without_the_dimension_is_added(path):
 def refused():
     ds = field(2, 3)
     yield "invalid dim", ds, {"append_dim": "notvalid"}, ValueError, "does not match any existing dataset dimensions"
+    yield "dim of nothing", ds[["area"]], {"append_dim": "time"}, ValueError, "any dimension of what is to be appended"
+    yield (
+        "new group",
+        ds,
+        {"append_dim": "time", "group": "/below"},
+        ValueError,
+        "the group '/' has the dimension 'time'",
+    )
     yield "mode w", ds, {"append_dim": "time", "mode": "w"}, ValueError, "cannot set append_dim unless mode='a'"
     yield "mode r+", ds, {"append_dim": "time", "mode": "r+"}, ValueError, "cannot set append_dim unless mode='a'"
     yield (

@@ -72,7 +72,7 @@ def test_info_lists_arrays_as_they_are_stored(mixed: str) -> None:
         "  grows (dim_3: 3, dim_4: 4)  EArray, float32, chunks (8, 4), complib blosc:zstd, complevel 5, shuffle, "
         f"fletcher32, ratio {48 / stored:.1f}, grows along dim_3",
         "  plain (dim_2: 2, dim_3: 3)  Array, int64, contiguous",
-        "/experiment1/events",
+        "/experiment1/events  (table)",
         "  energy (events_row: 3)  column, float64, chunks (8192,), grows along events_row",
     ]
 

@@ -368,7 +368,7 @@ def test_threads_bound_the_threads_that_encode(path, monkeypatch, threads, lazy)
     np.testing.assert_array_equal(read_tables(path), values)
 
 
-@pytest.mark.parametrize("threads", [0, -1, True])
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
 def test_bad_threads_are_refused(path, threads):
     with pytest.raises(ValueError, match="threads must be 1 or more, not"):
         to_pytables(xr.Dataset({"v": ("x", np.arange(3))}), path, threads=threads)

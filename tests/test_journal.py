@@ -242,6 +242,14 @@ def test_a_file_that_was_copied_with_its_journal_can_be_recovered(plain, tmp_pat
     assert (folder / "plain").read_bytes() == before
 
 
+def test_a_journal_that_cannot_be_removed_is_no_reason_to_wait_for_ever(plain, monkeypatch):
+    Path(journal.path_of(str(plain))).write_bytes(b"")
+    monkeypatch.setattr(journal, "_PATIENCE", 0.1)
+    monkeypatch.setattr(journal, "_settle", lambda target, path: False)
+    with pytest.raises(FileBusyError, match="or cannot be removed"):
+        Journal.begin(str(plain), [(0, 1)], fsync=False, check=nothing)
+
+
 def test_a_symbolic_link_leads_to_the_journal(plain):
     abandoned(plain, [(100, 50)], b"x" * 50, 100)
     link = plain.with_name("link")
@@ -689,3 +697,26 @@ def test_a_full_disk_leaves_a_file_that_was_changed_in_place_as_it_was(path, com
         pytest.skip("this system lets nobody mount a small disk")
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+@pytest.mark.parametrize("compute", [True, False])
+def test_a_worker_that_dies_does_no_harm(path, in_place, compute):
+    distributed = pytest.importorskip("distributed")
+    make(path)
+    marker = str(path.with_name("died"))
+
+    def die_once(values):
+        if not os.path.exists(marker):
+            with open(marker, "x"):
+                os._exit(1)
+        return values
+
+    piece = steps(10, 22).chunk({"t": 2, "x": 500})
+    piece["v"] = piece["v"].copy(data=piece["v"].data.map_blocks(die_once, dtype="f8", meta=np.empty((0, 0))))
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+        delayed = to_pytables(piece, path, append_dim="t", compute=compute)
+        if not compute:
+            delayed.compute()
+    assert os.path.exists(marker)
+    xr.testing.assert_identical(open_ours(path), steps(0, 22))
+    assert sorted(os.listdir(path.parent)) == ["died", "file.h5"]

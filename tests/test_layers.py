@@ -14,12 +14,13 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "blocks", "filters", "libblosc2", "progress"},
+    {"_version", "filters", "libblosc2", "progress"},
     {"chunk_index"},
     {"codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "chunk_io", "global_heap"},
     {"conditions", "row_blocks", "segment"},
+    {"blocks"},
 ]
 HDF5_SIDE = [
     {"journal", "libhdf5", "safe_pickle"},

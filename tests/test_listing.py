@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tables
 
@@ -118,3 +119,20 @@ def test_listing_reads_no_data(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("xr_pytables.chunk_io.read_into", refuse)
     monkeypatch.setattr("xr_pytables.global_heap.read_values", refuse)
     assert len(xr_pytables.tree(mixed).groups) == 3
+
+
+def test_pandas_objects_are_listed_by_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [1, 2]})
+    frame.to_hdf(path, key="fixed")
+    frame.to_hdf(path, key="flat", format="table")
+    groups = {group.group: group for group in xr_pytables.tree(path).groups}
+    assert list(groups) == ["/", "/fixed", "/flat"]
+    for name in ("/fixed", "/flat"):
+        assert groups[name].kind == "pandas object"
+        assert {array.name: array.kind for array in groups[name].arrays} == {
+            "index": "column",
+            "a": "column",
+            "b": "column",
+        }
+    assert "pandas object" in repr(xr_pytables.tree(path))

@@ -563,6 +563,23 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
         assert_same(ds["energy"], rows_of(300)["energy"][expected])
 
 
+def test_a_query_after_a_fork_waits_for_no_thread_of_the_parent(tmp_path: Path) -> None:
+    path = make_table(tmp_path / "a.h5", rows_of(300))
+    code = """
+        import os, sys
+        import xarray as xr
+        from xr_pytables import conditions
+        xr.open_dataset(sys.argv[1], engine="pytables", group="/t", where="number > 5")
+        conditions._lock.acquire()
+        child = os.fork()
+        if not child:
+            assert xr.open_dataset(sys.argv[1], engine="pytables", group="/t", where="number > 5").sizes["t_row"]
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+    """
+    assert run_python(code, path) == "0\n"
+
+
 # -- conditions as values -------------------------------------------------------------------------------------
 
 

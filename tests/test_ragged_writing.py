@@ -284,3 +284,17 @@ def test_missing_text_is_empty_and_numbers_among_text_are_refused(tmp_path: Path
     with pytest.raises(TypeError, match=r"'t': holds text in its first block, but also 5 of int"):
         to_pytables(xr.Dataset({"t": ("x", data)}), tmp_path / "u.h5")
     assert not (tmp_path / "u.h5").exists()
+
+
+def test_rows_are_appended_and_set_in_a_region(tmp_path: Path) -> None:
+    def dataset(*rows: list[int]) -> xr.Dataset:
+        return xr.Dataset({"v": ("row", ragged([np.array(row, "i4") for row in rows]))})
+
+    path = tmp_path / "v.h5"
+    to_pytables(dataset([1], [2, 3]), path, unlimited_dims=["row"])
+    to_pytables(dataset([4, 5, 6], []), path, append_dim="row")
+    to_pytables(dataset([9, 9]), path, region={"row": slice(1, 2)})
+    with xr.open_dataset(path, engine="pytables") as ds:
+        assert [row.tolist() for row in ds["v"].values] == [[1], [9, 9], [4, 5, 6], []]
+    with plain_file(path) as file:
+        assert [row.tolist() for row in file.root.v.read()] == [[1], [9, 9], [4, 5, 6], []]

@@ -17,6 +17,9 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
+from .chunk_encode import EncodedChunk
+from .segment import Segment, SegmentError, SegmentWriter
+
 Box = tuple[slice, ...]
 """A part of an array: for each dimension a slice from start to stop, both given."""
 _SLAB_BYTES: Final = 64 * 2**20
@@ -79,7 +82,7 @@ class BlockTarget:
     """Of the array, unique in the folder."""
     shape: tuple[int, ...]
     dtype: np.dtype
-    """Object for variable-length text."""
+    """Object for values of variable length."""
 
     @property
     def ndim(self) -> int:
@@ -88,18 +91,23 @@ class BlockTarget:
 
     def path(self, start: Sequence[int]) -> str:
         """The file of the block that begins at `start`."""
-        return os.path.join(self.folder, "-".join(["values", str(self.number), *map(str, start)]) + ".npy")
+        suffix = ".seg" if self.dtype.kind == "O" else ".npy"
+        return os.path.join(self.folder, "-".join(["values", str(self.number), *map(str, start)]) + suffix)
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
         values = np.asarray(block)
         if not values.size:
             return  # it would have the name of the block that begins where it does
-        name = self.path([int(part.start or 0) for part in key])
-        making = f"{name}.{uuid.uuid4().hex[:8]}"
+        start = tuple(int(part.start or 0) for part in key)
+        name = self.path(start)
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over
+        if self.dtype.kind == "O":
+            with SegmentWriter(name, start, values.shape) as segment:
+                segment.add_values(start, values)
+            return
+        making = f"{name}.{uuid.uuid4().hex[:8]}"
         with open(making, "xb") as file:
-            for array in _lengths_and_bytes(values) if self.dtype.kind == "O" else (values.astype(self.dtype),):
-                _write_array(file, np.ascontiguousarray(array).reshape(array.shape))
+            _write_array(file, np.ascontiguousarray(values, self.dtype).reshape(values.shape))
         os.replace(making, name)
 
 
@@ -107,22 +115,6 @@ def _write_array(file: BinaryIO, array: np.ndarray) -> None:
     """As `numpy.lib.format.write_array`, which does not say that a disk is full."""
     np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(array))
     file.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _lengths_and_bytes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as the length of each in bytes, in their shape, and the UTF-8 of all in one."""
-    encoded = [str(text).encode("utf-8", "surrogateescape") for text in texts.reshape(-1)]
-    lengths = np.array([len(data) for data in encoded], "i8").reshape(texts.shape)
-    return lengths, np.frombuffer(b"".join(encoded), "u1")
-
-
-def _texts(lengths: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """The reverse of `_lengths_and_bytes`."""
-    texts = np.empty(lengths.shape, object)
-    ends = np.cumsum(lengths.reshape(-1)).tolist()
-    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        texts.reshape(-1)[number] = data[start:end].tobytes().decode("utf-8", "surrogateescape")
-    return texts
 
 
 @dataclass(frozen=True)
@@ -189,6 +181,7 @@ class PutAside:
         path = self.target.path(start)
         if self.target.dtype.kind != "O":
             return np.asarray(np.lib.format.open_memmap(path, mode="r"))
-        with open(path, "rb") as file:
-            lengths = np.lib.format.read_array(file, allow_pickle=False)
-            return _texts(lengths, np.lib.format.read_array(file, allow_pickle=False))
+        (item,) = Segment.of(path)
+        if isinstance(item, EncodedChunk):
+            raise SegmentError(f"{path}: holds a chunk, expected values")
+        return item.values

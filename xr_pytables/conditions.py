@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,16 @@ class Condition:
 
 _lock = threading.Lock()
 """numexpr's virtual machine has one set of threads and parameters for the process."""
+
+
+def _renew_lock() -> None:
+    """After a fork: a thread that is gone may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def compile_condition(

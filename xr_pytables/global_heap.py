@@ -112,7 +112,7 @@ class _Wanted:
     to: NDArray[np.int64]
     """Where in the output it begins."""
 
-    def part(self, part: slice) -> _Wanted:
+    def part(self, part: slice | NDArray[np.intp]) -> _Wanted:
         return _Wanted(self.address[part], self.index[part], self.count[part], self.to[part])
 
 
@@ -137,13 +137,62 @@ def _copy(file: _File, wanted: _Wanted, out: NDArray[np.uint8]) -> None:
     needed = _HEADER + np.add.reduceat(_HEADER + (wanted.count + 7 & ~7), begins)
     data, starts, available = _read_collections(file, addresses, np.maximum(needed, _SMALLEST))
     sizes = _checked_sizes(file, data, starts, addresses)
-    more = np.flatnonzero(sizes > available)  # those of which only the beginning was read
-    if len(more):
-        extra, places, whole = _read_collections(file, addresses[more], sizes[more])
-        starts[more], available[more] = places + data.size, whole
-        data = np.concatenate([data, extra])
-    found, at, size = _objects(data, starts, np.minimum(sizes, available))
+    at = _in_order(data, starts, starts + np.minimum(sizes, available), collection, wanted)
+    rest = np.flatnonzero(at < 0)
+    if len(rest):
+        touched = np.unique(collection[rest])
+        more = touched[sizes[touched] > available[touched]]  # those of which only the beginning was read
+        if len(more):
+            extra, places, available[more] = _read_collections(file, addresses[more], sizes[more])
+            starts[more] = places + data.size
+            data = np.concatenate([data, extra])
+        ends = starts + np.minimum(sizes, available)
+        at[rest] = _looked_up(file, data, starts, ends, collection[rest], wanted.part(rest))
+    _gather(data, at, wanted.count, out, wanted.to)
+
+
+def _in_order(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    collection: NDArray[np.int64],
+    wanted: _Wanted,
+) -> NDArray[np.int64]:
+    """Where the values begin that lie one behind the other from the start of their collection; -1 for others.
+
+    That is how HDF5 fills a collection with the rows of one array. Each object says its number and size, so that a row
+    of objects with the expected ones is known to be what a walk from one to the next finds.
+    """
     key = collection * _MAX_OBJECTS + wanted.index
+    order = np.argsort(key, kind="stable")
+    number, index, count = collection[order], wanted.index[order], wanted.count[order]
+    step = _HEADER + (count + 7 & ~7)
+    before = np.cumsum(step) - step
+    first = run_starts(number)
+    lengths_of_runs = np.diff(np.append(first, len(number)))
+    at = starts[number] + _HEADER + before - np.repeat(before[first], lengths_of_runs)
+    sound = at + _HEADER + count <= ends[number]
+    header = _records(data, np.where(sound, at, 0), _OBJECT)
+    sound &= (header["index"] == index) & (header["size"] == count.astype(np.uint64))
+    wrong = np.cumsum(~sound)
+    sound = wrong == np.repeat(wrong[first] - ~sound[first], lengths_of_runs)  # and all before it
+    found = np.full(len(key), -1, np.int64)
+    found[order[sound]] = at[sound] + _HEADER
+    return found
+
+
+def _looked_up(
+    file: _File,
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    collection: NDArray[np.int64],
+    wanted: _Wanted,
+) -> NDArray[np.int64]:
+    """Where values begin, wherever they lie in their collections. Raises ChunkError for those that are not there."""
+    touched, number = np.unique(collection, return_inverse=True)
+    found, at, size = _objects(data, starts[touched], (ends - starts)[touched])
+    key = number * _MAX_OBJECTS + wanted.index
     place = np.minimum(np.searchsorted(found, key), max(len(found) - 1, 0))
     bad = np.ones(len(key), bool)
     if len(found):
@@ -154,7 +203,7 @@ def _copy(file: _File, wanted: _Wanted, out: NDArray[np.uint8]) -> None:
             f"{file.where}the heap collection at {wanted.address[first]} has no object {wanted.index[first]} of "
             f"{wanted.count[first]} bytes: the file is damaged"
         )
-    _gather(data, at[place], wanted.count, out, wanted.to)
+    return at[place]
 
 
 def _read_collections(

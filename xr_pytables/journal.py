@@ -41,6 +41,7 @@ _SAMPLE_BYTES: Final = 4096
 _PIECE: Final = 1 << 24
 _PATIENCE: Final = 5.0
 """Seconds to wait for somebody who looks at a journal at the same time."""
+_PAUSE: Final = 0.005
 
 
 class FileBusyError(BlockingIOError):
@@ -268,11 +269,12 @@ def _acquire(target: str) -> int:
     """A new and empty journal, locked; its descriptor."""
     assert fcntl is not None
     path, deadline = path_of(target), time.monotonic() + _PATIENCE
-    while True:
+    while time.monotonic() < deadline:
         try:
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             _settle(target, path)
+            time.sleep(_PAUSE)
             continue
         try:
             with contextlib.suppress(OSError):  # as readable as the file, so that readers learn of a dead writer
@@ -284,9 +286,11 @@ def _acquire(target: str) -> int:
             _remove(path, fd)
             raise
         os.close(fd)
-        if time.monotonic() > deadline:
-            raise FileBusyError(f"{target}: others look for changes of the file all the time. Try again")
-        time.sleep(0.01)
+        time.sleep(_PAUSE)
+    raise FileBusyError(
+        f"{target}: the journal {path} is there again and again, or cannot be removed. Try again, or remove it if no "
+        "other program is writing to the file"
+    )
 
 
 def _lock(fd: int, path: str) -> bool:

@@ -61,7 +61,7 @@ class ListedGroup:
     group: str
     """Path from where the list begins."""
     kind: str
-    """`group` or `table`."""
+    """`group`, `table` or `pandas object`."""
     attributes: tuple[str, ...]
     arrays: tuple[ListedArray, ...]
     skipped: tuple[Skipped, ...] = ()
@@ -85,7 +85,8 @@ class FileTree:
     def lines(self) -> Iterator[str]:
         """The list as text, with whatever signs the file's names have."""
         for group in self.groups:
-            yield f"{group.group}  [{', '.join(group.attributes)}]" if group.attributes else group.group
+            what = "" if group.kind == "group" else f"  ({group.kind})"
+            yield f"{group.group}{what}  [{', '.join(group.attributes)}]" if group.attributes else group.group + what
             for array in group.arrays:
                 yield f"  {array}"
             for node in group.skipped:
@@ -100,7 +101,7 @@ class FileTree:
     def _repr_html_(self) -> str:
         parts = [f"<b>{_escaped(os.path.basename(self.path))}</b>"]
         for group in self.groups:
-            count = f"{len(group.arrays)} {'columns' if group.kind == 'table' else 'arrays'}"
+            count = f"{len(group.arrays)} {'arrays' if group.kind == 'group' else 'columns'}"
             ratio = "" if group.ratio is None else f", ratio {group.ratio:.1f}"
             name = f"{_escaped(group.group)} <i>{_escaped(group.kind)}, {count}{ratio}</i>"
             parts.append(f"<details open><summary>{name}</summary>")
@@ -151,11 +152,11 @@ def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str 
 
 
 def _listed(relative: str, spec: GroupSpec, file: SafeFile) -> ListedGroup:
-    is_table = bool(spec.row_dim)
+    is_table = bool(spec.row_dim) and not spec.is_pandas_object
     stored, ratio = _stored(spec.variables[0], file) if is_table and spec.variables else (None, None)
     return ListedGroup(
         group=relative,
-        kind="table" if is_table else "group",
+        kind="table" if is_table else "pandas object" if spec.is_pandas_object else "group",
         attributes=tuple(spec.attributes),
         arrays=tuple(_listed_array(variable, file) for variable in spec.variables),
         skipped=spec.skipped,
@@ -168,7 +169,8 @@ def _listed(relative: str, spec: GroupSpec, file: SafeFile) -> ListedGroup:
 def _listed_array(spec: VariableSpec, file: SafeFile) -> ListedArray:
     how = encoding(spec)
     dims, shape = (spec.dims[::-1], spec.shape[::-1]) if spec.reverse else (spec.dims, spec.shape)
-    stored, ratio = (None, None) if spec.member else _stored(spec, file)
+    shares = bool(spec.member) or spec.decoding is not None  # what is stored with other columns
+    stored, ratio = (None, None) if shares else _stored(spec, file)
     chunks = spec.chunks[::-1] if spec.chunks is not None and spec.reverse else spec.chunks
     words = ("complib", "complevel", "shuffle", "bitshuffle", "fletcher32")
     return ListedArray(
@@ -187,7 +189,7 @@ def _listed_array(spec: VariableSpec, file: SafeFile) -> ListedArray:
 
 
 def _kind(spec: VariableSpec) -> str:
-    if spec.member:
+    if spec.member or spec.decoding is not None:
         return "column"
     kind = spec.info.datatype.kind
     if kind in ("vlen", "text", "reference"):

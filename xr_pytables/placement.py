@@ -229,8 +229,10 @@ _REAL_CALENDARS: Final = frozenset({"standard", "gregorian", "proleptic_gregoria
 def check_calendar(variable: Variable, spec: VariableSpec, where: str) -> None:
     """Raise ValueError if times of one calendar would be stored under another."""
     stored = spec.attributes.get("calendar")
+    if not isinstance(stored, str) or not variable.size:
+        return
     is_time = variable.dtype.kind == "M" or (variable.dtype.kind == "O" and _contains_cftime_datetimes(variable))
-    if not is_time or not isinstance(stored, str) or not variable.size:
+    if not is_time:
         return
     own = "proleptic_gregorian" if variable.dtype.kind == "M" else infer_calendar_name(variable.data)
     if own != stored.lower() and not {own, stored.lower()} <= _REAL_CALENDARS:

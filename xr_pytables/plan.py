@@ -266,7 +266,7 @@ def plan_write(
         raise ValueError(f"{path}: region is for one group. Write each node with group= and region=")
     base = layouts.filters_as_encoding(filters) if filters is not None else {}
     dimensions = _Dimensions(existing)
-    planned, placed = [], []
+    planned, placed, has_dim = [], [], False
     if isinstance(obj, DataTree):
         _check_group_keys(obj, encoding, "encoding")
         _check_group_keys(obj, unlimited_dims, "unlimited_dims")
@@ -275,11 +275,16 @@ def plan_write(
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
         here = _Here(path, where, mode, existing.get(where), version)
+        has_dim = has_dim or append_dim in dataset.dims
+        if append_dim in dataset.dims:
+            _check_not_above(append_dim, here, existing)
         if append_dim is not None or region is not None:
             dataset, here, unlimited = _placed_in_file(dataset, here, append_dim, region, unlimited)
         if here.placement is not None:
             placed.append((dataset, here))
         planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, blocks))
+    if append_dim is not None and not has_dim:
+        raise ValueError(f"{path}: append_dim={append_dim!r} does not match any dimension of what is to be appended")
     if append_dim is not None:
         _check_all_grow(path, append_dim, planned, existing, dimensions)
     if mode != "r+":
@@ -1079,6 +1084,18 @@ def _placed_in_file(
             if dim != append_dim and dim not in slices:
                 check_same_coordinate(dataset, str(dim), str(here), here.stored)
     return dataset, replace(here, placement=Placement(append_dim, slices)), unlimited
+
+
+def _check_not_above(append_dim: object, here: _Here, existing: Existing) -> None:
+    """Raise ValueError for a new group below one that has the dimension: it would be shorter than that."""
+    above = here.path
+    while here.existing is None and above != "/":
+        above = posixpath.dirname(above)
+        if above in existing and append_dim in _dimensions_of(existing[above]):
+            raise ValueError(
+                f"{here} is not in the file, and the group {above!r} has the dimension {append_dim!r} already: what "
+                "the new group has before the appended values is not known. Write it with mode='a' in the full size"
+            )
 
 
 def _dimensions_of(group: GroupSpec | None) -> set[str]:

@@ -199,12 +199,11 @@ class PyTablesDataStore(AbstractDataStore):
         return free_name(f"{name}_number", taken)
 
     def _variable(self, spec: VariableSpec) -> Variable:
-        file = self._files[spec.file]
+        array: BackendArray
         if spec.decoding is not None:
-            array: BackendArray = FrameArray(file, spec, threads=self._threads)
-            dims = spec.dims
+            array, dims = FrameArray(self._files[spec.file], spec, threads=self._threads), spec.dims
         else:
-            array, dims = shown(spec, lazy_array(file, spec, threads=self._threads))
+            array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
         stored = encoding(spec)
         key = None
         if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
@@ -332,13 +331,13 @@ def _inner_datasets(spec: GroupSpec) -> str | None:
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
-    if spec.decoding is not None:
-        return _column_encoding(spec)
     if spec.conversion == "utf-16":
         return {"source": spec.file}
     if spec.reverse:
         flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
         return encoding(replace(flipped, chunks=None if spec.chunks is None else spec.chunks[::-1]))
+    if spec.decoding is not None:
+        return _column_encoding(spec)
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
@@ -372,6 +371,16 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     return found
 
 
+def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
+    """The array as the user sees it, and its dimensions."""
+    if spec.conversion == "utf-16":
+        text = UTF16Rows(array)
+        return text, spec.dims[1:] if text.shape else ()
+    if spec.reverse:
+        return ReversedArray(array), spec.dims[::-1]
+    return array, spec.dims
+
+
 def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
     """Of a column of a pandas object. A Dask block takes what is read together: rows of whole chunks."""
     found: dict[str, Any] = {"source": spec.file, "original_shape": spec.shape}
@@ -383,16 +392,6 @@ def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
     if spec.chunks is not None:
         found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
     return found
-
-
-def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
-    """The array as the user sees it, and its dimensions."""
-    if spec.conversion == "utf-16":
-        text = UTF16Rows(array)
-        return text, spec.dims[1:] if text.shape else ()
-    if spec.reverse:
-        return ReversedArray(array), spec.dims[::-1]
-    return array, spec.dims
 
 
 def free_name(wanted: str, taken: Container[Hashable]) -> str:

@@ -41,8 +41,9 @@ class Effort:
     """Whether chunks that hold nothing but the fill value are written in arrays that are new."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and (isinstance(self.threads, bool) or self.threads < 1):
-            raise ValueError(f"threads must be 1 or more, not {self.threads!r}")
+        given = self.threads
+        if given is not None and (not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1):
+            raise ValueError(f"threads must be 1 or more, not {given!r}")
 
     def budget(self) -> AbstractContextManager[Any]:
         """What all threads that encode for one write hold while they do, so that there are never more of them."""
@@ -181,8 +182,9 @@ def _slab_rows(values: np.ndarray, chunkshape: tuple[int, ...] | None) -> int:
 class SpoolTarget:
     """Takes blocks in any process: each becomes a segment, a file of the transaction named after the block's place.
 
-    A block that is stored twice, because its worker died or was slow, has the same name: the first copy that is whole
-    counts.
+    A block that is stored twice, because its worker died or was slow, has the same name, and the last whole copy
+    counts: if a `compute=False` graph failed and is computed again, perhaps from other data, no block of the first run
+    may be taken for one of the second.
     """
 
     folder: str
@@ -210,12 +212,10 @@ class SpoolTarget:
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
         values, start = np.asarray(block), _moved(_start(key), self.offset)
-        name = self.segment(start)
-        # an empty block would have the name of the one that begins where it does
-        if not values.size or os.path.exists(name):
-            return
+        if not values.size:
+            return  # it would have the name of the block that begins where it does
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over
-        with SegmentWriter(name, start, values.shape) as segment:
+        with SegmentWriter(self.segment(start), start, values.shape) as segment:
             if self.storage is None or not values.ndim:
                 segment.add_values(start, values)
                 return
