@@ -103,7 +103,7 @@ def test_readme_has_two_commands_that_do_all_the_set_up() -> None:
     assert first.startswith("python3 -m venv .venv && .venv/bin/pip install ")
     assert first.endswith("&& .venv/bin/python -m xr_pytables demo")
     assert second.startswith("python3 -m venv .venv && .venv/bin/pip install ")
-    assert second.endswith("&& .venv/bin/python -m pytest")
+    assert second.endswith("&& .venv/bin/python -m pytest -n auto")
 
 
 def test_continuous_integration_does_the_steps_of_the_readme() -> None:

@@ -242,6 +242,18 @@ def test_a_file_that_was_copied_with_its_journal_can_be_recovered(plain, tmp_pat
     assert (folder / "plain").read_bytes() == before
 
 
+def test_who_may_not_write_to_a_journal_learns_whether_its_writer_lives(plain: Path) -> None:
+    place = journal.path_of(str(plain))
+    change = Journal.begin(str(plain), [(10, 20)], fsync=False, check=nothing)
+    with pytest.raises(FileBusyError, match="somebody is changing the file right now"):
+        journal._look_only(str(plain), place)
+    os.close(change._fd)  # as if its process had died
+    with pytest.raises(NeedsRecoveryError, match=r"its writer died in the middle of a change.*xr_pytables\.recover"):
+        journal._look_only(str(plain), place)
+    assert recover(str(plain))
+    assert journal._look_only(str(plain), place) is False
+
+
 def test_a_journal_that_cannot_be_removed_is_no_reason_to_wait_for_ever(plain, monkeypatch):
     Path(journal.path_of(str(plain))).write_bytes(b"")
     monkeypatch.setattr(journal, "_PATIENCE", 0.1)
