@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import shutil
@@ -615,3 +616,14 @@ def test_a_region_needs_a_file_and_a_group(path, grid):
         to_pytables(grid, path.with_name("other.h5"), region={"x": slice(5)})
     with pytest.raises(ValueError, match="nothing in this group"):
         to_pytables(grid, path, group="/other", region={"x": slice(5)})
+
+
+def test_planning_leaves_no_file_open_and_warns_of_none(path):
+    """Stored coordinates are looked at, and arrays that cannot grow are read to be rewritten."""
+    first = xr.Dataset({"v": ("t", [1.0, 2.0])}, coords={"t": [0, 1]})
+    to_pytables(first, path)  # cannot grow: the append rewrites it
+    with xr.set_options(warn_for_unclosed_files=True):
+        to_pytables(first.assign_coords(t=[2, 3]), path, append_dim="t")
+        to_pytables(first.assign_coords(t=[2, 3]), path, region="auto")
+        gc.collect()
+    assert not [name for name in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{name}") == str(path)]

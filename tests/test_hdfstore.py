@@ -186,6 +186,7 @@ def assert_index(ds: xr.Dataset, expected: dict[str, Any]) -> None:
 # -- any object --------------------------------------------------------------------------------------------
 
 
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 UNITS = ["s", "ms", "us", "ns"]
 INTEGERS = st.integers(-(2**31), 2**31)
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=5).filter(str.strip)
@@ -250,7 +251,7 @@ def objects(draw: st.DrawFn, format: str) -> pd.DataFrame | pd.Series:
 
 @pytest.mark.parametrize("format", ["fixed", "table"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
 def test_any_object_reads_as_pandas_reads_it(tmp_path: Path, format: str, data: st.DataObject) -> None:
     stored = data.draw(objects(format))
     path = tmp_path / "any.h5"
@@ -267,7 +268,7 @@ def test_any_object_reads_as_pandas_reads_it(tmp_path: Path, format: str, data: 
 
 @pytest.mark.parametrize("format", ["fixed", "table"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
 def test_any_selection_equals_that_of_the_loaded_dataset(tmp_path: Path, format: str, data: st.DataObject) -> None:
     path = tmp_path / "selected.h5"
     if not path.exists():

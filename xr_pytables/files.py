@@ -144,6 +144,17 @@ class Descriptor:
         os.close(self.fd)
 
 
+class _OwnManager(CachingFileManager["Descriptor"]):
+    """For files that this package reads for itself: closes them without a word when nobody needs them any more.
+
+    (xarray can be told to warn of files that users forgot to close; they could not close these.)
+    """
+
+    def __del__(self) -> None:
+        self.close(needs_lock=False)
+        super().__del__()
+
+
 class OpenedFile:
     """One version of one file, to be read at any time later, in this process or another.
 
@@ -151,10 +162,11 @@ class OpenedFile:
     `xr.set_options(file_cache_maxsize=)` of them.
     """
 
-    def __init__(self, path: str, identity: FileIdentity) -> None:
+    def __init__(self, path: str, identity: FileIdentity, *, for_users: bool = True) -> None:
         self.path = path
         self.identity = identity
-        self._descriptors = CachingFileManager(Descriptor, path, identity, mode="r")
+        kind = CachingFileManager if for_users else _OwnManager
+        self._descriptors = kind(Descriptor, path, identity, mode="r")
 
     def __repr__(self) -> str:
         return f"OpenedFile({self.path!r}, {self.identity!r})"

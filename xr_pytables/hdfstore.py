@@ -18,7 +18,7 @@ import numpy as np
 from . import attributes, frames, safe_pickle
 from . import libhdf5 as h5
 from .frames import Frame, StoredArray, UnknownLayoutError
-from .libhdf5 import call, name_bytes
+from .libhdf5 import HDF5Error, call, name_bytes
 from .safe_file import (
     DatasetInfo,
     MissingNodeError,
@@ -48,8 +48,11 @@ class PandasObject:
 
 
 def is_pandas_object(group: int) -> bool:
-    """Whether an opened group is marked as a pandas object."""
-    return bool(call("H5Aexists", group, name_bytes(frames.MARK)))
+    """Whether an opened group is marked as a pandas object; one whose attributes HDF5 cannot read is not."""
+    try:
+        return bool(call("H5Aexists", group, name_bytes(frames.MARK)))
+    except HDF5Error:
+        return False
 
 
 def describe(file: SafeFile, path: str, *, allow_pickle: bool) -> PandasObject:

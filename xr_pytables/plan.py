@@ -1223,7 +1223,7 @@ def _rewritten(
 
 def _stored_variable(spec: VariableSpec, version: FileIdentity) -> Variable:
     """An array of the file, lazy and not decoded."""
-    data = indexing.LazilyIndexedArray(PyTablesArray(OpenedFile(spec.file, version), spec))
+    data = indexing.LazilyIndexedArray(PyTablesArray(OpenedFile(spec.file, version, for_users=False), spec))
     return Variable(spec.dims, data, dict(spec.attributes), fastpath=True)
 
 
