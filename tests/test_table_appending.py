@@ -338,6 +338,18 @@ def test_a_table_without_indexes_gets_one(tmp_path: Path, in_place: list[str]) -
         assert file.root.events.cols.position.x.index.nelements == 40
 
 
+def test_indexes_that_are_made_anew_leave_no_holes(tmp_path: Path) -> None:
+    path, values = tmp_path / "a.h5", np.random.default_rng(0).random(50_600)
+    write(xr.Dataset({"a": ("event", values[:50_000])}), path, index={"a": "full"})
+    before = path.stat().st_size
+    for start in range(50_000, 50_600, 100):
+        append(xr.Dataset({"a": ("event", values[start : start + 100])}), path)
+    assert path.stat().st_size < 1.1 * before  # an index is half of it
+    with plain_file(path) as file:
+        assert file.root.events.cols.a.index.nelements == 50_600
+        assert file.root.events.read_where("a > 0.99")["a"].tolist() == values[values > 0.99].tolist()
+
+
 def test_an_index_that_cannot_be_made_again_is_removed(tmp_path: Path) -> None:
     path, rows = tmp_path / "a.h5", plain_rows(300)
     indexed_table(path, rows[:200], True)

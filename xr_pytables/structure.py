@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .plan import DimensionPlan, GroupPlan, WritePlan
+from .table_indexes import ColumnIndex
 from .target_file import ArrayLayout, TargetFile
 
 
@@ -17,7 +19,7 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
     if plan.mode == "r+":
         return
     for group in plan.groups:
-        _write_group(file, group)
+        _write_group(file, group, plan.indexes)
     for group, variable in plan:  # when all scales exist
         if not variable.is_coordinate and variable.action not in ("put", "keep"):
             file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
@@ -25,8 +27,11 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
 
 
-def _write_group(file: TargetFile, group: GroupPlan) -> None:
-    """The group, its dimensions, and its arrays without values."""
+def _write_group(file: TargetFile, group: GroupPlan, indexes: Mapping[str, Sequence[ColumnIndex]]) -> None:
+    """The group, its dimensions, and its arrays without values.
+
+    Indexes of a table as it was are removed, but where `indexes` are to be made: those take their room.
+    """
     file.require_group(group.path)
     if group.attributes:
         file.write_attributes(group.path, group.attributes)
@@ -42,7 +47,7 @@ def _write_group(file: TargetFile, group: GroupPlan) -> None:
         file.resize_scale(path, size)
     for variable in group.variables:
         path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
-        if variable.is_table and file.exists(index):  # of the table as it was
+        if variable.is_table and not indexes.get(path) and file.exists(index):
             file.remove(index)
         if variable.action == "put" and variable.attributes:
             file.write_attributes(path, variable.attributes)

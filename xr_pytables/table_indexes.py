@@ -43,14 +43,15 @@ class ColumnIndex(NamedTuple):
 def create_indexes(path: str, folder: str, indexes: Mapping[str, Sequence[ColumnIndex]], *, ours_alone: bool) -> None:
     """Index columns of tables in the file at `path`, by the path of the table.
 
-    Temporary files go to `folder`. `ours_alone` says that this project wrote everything in the file. The caller holds
-    the HDF5 lock. A second call for the same file does nothing.
+    Temporary files go to `folder`. `ours_alone` says that this project wrote everything in the file; else indexes that
+    the table has are replaced. The caller holds the HDF5 lock. A second call for the same file changes nothing.
     """
     for table, wanted in indexes.items():
-        if not wanted or _has_index(path, table):
+        if not wanted:
             continue
         if ours_alone:
-            _index(path, table, wanted, folder)
+            if not _has_index(path, table):
+                _index(path, table, wanted, folder)
             continue
         aside = os.path.join(folder, _ASIDE)
         if os.path.exists(aside):  # of an earlier run of this step
@@ -61,6 +62,8 @@ def create_indexes(path: str, folder: str, indexes: Mapping[str, Sequence[Column
         _index(aside, table, wanted, folder)
         with TargetFile(aside, create=False) as own, TargetFile(path, create=False) as file:
             source = h5.name_bytes(_index_of(table))
+            if file.exists(_index_of(table)):  # in one go with the copy, which HDF5 puts in its place
+                file.remove(_index_of(table))
             call("H5Ocopy", own.id, source, file.id, source, h5.DEFAULT, h5.DEFAULT)
         os.unlink(aside)
 
