@@ -21,6 +21,7 @@ import importlib.util
 import os
 import statistics
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -145,10 +146,13 @@ def physical_limit(path: Path, shape: tuple[int, ...]) -> float:
             for where in np.ndindex(index.address.shape)
         ]
     out = np.empty(shape, "f4")
+    own = threading.local()
 
     def one(item: tuple[tuple[int, ...], bytes, int]) -> None:
         where, data, mask = item
-        chunk = np.empty(storage.chunkshape, "f4")
+        if not hasattr(own, "chunk"):
+            own.chunk = np.empty(storage.chunkshape, "f4")
+        chunk = own.chunk
         codecs.decode_chunk(
             np.frombuffer(data, np.uint8), mask, storage.pipeline, chunk.nbytes, chunk.reshape(-1).view("u1")
         )

@@ -155,8 +155,12 @@ def memory_and_threads(folder: Path, shape: tuple[int, int, int], rounds: int) -
     for threads, taken in medians(readers, max(1, rounds // 2)).items():
         print(f"threads={threads:25} {taken:9.2f} ms   on {os.cpu_count()} CPUs", flush=True)
     code = f"""
-        import resource, xarray as xr, xr_pytables.store
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        import xarray as xr, xr_pytables.store
+
+        def peak():  # of this program: ru_maxrss begins with that of the program that started it
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
         with xr.open_dataset({str(path)!r}, engine="pytables", decode_cf=False) as opened:
             opened.field[0, 0, 0].values
             before = peak()
