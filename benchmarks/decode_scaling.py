@@ -37,7 +37,7 @@ CODECS = {
 CHUNKSHAPE = (24, 181, 360)
 
 
-def field(megabytes: int) -> np.ndarray:
+def field(megabytes: float) -> np.ndarray:
     """A smooth field with noise, rounded as measured data are."""
     steps = max(24, round(megabytes * 1e6 / (721 * 1440 * 4) / 24) * 24)
     random = np.random.default_rng(0)

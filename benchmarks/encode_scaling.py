@@ -15,12 +15,12 @@ import statistics
 import time
 
 import numpy as np
+from decode_scaling import CHUNKSHAPE, field
 
 from xr_pytables import filters
 from xr_pytables.chunk_encode import encode_block
 from xr_pytables.chunk_index import ChunkStorage
 
-CHUNKSHAPE = (24, 181, 360)
 CODECS: dict[str, tuple[str | None, int, bool]] = {
     "zlib 1 + shuffle": ("zlib", 1, False),
     "zlib 1 + shuffle + fletcher32": ("zlib", 1, True),
@@ -34,19 +34,6 @@ CODECS: dict[str, tuple[str | None, int, bool]] = {
     "fletcher32": (None, 0, True),
     "none": (None, 0, False),
 }
-
-
-def field(megabytes: float) -> np.ndarray:
-    """A smooth field with noise, rounded as measured data are."""
-    steps = max(24, round(megabytes * 1e6 / (721 * 1440 * 4) / 24) * 24)
-    random = np.random.default_rng(0)
-    latitude = np.radians(np.linspace(-90, 90, 721))[:, None]
-    longitude = np.radians(np.linspace(0, 360, 1440))[None, :]
-    array = np.empty((steps, 721, 1440), "f4")
-    for i in range(steps):
-        waves = np.sin(3 * longitude + i / 30) * np.cos(2 * latitude)
-        array[i] = 280 + 20 * np.cos(latitude) + 5 * waves + random.standard_normal((721, 1440)) / 2
-    return np.round(array * 64) / 64
 
 
 def main() -> None:

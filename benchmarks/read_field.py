@@ -80,7 +80,7 @@ def make_files(folder: Path, name: str, dataset: xr.Dataset) -> dict[str, Path]:
             files["hidefix"] = files["netcdf4"]
     if name != "contiguous" and importlib.util.find_spec("zarr"):
         files["zarr"] = folder / f"{name}.zarr"
-        stored = {"field": {"chunks": chunks, "compressors": _zarr_codec(name)}}
+        stored = {"field": {"chunks": chunks, "compressors": zarr_codec(name)}}
         _once(files["zarr"], lambda path: dataset.to_zarr(path, encoding=stored))
     if name == "contiguous":
         files["np.load"] = folder / "field.npy"
@@ -94,7 +94,8 @@ def _once(path: Path, make: Callable[[Path], object]) -> None:
         make(path)
 
 
-def _zarr_codec(name: str) -> object:
+def zarr_codec(name: str, level: int = 5) -> object:
+    """What zarr calls the codec of that name (Blosc in place of Blosc2), with the level of Blosc."""
     import zarr.codecs
 
     if name == "none":
@@ -103,8 +104,7 @@ def _zarr_codec(name: str) -> object:
         import zarr.codecs.numcodecs as numcodecs
 
         return [numcodecs.Shuffle(elementsize=4), numcodecs.Zlib(level=1)]
-    inner = name.partition("-")[2]
-    return [zarr.codecs.BloscCodec(cname=inner, clevel=5, shuffle="shuffle")]
+    return [zarr.codecs.BloscCodec(cname=name.split("-")[1], clevel=level, shuffle="shuffle")]
 
 
 def reader(engine: str, path: Path) -> Reader:

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dask.array
-import numpy as np
 import tables
 import xarray as xr
+from read_field import CHUNKS, make_field, zarr_codec
 
 from xr_pytables import to_pytables
 
-CHUNKS = (24, 181, 360)
 CODECS: dict[str, dict[str, object]] = {
     "zlib": {"complib": "zlib", "complevel": 1, "shuffle": True},
     "blosc-lz4": {"complib": "blosc:lz4", "complevel": 5, "shuffle": True},
@@ -40,18 +39,6 @@ CODECS: dict[str, dict[str, object]] = {
 }
 SLOW = ("plain PyTables",)  # measured once
 Writer = Callable[[Path], object]
-
-
-def make_field(shape: tuple[int, int, int]) -> np.ndarray:
-    """Waves with noise, rounded to 1/64 as packed measurements are: compresses about as weather data do."""
-    rng = np.random.default_rng(0)
-    time_, lat, lon = (np.linspace(0, turns * np.pi, n, dtype="f4") for turns, n in zip((9, 5, 11), shape, strict=True))
-    field = np.empty(shape, "f4")
-    base = 280 + 20 * np.cos(lat)[:, None] * np.sin(lon)
-    for step, phase in enumerate(time_):
-        noise = rng.standard_normal(shape[1:], dtype="f4")
-        field[step] = np.round((base + 5 * np.sin(phase + lon) + noise) * 64) / 64
-    return field
 
 
 def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...]) -> dict[str, Writer]:
@@ -73,23 +60,10 @@ def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...]) -> dict[str
         found["netcdf4"] = lambda path: dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
         found["h5netcdf"] = lambda path: dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
     if importlib.util.find_spec("zarr"):
-        zarr_encoding = {"field": {"chunks": chunks, "compressors": _zarr_codec(name)}}
+        zarr_encoding = {"field": {"chunks": chunks, "compressors": zarr_codec(name, CODECS[name].get("complevel", 0))}}
         found["zarr"] = lambda path: dataset.to_zarr(path, encoding=zarr_encoding, consolidated=False)
     found["plain PyTables"] = lambda path: _plain(dataset.field, path, name, chunks)
     return found
-
-
-def _zarr_codec(name: str) -> object:
-    import zarr.codecs
-
-    if name == "none":
-        return None
-    if name == "zlib":
-        import zarr.codecs.numcodecs as numcodecs
-
-        return [numcodecs.Shuffle(elementsize=4), numcodecs.Zlib(level=1)]
-    level = CODECS[name]["complevel"]
-    return [zarr.codecs.BloscCodec(cname=name.split("-")[1], clevel=level, shuffle="shuffle")]
 
 
 def _plain(field: xr.DataArray, path: Path, name: str, chunks: tuple[int, ...]) -> None:
