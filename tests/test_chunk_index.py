@@ -28,8 +28,8 @@ from xr_pytables.chunk_index import (
     UnsupportedIndex,
     bounding_region,
     plan_axis,
+    plan_selection,
     read_index,
-    touched_chunks,
 )
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
@@ -373,10 +373,10 @@ def test_pieces_put_together_are_the_selection(data: st.DataObject) -> None:
     assert plan.bounds == ((int(expected.min()) // 10, int(expected.max()) // 10 + 1) if len(expected) else (0, 0))
 
 
-def test_touched_chunks_and_bounding_region() -> None:
+def test_the_plan_of_a_selection_and_its_bounding_region() -> None:
     storage = ChunkStorage((100, 50, 3), (10, 7, 3), np.dtype("f4"), rank=2)
     selection = (np.array([99, 3, 55]), slice(8, 30))
-    assert [chunks.tolist() for chunks in touched_chunks(storage, selection)] == [[0, 5, 9], [1, 2, 3, 4]]
+    assert [plan.chunks.tolist() for plan in plan_selection(storage, selection)[:2]] == [[0, 5, 9], [1, 2, 3, 4]]
     assert bounding_region(storage, selection) == ((3, 100), (8, 30))
 
 

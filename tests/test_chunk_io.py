@@ -24,9 +24,10 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import chunk_decoder, chunk_io, codecs, libblosc2, libhdf5, team
+from xr_pytables import chunk_decoder, chunk_io, codecs, dense, libblosc2, libhdf5, scatter, team
 from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, read_index
 from xr_pytables.chunk_io import read_contiguous, read_into, read_points
+from xr_pytables.dense import Dense
 from xr_pytables.filters import FilterPipeline
 
 COMPLIBS = [
@@ -226,13 +227,16 @@ def test_any_selection_of_a_contiguous_array_equals_pytables(
         np.testing.assert_array_equal(opened.read(selection), outer(opened.expected, selection))
 
 
-@pytest.mark.parametrize("limits", [(1, 1, 8), (4, 64, 64), (1 << 15, 1 << 18, 1 << 23)])
+@pytest.mark.parametrize(
+    "limits",
+    [(1, 1, 8, 1, 16), (4, 64, 64, 4, 1), (4, 64, 64, 1 << 9, 0), (1 << 15, 1 << 18, 1 << 23, 1 << 9, 1 << 13)],
+)
 @RELAXED
 @given(data=st.data())
 def test_each_way_of_reading_raw_data_gives_the_same(
-    limits: tuple[int, int, int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    limits: tuple[int, int, int, int, int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Small limits drive small arrays through the code for large ones: runs, slabs, single elements."""
+    """Small limits drive small arrays through the code for large ones: runs, slabs, rows, single elements."""
     shape = tuple(data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3)))
     dtype = data.draw(st.sampled_from(["u1", "<f4", ">f4"]))
     array = np.arange(math.prod(shape)).astype(dtype).reshape(shape)
@@ -242,15 +246,18 @@ def test_each_way_of_reading_raw_data_gives_the_same(
     selection = data.draw(selections(shape))
     expected = outer(array, selection)
     strided = np.zeros((*expected.shape, 2), array.dtype.newbyteorder("="))
+    within = np.zeros([length + 2 for length in expected.shape], array.dtype.newbyteorder("="))
+    middle = within[(*(slice(1, -1) for _ in expected.shape), ...)]
     with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
-        patch.setattr(chunk_io, "_SKIP", limits[0])
-        patch.setattr(chunk_io, "_SLAB", limits[1])
-        patch.setattr(chunk_io, "_PIECE", limits[2])
+        for name, limit in zip(("_SKIP", "_SLAB", "_PIECE", "_ROW", "_NEAR"), limits, strict=True):
+            patch.setattr(dense, name, limit)
         out = np.empty(expected.shape, array.dtype.newbyteorder("="))
-        read_contiguous(file.fileno(), storage, selection, out)
-        read_contiguous(file.fileno(), storage, selection, strided[..., 0])
-    np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(strided[..., 0], expected)
+        for target in (out, strided[..., 0], middle):
+            read_contiguous(file.fileno(), storage, selection, target)
+            np.testing.assert_array_equal(target, expected)
+    assert not strided[..., 1].any()
+    middle[...] = 0
+    assert not within.any()  # nothing was written beside the places
 
 
 def test_enlarged_and_truncated_earray(tmp_path: Path) -> None:
@@ -480,13 +487,66 @@ def test_a_column_of_a_large_contiguous_array_reads_little(tmp_path: Path, monke
         count += buffer.size
         return original(fd, buffer, offset)
 
-    monkeypatch.setattr(chunk_io, "read_at", watched)
+    monkeypatch.setattr(dense, "read_at", watched)
     storage = ChunkStorage(shape, None, np.dtype("<f4"), offset=0)
     with path.open("rb") as file:
         out = np.empty(300, "f4")
         read_contiguous(file.fileno(), storage, (slice(None), 7), out)
         assert count == out.nbytes
         assert not out.any()
+
+
+@pytest.mark.skipif(not scatter.available(), reason="the system has no preadv")
+def test_rows_of_raw_chunks_go_straight_to_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole chunks and those at the edge, more rows than one call takes, without a copy in between."""
+    array = np.random.default_rng(0).integers(0, 1 << 30, (7, 1100, 350), "i4")
+    path = make(tmp_path / "a.h5", array, (3, 500, 200))
+    rows = 0
+    original = scatter.read_rows
+
+    def watched(fd: int, starts: np.ndarray, places: np.ndarray, size: int) -> int:
+        nonlocal rows
+        rows += len(starts)
+        assert size in (800, 600, 788)
+        return original(fd, starts, places, size)
+
+    monkeypatch.setattr(scatter, "read_rows", watched)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read(()), array)
+        assert rows == 7 * 1100 * 2
+        box = (slice(2, 6), slice(17, 1050), slice(3, 350))
+        np.testing.assert_array_equal(opened.read(box), array[box])
+
+
+@pytest.mark.skipif(not scatter.available(), reason="the system has no preadv")
+@pytest.mark.parametrize("gives", [0, -1, 1234])
+def test_rows_that_the_system_does_not_give_at_once_are_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gives: int
+) -> None:
+    array = np.random.default_rng(0).integers(0, 1 << 30, (900, 400), "i4")
+    path = make(tmp_path / "a.h5", array, (400, 150))
+    monkeypatch.setattr(scatter, "_preadv", lambda: lambda fd, vector, count, offset: gives)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read(()), array)
+    monkeypatch.setattr(scatter, "_preadv", lambda: None)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read(()), array)
+
+
+def test_rows_end_where_the_file_ends(tmp_path: Path) -> None:
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(range(256)) * 5)
+    out = np.zeros((4, 200), "u1")
+    starts = np.array([0, 256, 100_000, 1200])
+    places = out.__array_interface__["data"][0] + np.arange(4) * 200
+    with path.open("rb") as file:
+        assert scatter.read_rows(file.fileno(), starts[:2], places[:2], 200) == (2 if scatter.available() else 0)
+        assert scatter.read_rows(file.fileno(), starts, places, 200) <= 2
+        short = Dense(file.fileno(), 0, np.dtype("u1"), (8, 256), "x")
+        with pytest.raises(ChunkError, match="the file ends before"):
+            short.read([slice(0, 8), slice(0, 256)], np.empty((8, 1000), "u1")[:, :256])
+    if scatter.available():
+        np.testing.assert_array_equal(out[:2], np.tile(np.arange(200, dtype="u1"), (2, 1)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

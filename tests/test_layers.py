@@ -14,11 +14,12 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "filters", "libblosc2", "progress"},
+    {"_version", "filters", "libblosc2", "memory", "progress", "scatter"},
     {"chunk_index"},
     {"codecs"},
     {"team", "chunk_decoder"},
-    {"chunk_encode", "chunk_io", "global_heap"},
+    {"chunk_encode", "dense", "global_heap"},
+    {"chunk_io"},
     {"conditions", "row_blocks", "segment"},
     {"blocks"},
 ]

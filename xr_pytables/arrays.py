@@ -17,7 +17,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import chunk_io, codecs, journal
+from . import chunk_io, codecs, journal, memory
 from .chunk_index import (
     MISSING,
     ChunkError,
@@ -26,9 +26,8 @@ from .chunk_index import (
     Region,
     Selection,
     UnsupportedIndex,
-    bounding_region,
+    plan_selection,
     read_index,
-    touched_chunks,
 )
 from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
 from .filters import SHUFFLE, FilterPipeline
@@ -142,8 +141,7 @@ class PyTablesArray(BackendArray):
     def _read_directly(self, key: Selection) -> np.ndarray:
         """The selected elements (outer indexing, steps > 0), read and decoded in threads without a lock."""
         storage = storage_of(self.spec)
-        out = np.empty(selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
-
+        out = memory.empty(selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
         self._guarded(lambda descriptor, version: self._fetch(descriptor, version, storage, key, out))
         self._fill_up(out, key)
         return out
@@ -155,8 +153,13 @@ class PyTablesArray(BackendArray):
         if storage.chunkshape is None:
             chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
             return
-        index = self._index(descriptor, version, storage, bounding_region(storage, key), len_touched(storage, key))
-        chunk_io.read_into(descriptor.fd, storage, index, key, out, threads=self.threads, label=self._label())
+        plans = plan_selection(storage, key)
+        region = tuple([plan.bounds for plan in plans[: storage.rank]])
+        touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
+        index = self._index(descriptor, version, storage, region, touched)
+        chunk_io.read_into(
+            descriptor.fd, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
+        )
 
     def _is_short(self) -> bool:
         """Whether the leaf ends before its dimensions do."""
@@ -186,7 +189,7 @@ class PyTablesArray(BackendArray):
     def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
         """The elements at `points`, arrays of one shape, one per dimension."""
         storage = storage_of(self.spec)
-        out = np.empty(points[0].shape, storage.dtype.newbyteorder("="))
+        out = memory.empty(points[0].shape, storage.dtype.newbyteorder("="))
         flat = [along.reshape(-1) for along in points]
         region = tuple((int(along.min(initial=0)), int(along.max(initial=-1)) + 1) for along in flat[: storage.rank])
 
@@ -323,11 +326,6 @@ class _KeptIndex:
 
     def forget(self, version: FileIdentity) -> None:
         self.version, self.whole, self.located, self.checked = version, None, 0, False
-
-
-def len_touched(storage: ChunkStorage, selection: Selection) -> int:
-    """How many chunks a selection touches."""
-    return math.prod(len(along) for along in touched_chunks(storage, selection))
 
 
 def selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:

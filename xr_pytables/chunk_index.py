@@ -141,6 +141,13 @@ class ChunkIndex:
         where = tuple(along - first for along, first in zip(chunks, self.origin, strict=True))
         return ChunkIndex(self.origin, self.address[where], self.size[where], self.filter_mask[where])
 
+    def entry(self, chunk: Sequence[int]) -> tuple[int, int, int]:
+        """(address, size, filter mask) of the chunk at these grid coordinates; raises IndexError as `at` does."""
+        where = tuple([along - first for along, first in zip(chunk, self.origin, strict=True)])
+        if not all([0 <= i < length for i, length in zip(where, self.address.shape, strict=True)]):  # noqa: C419 - quicker
+            raise IndexError(f"chunk {tuple(chunk)} is outside of the part of the grid that was located: {self}")
+        return int(self.address[where]), int(self.size[where]), int(self.filter_mask[where])
+
     def __repr__(self) -> str:
         return (
             f"ChunkIndex(origin={self.origin}, shape={self.address.shape}, "
@@ -252,11 +259,6 @@ def plan_selection(storage: ChunkStorage, selection: Selection) -> list[AxisPlan
     full = (*selection, *(slice(None),) * (len(storage.shape) - len(selection)))
     chunks = storage.chunkshape or storage.shape
     return [plan_axis(one, n, max(c, 1)) for one, n, c in zip(full, storage.shape, chunks, strict=True)]
-
-
-def touched_chunks(storage: ChunkStorage, selection: Selection) -> tuple[NDArray[np.int64], ...]:
-    """Grid coordinates of the chunks a selection touches: their outer product, one ascending array per dimension."""
-    return tuple(plan.chunks for plan in plan_selection(storage, selection)[: storage.rank])
 
 
 def bounding_region(storage: ChunkStorage, selection: Selection) -> Region:

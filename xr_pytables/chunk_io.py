@@ -7,7 +7,6 @@ no HDF5 call. The lazy arrays call it. Here is what a read has to fetch (`read_i
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +23,6 @@ from .chunk_decoder import (
     Piece,
     all_slices,
     extent,
-    is_box,
-    is_swapped,
     piece_length,
     positions,
     take_pieces,
@@ -42,14 +39,12 @@ from .chunk_index import (
     run_starts,
 )
 from .codecs import Workspace
+from .dense import Dense, cut
 from .libblosc2 import Box, Bytes
 
 _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
 _GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
-_SLAB: Final = CACHED  # bytes of raw data read into scratch at once
-_PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once
 _HEAD: Final = 4096  # bytes of a Blosc2 frame that hold its header and the places of some hundred blocks
-_SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than another system call
 _MAX_EXPANSION: Final = 16  # no filter stores more than this many times the size of a chunk (and 64 KiB)
 
 _MAX_PIECES: Final = 4096  # along one dimension, kept as objects
@@ -62,28 +57,34 @@ def read_into(
     selection: Selection,
     out: NDArray[Any],
     *,
+    plans: list[AxisPlan] | None = None,
     threads: int | None = None,
     label: str = "",
 ) -> None:
     """Fill `out` with the selected elements of a chunked dataset, reading each touched chunk once.
 
     `out` has the shape of the selection (as NumPy's outer indexing gives it) and the dtype `storage.dtype` in native
-    byte order; it may be strided. Missing chunks give the fill value. `index` has to cover the touched chunks.
+    byte order; it may be strided. Missing chunks give the fill value. `index` has to cover the touched chunks. `plans`
+    is `plan_selection(storage, selection)`, if the caller has it already.
 
     At most `threads` threads work on it (None: one per usable CPU; 1: only the caller), the caller being one of them.
     Holds no lock; safe from several threads as long as each has its own `out`. Needs memory for two decoded chunks per
     thread. Raises ChunkError, naming `label` and the chunk, for bytes that are not a sound chunk; `out` is then partly
     filled.
     """
-    plans = plan_selection(storage, selection)
+    plans = plan_selection(storage, selection) if plans is None else plans
     full = _all_dimensions(out, selection, plans)
     if not out.size:
         return
     along = [plan.chunks for plan in plans[: storage.rank]]
-    found = index.at(np.ix_(*along))
-    grid = found.address.shape
-    chunks = _Chunks.stored(found, fd, storage, label)
-    if len(chunks.address) < found.address.size:
+    grid = tuple(map(len, along))
+    if (
+        max(grid, default=1) == 1
+    ):  # the usual block of Dask: one chunk, for which arrays would cost more than to read it
+        chunks = _Chunks.one(index, [int(axis[0]) for axis in along], fd, storage, label)
+    else:
+        chunks = _Chunks.stored(index.at(np.ix_(*along)), fd, storage, label)
+    if len(chunks.starts) < math.prod(grid):
         full[...] = _fill_of(storage, plans)
     places = _with_pieces(plans)
     decoder = ChunkDecoder(storage)
@@ -137,7 +138,7 @@ def read_points(
     touched = tuple(c[order[starts]] for c in coordinates)
     found = index.at(touched)
     chunks = _Chunks.stored(found, fd, storage, label)
-    if len(chunks.address) < found.address.size:
+    if len(chunks.starts) < found.address.size:
         out[...] = _fill_at(storage, elements)
     chunkshape = storage.chunkshape
     local = [e % c for e, c in zip(elements, chunkshape, strict=True)]
@@ -226,7 +227,7 @@ def read_contiguous(
     pieces = [plan.piece(0) for plan in plans]
     inside, outside = [piece for piece, _ in pieces], [piece for _, piece in pieces]
     target = full if all_slices(outside) else np.empty(full.shape, full.dtype)
-    dense = _Dense(fd, storage.offset, storage.dtype, storage.shape, label)
+    dense = Dense(fd, storage.offset, storage.dtype, storage.shape, label)
     dense.read(inside, target, threads=threads)
     if target is not full:
         full[np.ix_(*(positions(piece) for piece in outside))] = target
@@ -305,12 +306,16 @@ def _fill_at(storage: ChunkStorage, points: list[NDArray[np.int64]]) -> NDArray[
 
 @dataclass(frozen=True, eq=False)
 class _Chunks:
-    """The stored chunks of a read, in the order of their addresses; `number` is the place in the touched grid."""
+    """The stored chunks of a read, in the order of their addresses."""
 
-    number: NDArray[np.int64]
-    address: NDArray[np.int64]
-    size: NDArray[np.int64]
-    mask: NDArray[np.uint32]
+    numbers: list[int]
+    """Places in the touched grid."""
+    starts: list[int]
+    """In bytes from the start of the file."""
+    sizes: list[int]
+    masks: list[int]
+    _address: NDArray[np.int64] | None = None
+    """`starts` as an array, if there are several."""
 
     @classmethod
     def stored(cls, found: ChunkIndex, fd: int, storage: ChunkStorage, label: str) -> _Chunks:
@@ -320,195 +325,47 @@ class _Chunks:
         number = number[np.argsort(address[number], kind="stable")]
         address, size = address[number], found.size.reshape(-1)[number].astype(np.uint64)
         end = os.fstat(fd).st_size
-        bad = (address > end) | (size > np.uint64(end) - np.minimum(address, np.uint64(end)))
-        bad |= size > _MAX_EXPANSION * storage.chunk_nbytes + 65536
+        bad = _is_absurd(address, size, np.uint64(end), storage)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
-            raise ChunkError(
-                f"{label + ': ' if label else ''}the index has a chunk of {size[first]} bytes at {address[first]}, "
-                f"in a file of {end} bytes and for chunks of {storage.chunk_nbytes} bytes"
-            )
-        return cls(number, address.astype(np.int64), size.astype(np.int64), found.filter_mask.reshape(-1)[number])
+            raise _absurd(int(address[first]), int(size[first]), end, storage, label)
+        mask, place = found.filter_mask.reshape(-1)[number], address.astype(np.int64)
+        return cls(number.tolist(), place.tolist(), size.tolist(), mask.tolist(), place)
 
-    def batches(self, limit: int, alone: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    @classmethod
+    def one(cls, index: ChunkIndex, chunk: list[int], fd: int, storage: ChunkStorage, label: str) -> _Chunks:
+        """The same for the chunk with these grid coordinates."""
+        address, size, mask = index.entry(chunk)
+        if address == MISSING:
+            return cls([], [], [], [])
+        end = os.fstat(fd).st_size
+        if _is_absurd(address, size, end, storage):
+            raise _absurd(address, size, end, storage, label)
+        return cls([0], [address], [size], [mask])
+
+    def batches(self, limit: int, alone: list[bool]) -> list[tuple[int, int]]:
         """(begin, end) of chunks to read in one go: side by side in the file, near `limit` bytes together."""
-        stop = self.address + self.size
-        gap = self.address[1:] - stop[:-1]
-        breaks = (gap < 0) | (gap > _GAP) | alone[1:] | alone[:-1]
+        address = self._address
+        if address is None:
+            return [(0, 1)]
+        gap = address[1:] - (address + self.sizes)[:-1]
+        apart = np.array(alone)
+        breaks = (gap < 0) | (gap > _GAP) | apart[1:] | apart[:-1]
         begins = np.flatnonzero(np.concatenate([[True], breaks]))
-        return _cut(self.address, begins, limit)
+        return cut(address, begins, limit)
 
 
-def _cut(places: NDArray[np.int64], begins: NDArray[np.intp], limit: int) -> list[tuple[int, int]]:
-    """(begin, end) of groups: runs that begin at `begins`, cut again wherever a place is another `limit` further on."""
-    lengths = np.diff(np.append(begins, len(places)))
-    part = (places - np.repeat(places[begins], lengths)) // limit
-    part += np.repeat(begins, lengths) * (int(part.max()) + 1)  # another run, another part
-    return list(itertools.pairwise([*run_starts(part).tolist(), len(places)]))
+def _is_absurd(address: Any, size: Any, end: Any, storage: ChunkStorage) -> Any:
+    """Whether a chunk lies beyond the end of the file or is larger than any filter makes it (numbers or arrays)."""
+    limit = _MAX_EXPANSION * storage.chunk_nbytes + 65536
+    return (size > end) | (address > end - size) | (size > limit)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# raw data: contiguous datasets, and chunks without filters
-
-
-@dataclass(frozen=True)
-class _Dense:
-    """An array of C order that lies in the file as it is, at `offset`."""
-
-    fd: int
-    offset: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    label: str
-
-    def read(
-        self,
-        inside: Sequence[Piece],
-        target: NDArray[Any],
-        *,
-        workspace: Workspace | None = None,
-        threads: int | None = None,
-    ) -> None:
-        """Read the outer product of the pieces into `target`, which has its shape.
-
-        Long runs go straight into the target. Short ones that lie close together are read with the gaps between them,
-        short ones far apart are read one by one. With `workspace` the calling thread does it alone.
-        """
-        if not self.shape:
-            inside, target = [slice(0, 1)], target.reshape(1)
-            _Dense(self.fd, self.offset, self.dtype, (1,), self.label).read(
-                inside, target, workspace=workspace, threads=threads
-            )
-            return
-        outer, first, run = self._runs(inside)
-        far = outer == 0 or self._gap(inside, outer, run) > _SKIP
-        swapped = is_swapped(self.dtype, target.dtype)
-        if swapped is None or not (run >= _SLAB or far):
-            self._read_slabs(inside, target, workspace, threads)
-        elif target.flags.c_contiguous:
-            self._read_runs(inside[:outer], first, run, target.reshape(-1).view(np.uint8), workspace, threads)
-            if swapped:
-                target.byteswap(inplace=True)
-        elif far and run < _SLAB:
-            whole = np.empty(target.shape, target.dtype)
-            self.read(inside, whole, workspace=workspace, threads=threads)
-            target[...] = whole
-        else:
-            self._read_slabs(inside, target, workspace, threads)
-
-    def _strides(self) -> list[int]:
-        strides = [self.dtype.itemsize]
-        for length in reversed(self.shape[1:]):
-            strides.append(strides[-1] * length)
-        return strides[::-1]
-
-    def _runs(self, inside: Sequence[Piece]) -> tuple[int, int, int]:
-        """The longest runs of wanted bytes: (number of outer dimensions, first byte within an outer step, bytes)."""
-        strides = self._strides()
-        axis = len(self.shape)
-        while axis and is_box(inside[axis - 1 : axis]):
-            axis -= 1
-            start, stop = extent(inside[axis])
-            if (start, stop) != (0, self.shape[axis]):
-                return axis, start * strides[axis], (stop - start) * strides[axis]
-        return axis, 0, strides[axis - 1] if axis else strides[0] * self.shape[0]
-
-    def _gap(self, inside: Sequence[Piece], outer: int, run: int) -> int:
-        """Bytes from the end of one run to the next of the innermost outer dimension."""
-        piece = inside[outer - 1]
-        step = piece.step or 1 if isinstance(piece, slice) else int(np.diff(piece).max(initial=1))
-        return step * self._strides()[outer - 1] - run
-
-    def _read_runs(
-        self,
-        outer: Sequence[Piece],
-        first: int,
-        run: int,
-        target: Bytes,
-        workspace: Workspace | None,
-        threads: int | None,
-    ) -> None:
-        def pieces() -> Iterator[tuple[int, int, int]]:
-            place = 0
-            for offset in self._offsets(outer):
-                for begin in range(0, run, _PIECE):
-                    size = min(_PIECE, run - begin)
-                    yield offset + first + begin, place, size
-                    place += size
-
-        def read(piece: tuple[int, int, int], workspace: Workspace) -> None:
-            offset, place, size = piece
-            self._fill(offset, target[place : place + size])
-
-        team.run(pieces(), read, 1 if run < _SLAB else threads, count=-(-target.size // _PIECE), workspace=workspace)
-
-    def _offsets(self, outer: Sequence[Piece]) -> Iterator[int]:
-        """Where each combination of the outer positions begins in the file."""
-        if not outer:
-            yield self.offset
-            return
-        strides = self._strides()
-        last = positions(outer[-1]) * strides[len(outer) - 1] + self.offset
-        for where in itertools.product(*(positions(piece).tolist() for piece in outer[:-1])):
-            start = sum(i * stride for i, stride in zip(where, strides, strict=False))
-            yield from (last + start).tolist()
-
-    def _read_slabs(
-        self, inside: Sequence[Piece], target: NDArray[Any], workspace: Workspace | None, threads: int | None
-    ) -> None:
-        axis, strides = self._slab_axis(inside), self._strides()
-        row, inner = strides[axis], self.shape[axis + 1 :]
-        batches = _row_batches(positions(inside[axis]), row)
-
-        def slabs() -> Iterator[tuple[tuple[int, ...], int, int, int]]:
-            ranges = [range(piece_length(piece)) for piece in inside[:axis]]
-            for where, offset in zip(itertools.product(*ranges), self._offsets(inside[:axis]), strict=True):
-                for begin, end in batches:
-                    yield where, offset, begin, end
-
-        def read(slab: tuple[tuple[int, ...], int, int, int], own: Workspace) -> None:
-            where, offset, begin, end = slab
-            rows = _sub(inside[axis], begin, end)
-            low, high = extent(rows)
-            data = own.take((high - low) * row, target)
-            self._fill(offset + low * row, data)
-            block = data.view(self.dtype).reshape(high - low, *inner)
-            wanted = take_pieces(block, [rows, *inside[axis + 1 :]], [low] + [0] * len(inner))
-            place: tuple[int | slice, ...] = (*where, slice(begin, end))
-            target[place] = wanted
-
-        team.run(slabs(), read, threads, count=len(batches) * math.prod(target.shape[:axis]), workspace=workspace)
-
-    def _slab_axis(self, inside: Sequence[Piece]) -> int:
-        """The outermost dimension whose rows are small enough, and wanted enough, to be read whole."""
-        strides, axis = self._strides(), len(self.shape) - 1
-        wanted = strides[axis]
-        while axis and strides[axis - 1] <= _SLAB:
-            start, stop = extent(inside[axis])
-            wanted = strides[axis] * (stop - start)
-            if strides[axis - 1] - wanted > max(_SKIP, wanted):
-                break
-            axis -= 1
-        return axis
-
-    def _fill(self, offset: int, buffer: Bytes) -> None:
-        if read_at(self.fd, buffer, offset) != buffer.size:
-            raise ChunkError(f"{self.label + ': ' if self.label else ''}the file ends before {offset + buffer.size}")
-
-
-def _row_batches(rows: NDArray[np.int64], size: int) -> list[tuple[int, int]]:
-    """(begin, end) into ascending `rows` of `size` bytes each: together below a slab, without a large gap."""
-    limit = max(_SLAB // size, 1)
-    begins = np.flatnonzero(np.concatenate([[True], (np.diff(rows) - 1) * size > _SKIP]))
-    return _cut(rows, begins, limit)
-
-
-def _sub(piece: Piece, begin: int, end: int) -> Piece:
-    """Elements `begin` to `end` of a piece."""
-    if not isinstance(piece, slice):
-        return piece[begin:end]
-    step = piece.step or 1
-    return slice(piece.start + begin * step, piece.start + (end - 1) * step + 1, step)
+def _absurd(address: int, size: int, end: int, storage: ChunkStorage, label: str) -> ChunkError:
+    return ChunkError(
+        f"{label + ': ' if label else ''}the index has a chunk of {size} bytes at {address}, "
+        f"in a file of {end} bytes and for chunks of {storage.chunk_nbytes} bytes"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -524,7 +381,7 @@ class _Source:
     raw: Bytes | None
     keep: Bytes
     """Bytes that scratch memory must not overwrite, as other chunks of the batch are in them."""
-    dense: _Dense | None = None
+    dense: Dense | None = None
     """Where the chunk is, if it is stored without filters."""
     frame: _StoredFrame | None = None
     """Where the chunk is, if it is a large b2nd frame."""
@@ -596,15 +453,18 @@ def _read_chunks(
     threads: int | None,
 ) -> None:
     """Read the chunks, several at once where they are small neighbours, and hand each to `place`."""
-    if not len(chunks.address):
+    numbers, starts, sizes, masks = chunks.numbers, chunks.starts, chunks.sizes, chunks.masks
+    if not numbers:
         return
-    raw_chunk = (chunks.mask & decoder.all_skipped) == decoder.all_skipped
+    skipped = decoder.all_skipped
+    raw_chunk = [mask & skipped == skipped for mask in masks]
     # read in part, if a part is wanted: raw data, and b2nd frames that no checksum covers
-    alone = (raw_chunk | ((chunks.mask & 1 == 0) & decoder.only_blosc2)) & (chunks.size > _SLAB // 4)
-    limit = min(_BATCH, max(int(chunks.size.sum()) // (4 * team.usable_cpus()), 1))
+    alone = [
+        size > CACHED // 4 and (raw or (decoder.only_blosc2 and not mask & 1))
+        for raw, mask, size in zip(raw_chunk, masks, sizes, strict=True)
+    ]
+    limit = min(_BATCH, max(sum(sizes) // (4 * team.usable_cpus()), 1))
     batches = chunks.batches(limit, alone)
-    numbers, masks = chunks.number.tolist(), chunks.mask.tolist()
-    starts, sizes = chunks.address.tolist(), chunks.size.tolist()
     nothing = np.empty(0, np.uint8)
 
     def read(batch: tuple[int, int], workspace: Workspace) -> None:
@@ -617,7 +477,7 @@ def _read_chunks(
                 return
             if alone[begin]:
                 _check_raw_size(sizes[begin], decoder)
-                dense = _Dense(fd, starts[begin], decoder.dtype, decoder.chunkshape, "")
+                dense = Dense(fd, starts[begin], decoder.dtype, decoder.chunkshape, "")
                 place(numbers[begin], _Source(decoder, masks[begin], None, nothing, dense), workspace)
                 return
             first = starts[begin]
@@ -631,7 +491,7 @@ def _read_chunks(
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
-    lanes = min(threads or team.usable_cpus(), team.usable_cpus())
+    lanes = min(threads or team.usable_cpus(), team.usable_cpus()) if len(batches) > 1 else 1
     team.run(_apart(batches, lanes), read, threads, count=len(batches))
 
 

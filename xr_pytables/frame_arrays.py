@@ -15,7 +15,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import frames, hdfstore, row_blocks
+from . import frames, hdfstore, memory, row_blocks
 from .arrays import (
     PyTablesArray,
     check_only_grown,
@@ -185,7 +185,7 @@ class BlockArray(PyTablesArray):
         """Past HDF5: whole rows are decoded once, and kept for the other columns as those of tables are."""
         storage = storage_of(self.spec)
         several: slice | np.ndarray = rows if isinstance(rows, slice | np.ndarray) else np.array([rows], np.int64)
-        out = np.empty(selected_shape((several,), self.shape[:1]), storage.dtype.newbyteorder("="))
+        out = memory.empty(selected_shape((several,), self.shape[:1]), storage.dtype.newbyteorder("="))
         size, columns = storage.dtype.itemsize * self.shape[1], (self.shape[1],)
         view = np.dtype({"names": ["row"], "formats": [(storage.dtype, columns)], "offsets": [0], "itemsize": size})
         of_rows = replace(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray.core import indexing
 
+from . import memory
 from .arrays import PyTablesArray
 from .chunk_index import UnsupportedIndex
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
@@ -182,7 +183,7 @@ def _batches(
 def _read(arrays: Sequence[ColumnArray], rows: slice | NDArray[np.int64], count: int) -> list[NDArray[Any]]:
     """The columns of these rows, decoded together; as HDF5 has them if it must."""
     if all(array.why_not_direct is None for array in arrays):
-        outs = [np.empty(count, array.stored_dtype()) for array in arrays]
+        outs = [memory.empty((count,), array.stored_dtype()) for array in arrays]
         try:
             arrays[0].read_rows(rows, [array.wanted(out) for array, out in zip(arrays, outs, strict=True)])
             return [_as_compared(out, array.spec) for array, out in zip(arrays, outs, strict=True)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import row_blocks
+from . import memory, row_blocks
 from .arrays import PyTablesArray, selected_shape
 from .chunk_index import AxisSelection, ChunkStorage, Region, Selection, plan_axis
 from .files import Descriptor, FileIdentity, OpenedFile
@@ -59,13 +59,13 @@ class ColumnArray(PyTablesArray):
 
     def _read_directly(self, key: Selection) -> np.ndarray:
         rows, within = key[0], key[1:]
-        out = np.empty(selected_shape(key, self.shape), self.stored_dtype())
+        out = memory.empty(selected_shape(key, self.shape), self.stored_dtype())
         whole = out if isinstance(rows, slice | np.ndarray) else out[np.newaxis]
         self.read_rows(rows, [self.wanted(whole, within)])
         return out
 
     def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
-        out = np.empty(points[0].shape, self.stored_dtype())
+        out = memory.empty(points[0].shape, self.stored_dtype())
         rows, *within = (along.reshape(-1).astype(np.int64) for along in points)
         within = [np.where(along < 0, along + size, along) for along, size in zip(within, self.shape[1:], strict=True)]
         fixed = (np.full(rows.shape, position) for position in self.spec.item)

@@ -1,0 +1,99 @@
+"""Memory for what a read returns: blocks of some MiB that are used again instead of given back to the system.
+
+A stream of Dask blocks asks for memory of one size over and over. To get it from the system and give it back each time
+costs about as much as to decode the block: the system clears every page of it once more, and so it does with the memory
+that NumPy's own functions let go of meanwhile. So an array that nobody uses any more leaves its memory here, for the
+next one of its size. Knows sizes and dtypes, nothing of files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST: Final = 1 << 18
+"""Bytes: the allocator keeps smaller blocks by itself."""
+LARGEST: Final = 1 << 26
+"""Bytes of the largest block that is used again."""
+LIMIT: Final = min(LARGEST * (os.cpu_count() or 1), 1 << 29)
+"""Bytes that are kept for later at most, in the whole process."""
+
+
+class _Kept:
+    """Blocks that nobody uses, the one that came last at the end."""
+
+    def __init__(self) -> None:
+        # re-entrant: the collector of garbage may bring a block back while this thread takes one
+        self.lock = threading.RLock()
+        self.blocks: list[NDArray[np.uint8]] = []
+        self.size = 0
+
+    def take(self, size: int) -> NDArray[np.uint8] | None:
+        """The last block of exactly `size` bytes."""
+        with self.lock:
+            for place in reversed(range(len(self.blocks))):
+                if self.blocks[place].size == size:
+                    self.size -= size
+                    return self.blocks.pop(place)
+        return None
+
+    def put(self, block: NDArray[np.uint8]) -> None:
+        """Keep a block for later; the ones that came first go if there are too many."""
+        with self.lock:
+            self.blocks.append(block)
+            self.size += block.size
+            while self.size > LIMIT:
+                self.size -= self.blocks.pop(0).size
+
+
+_kept = _Kept()
+
+
+def _forget() -> None:
+    """After a fork: the lock may have been held by another thread."""
+    global _kept
+    _kept = _Kept()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class _Lease:
+    """A block in use: the owner of an array's memory, which brings it back when the last view of it has gone."""
+
+    __slots__ = ("__array_interface__", "block")
+
+    def __init__(self, block: NDArray[np.uint8]) -> None:
+        self.block = block
+        self.__array_interface__ = block.__array_interface__
+
+    def __del__(self) -> None:
+        if _kept is not None:  # at the end of the interpreter it may have gone already
+            _kept.put(self.block)
+
+
+def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`np.empty(shape, dtype)`, in memory that was used before where there is some.
+
+    The array does not own its memory (`array.base` does); in everything else it is like any other.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or not SMALLEST <= size <= LARGEST:
+        return np.empty(shape, dtype)
+    rounded = _rounded(size)
+    block = _kept.take(rounded)
+    lease = _Lease(np.empty(rounded, np.uint8) if block is None else block)
+    return np.asarray(lease)[:size].view(dtype).reshape(shape)
+
+
+def _rounded(size: int) -> int:
+    """The next multiple of a sixteenth of the size or so: blocks at the edge of an array are a little smaller."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // step) * step
