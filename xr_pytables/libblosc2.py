@@ -19,7 +19,7 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ctypes import c_int, c_int8, c_int16, c_int32, c_int64, c_uint8, c_void_p
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,7 +40,8 @@ HEADER: Final = 16
 _EXTENDED_HEADER: Final = 32
 _MEMCPYED: Final = 2  # in the flags of a buffer
 _LAST_FILTER: Final = 5
-_SHORT_ROW: Final = 1024
+_SHORT_ROW: Final = 1024  # bytes
+_FEW_BLOCKS: Final = 1024
 DEFAULT_BLOCK_ITEMS: Final = 1 << 16
 """Elements of a b2nd block where PyTables recorded no block size: as PyTables has it for the middle levels."""
 
@@ -407,10 +408,15 @@ def _assign_rows(target: NDArray[Any], source: NDArray[Any]) -> None:
     alike = target.dtype == source.dtype and target.strides[-1] == target.itemsize
     row = target.shape[-1] * target.itemsize
     if alike and target.itemsize < row <= _SHORT_ROW:
-        kind = f"V{row}"
+        kind = _row_type(row)
         target.view(kind)[...] = source.view(kind)
     else:
         target[...] = source
+
+
+@functools.lru_cache(maxsize=64)
+def _row_type(size: int) -> np.dtype[Any]:
+    return np.dtype(f"V{size}")
 
 
 def block_spans(frame: Frame, box: Box, known: int) -> list[tuple[int, int]] | None:
@@ -436,10 +442,22 @@ def block_spans(frame: Frame, box: Box, known: int) -> list[tuple[int, int]] | N
     return [(int(starts[number]), int(stops[number])) for number, _, _ in _tiles(box, blockshape, counts)]
 
 
-def _tiles(
-    box: Box, blockshape: tuple[int, ...], counts: list[int]
-) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+_Tile = tuple[int, tuple[slice, ...], tuple[slice, ...]]
+
+
+def _tiles(box: Box, blockshape: tuple[int, ...], counts: list[int]) -> Iterable[_Tile]:
     """For each block that meets the box: its number, the part of it that is wanted, and where that part goes."""
+    if math.prod(counts) > _FEW_BLOCKS:
+        return _each_tile(box, blockshape, tuple(counts))
+    return _few_tiles(box, blockshape, tuple(counts))
+
+
+@functools.lru_cache(maxsize=64)  # mostly the same for each chunk of a read
+def _few_tiles(box: Box, blockshape: tuple[int, ...], counts: tuple[int, ...]) -> list[_Tile]:
+    return list(_each_tile(box, blockshape, counts))
+
+
+def _each_tile(box: Box, blockshape: tuple[int, ...], counts: tuple[int, ...]) -> Iterator[_Tile]:
     axes = []
     stride = math.prod(counts)
     for (start, stop), length, count in zip(box, blockshape, counts, strict=True):
