@@ -17,6 +17,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--small", default="100000,1000000")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # plain PyTables warns of DIMENSION_LIST
     shape = tuple(int(size) for size in arguments.shape.split(","))
     with tempfile.TemporaryDirectory() as folder:
         points_and_maps(Path(folder), shape, arguments.rounds)

@@ -251,6 +251,7 @@ def test_each_way_of_reading_raw_data_gives_the_same(
     with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
         for name, limit in zip(("_SKIP", "_SLAB", "_PIECE", "_ROW", "_NEAR"), limits, strict=True):
             patch.setattr(dense, name, limit)
+        patch.setattr(dense, "_SHORT", data.draw(st.sampled_from([0, 1 << 12])))
         out = np.empty(expected.shape, array.dtype.newbyteorder("="))
         for target in (out, strided[..., 0], middle):
             read_contiguous(file.fileno(), storage, selection, target)
@@ -480,20 +481,29 @@ def test_a_column_of_a_large_contiguous_array_reads_little(tmp_path: Path, monke
     with path.open("wb") as file:
         file.truncate(math.prod(shape) * 4)
     count = 0
-    original = chunk_io.read_at
+    original = dense.read_short
 
-    def watched(fd: int, buffer: np.ndarray, offset: int) -> int:
+    def watched(fd: int, offsets: list[int], size: int) -> bytes:
         nonlocal count
-        count += buffer.size
-        return original(fd, buffer, offset)
+        count += size * len(offsets)
+        return original(fd, offsets, size)
 
-    monkeypatch.setattr(dense, "read_at", watched)
+    monkeypatch.setattr(dense, "read_short", watched)
+    monkeypatch.setattr(dense, "read_at", None)
+    monkeypatch.setattr(dense, "_AT_ONCE", 70)
     storage = ChunkStorage(shape, None, np.dtype("<f4"), offset=0)
-    with path.open("rb") as file:
+    with path.open("r+b") as file:
+        file.seek((50_000 * 123 + 7) * 4)
+        file.write(np.float32(5).tobytes())
+        file.flush()
         out = np.empty(300, "f4")
         read_contiguous(file.fileno(), storage, (slice(None), 7), out)
         assert count == out.nbytes
-        assert not out.any()
+        assert out[123] == 5
+        assert np.count_nonzero(out) == 1
+        longer = Dense(file.fileno(), 0, np.dtype("<f4"), (301, 50_000), "x")
+        with pytest.raises(ChunkError, match="x: the file ends before"):
+            longer.read([slice(0, 301), slice(7, 8)], np.empty((301, 1), "f4"))
 
 
 @pytest.mark.skipif(not scatter.available(), reason="the system has no preadv")
@@ -884,3 +894,53 @@ def test_scratch_memory_serves_the_next_read_of_the_thread_unless_it_is_large(
         monkeypatch.setattr(team, "_KEPT_BYTES", 100)
         opened.read(threads=1)
         assert team._own.workspace.buffers == []
+
+
+@pytest.mark.parametrize(
+    ("wall", "cpu", "steps", "pays"),
+    [
+        (20e-6, 20e-6, 1, False),  # a small chunk in the page cache
+        (2e-3, 2e-3, 250, False),  # many of them
+        (200e-6, 200e-6, 1, True),  # a slow codec
+        (200e-6, 200e-6, 6, False),
+        (4e-3, 1e-3, 250, True),  # a slow disk
+    ],
+)
+def test_helpers_are_asked_where_they_pay(
+    monkeypatch: pytest.MonkeyPatch, wall: float, cpu: float, steps: int, pays: bool
+) -> None:
+    class Clock:
+        walls, cpus = iter([5.0, 5 + wall]), iter([1.0, 1 + cpu])
+
+        @classmethod
+        def perf_counter(cls) -> float:
+            return next(cls.walls)
+
+        @classmethod
+        def thread_time(cls) -> float:
+            return next(cls.cpus)
+
+    monkeypatch.setattr(team, "time", Clock)
+    done = []
+    assert team.helpers_pay("task", lambda task, workspace: done.append(task), steps) is pays
+    assert done == ["task"]
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_small_chunks_are_all_read_whoever_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
+    array = np.random.default_rng(0).integers(0, 50, (200, 300), "i4")
+    path = make(tmp_path / "a.h5", array, (10, 30), tables.Filters(1, "zlib"))
+    asked = []
+
+    def decided(task: Any, work: Any, parts: int) -> bool:
+        team.run(iter([task]), work, 1, count=1)
+        asked.append(parts)
+        return pays
+
+    monkeypatch.setattr(team, "helpers_pay", decided)
+    monkeypatch.setattr(chunk_io, "_BATCH", 1)
+    with Opened(path) as opened:
+        np.testing.assert_array_equal(opened.read(()), array)
+        assert asked == [1]
+        np.testing.assert_array_equal(opened.read((), threads=1), array)
+        assert asked == [1]

@@ -370,6 +370,14 @@ def read_at(fd: int, buffer: NDArray[np.uint8], offset: int) -> int:
     return count
 
 
+def read_short(fd: int, offsets: Sequence[int], size: int) -> bytes:
+    """`size` bytes from each of the offsets, one after the other; fewer in all if the file ends before.
+
+    For few bytes at many places, where a buffer for each would take longer than to read them.
+    """
+    return b"".join([os.pread(fd, size, offset) for offset in offsets])
+
+
 @dataclass(frozen=True)
 class _File:
     """A descriptor, the size of its file in bytes and the base address: the only way bytes are read here."""

@@ -45,6 +45,8 @@ from .libblosc2 import Box, Bytes
 _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
 _GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
 _HEAD: Final = 4096  # bytes of a Blosc2 frame that hold its header and the places of some hundred blocks
+_LARGE_STEP: Final = 1 << 18  # bytes of a chunk that surely take longer to read than to have a helper
+_STEPS_IN_PART: Final = 6  # of a chunk of which a part is read: its header, the places of blocks, the blocks
 _MAX_EXPANSION: Final = 16  # no filter stores more than this many times the size of a chunk (and 64 KiB)
 
 _MAX_PIECES: Final = 4096  # along one dimension, kept as objects
@@ -104,7 +106,7 @@ def read_into(
         corner = (int(a[i]) * c for a, i, c in zip(along, where, storage.chunkshape or (), strict=False))
         return f"{label + ': ' if label else ''}chunk at {tuple(corner)}"
 
-    _read_chunks(fd, chunks, decoder, place, name, threads)
+    _read_chunks(fd, chunks, decoder, place, name, threads, out.nbytes)
 
 
 def read_points(
@@ -154,7 +156,7 @@ def read_points(
         corner = tuple(int(axis[i]) * c for axis, c in zip(touched, chunkshape, strict=False))
         return f"{label + ': ' if label else ''}chunk at {corner}"
 
-    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads)
+    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads, out.nbytes)
 
 
 ChunkUser = Callable[[int, Callable[[int, int, NDArray[Any] | None], NDArray[Any]]], None]
@@ -193,7 +195,7 @@ def each_chunk(
     def name(i: int) -> str:
         return f"{label + ': ' if label else ''}chunk at {(int(numbers[i]) * length,)}"
 
-    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads)
+    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads, len(numbers) * storage.chunk_nbytes)
     return np.flatnonzero(found.address == MISSING)
 
 
@@ -451,8 +453,12 @@ def _read_chunks(
     place: Callable[[int, _Source, Workspace], None],
     name: Callable[[int], str],
     threads: int | None,
+    wanted: int,
 ) -> None:
-    """Read the chunks, several at once where they are small neighbours, and hand each to `place`."""
+    """Read the chunks, several at once where they are small neighbours, and hand each to `place`.
+
+    `wanted` is the size in bytes of what is asked for of all of them together.
+    """
     numbers, starts, sizes, masks = chunks.numbers, chunks.starts, chunks.sizes, chunks.masks
     if not numbers:
         return
@@ -491,6 +497,12 @@ def _read_chunks(
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
+    if len(batches) > 1 and threads != 1:
+        in_part = all(alone)
+        if (wanted // len(numbers) if in_part else decoder.nbytes) < _LARGE_STEP:
+            first, *batches = batches
+            steps = (first[1] - first[0]) * (_STEPS_IN_PART if in_part else 1)
+            threads = threads if team.helpers_pay(first, read, steps) else 1
     lanes = min(threads or team.usable_cpus(), team.usable_cpus()) if len(batches) > 1 else 1
     team.run(_apart(batches, lanes), read, threads, count=len(batches))
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from . import scatter, team
 from .chunk_decoder import CACHED, Piece, extent, is_box, is_swapped, piece_length, positions, take_pieces
-from .chunk_index import ChunkError, read_at, run_starts
+from .chunk_index import ChunkError, read_at, read_short, run_starts
 from .codecs import Workspace
 from .libblosc2 import Bytes, pointer
 
 _SLAB: Final = CACHED  # bytes of raw data read into scratch at once
 _PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once
+_SHORT: Final = 1 << 12  # bytes of a run that Python reads as fast without help
+_AT_ONCE: Final = 1 << 12  # such runs, each an object for a moment
 _ROW: Final = 512  # bytes of the shortest row that is read to its place on its own
 _NEAR: Final = 1 << 13  # bytes between such rows of which more are read together
 _SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than another system call
@@ -60,15 +62,16 @@ class Dense:
             )
             return
         outer, first, run = self._runs(inside)
-        gap = self._gap(inside, outer, run) if outer else 0
-        far = outer == 0 or gap > _SKIP
+        gap = self._gap(inside, outer, run)
+        far = gap is None or gap > _SKIP
+        near = gap is not None and gap <= _NEAR
         swapped = is_swapped(self.dtype, target.dtype)
         straight = target.flags.c_contiguous and (run >= _SLAB or far)
         if straight and swapped is not None:
             self._read_runs(inside[:outer], first, run, target.reshape(-1).view(np.uint8), workspace, threads)
             if swapped:
                 target.byteswap(inplace=True)
-        elif swapped is False and (far or gap <= _NEAR) and self._scatter(inside, outer, target, workspace, threads):
+        elif swapped is False and (far or near) and self._scatter(inside, outer, target, workspace, threads):
             pass
         elif far and run < _SLAB and swapped is not None:
             whole = np.empty(target.shape, target.dtype)
@@ -94,11 +97,14 @@ class Dense:
                 return axis, start * strides[axis], (stop - start) * strides[axis]
         return axis, 0, strides[axis - 1] if axis else strides[0] * self.shape[0]
 
-    def _gap(self, inside: Sequence[Piece], outer: int, run: int) -> int:
-        """Bytes from the end of one run to the next of the innermost outer dimension."""
-        piece = inside[outer - 1]
-        step = piece.step or 1 if isinstance(piece, slice) else int(np.diff(piece).max(initial=1))
-        return step * self._strides()[outer - 1] - run
+    def _gap(self, inside: Sequence[Piece], outer: int, run: int) -> int | None:
+        """Bytes from the end of one run to the next, in the innermost of the outer dimensions that has a next one."""
+        for axis in reversed(range(outer)):
+            piece = inside[axis]
+            if piece_length(piece) > 1:
+                step = piece.step or 1 if isinstance(piece, slice) else int(np.diff(piece).max(initial=1))
+                return step * self._strides()[axis] - run
+        return None
 
     def _read_runs(
         self,
@@ -109,6 +115,10 @@ class Dense:
         workspace: Workspace | None,
         threads: int | None,
     ) -> None:
+        if run <= _SHORT:
+            self._read_short(outer, first, run, target)
+            return
+
         def pieces() -> Iterator[tuple[int, int, int]]:
             place = 0
             for offset in self._offsets(outer):
@@ -122,6 +132,15 @@ class Dense:
             self._fill(offset, target[place : place + size])
 
         team.run(pieces(), read, 1 if run < _SLAB else threads, count=-(-target.size // _PIECE), workspace=workspace)
+
+    def _read_short(self, outer: Sequence[Piece], first: int, run: int, target: Bytes) -> None:
+        offsets, place = self._offsets(outer), 0
+        while some := [offset + first for offset in itertools.islice(offsets, _AT_ONCE)]:
+            data, size = read_short(self.fd, some, run), run * len(some)
+            if len(data) != size:
+                raise ChunkError(f"{self._prefix()}the file ends before {some[-1] + run}")
+            target[place : place + size] = np.frombuffer(data, np.uint8)
+            place += size
 
     def _scatter(
         self,
@@ -211,7 +230,10 @@ class Dense:
 
     def _fill(self, offset: int, buffer: Bytes) -> None:
         if read_at(self.fd, buffer, offset) != buffer.size:
-            raise ChunkError(f"{self.label + ': ' if self.label else ''}the file ends before {offset + buffer.size}")
+            raise ChunkError(f"{self._prefix()}the file ends before {offset + buffer.size}")
+
+    def _prefix(self) -> str:
+        return f"{self.label}: " if self.label else ""
 
 
 def _first_contiguous(array: NDArray[Any]) -> int:

@@ -8,6 +8,7 @@ wheel links is several times slower.) Knows frames and blocks; knows no HDF5 fil
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import functools
 import glob
@@ -315,14 +316,27 @@ def _b2nd_shapes(header: bytes) -> tuple[tuple[int, ...] | None, tuple[int, ...]
         return None, None
     try:
         (place,) = struct.unpack_from(">i", header, place + 6)
-        # bin32 of: version, rank, shape (int64), chunk shape (int32), block shape (int32), dtype format, dtype
-        if place < 0 or header[place] != 0xC6 or header[place + 5] & 0xF0 != 0x90:
+        if place < 0 or header[place] != 0xC6:
             raise ValueError("the b2nd metalayer of the frame cannot be read")
-        rank = header[place + 7]
-        place += 8
-        shape, place = _packed(header, place, rank, "q")
-        chunks, place = _packed(header, place, rank, "i")
-        blocks, place = _packed(header, place, rank, "i")
+        (size,) = struct.unpack_from(">I", header, place + 1)
+    except (IndexError, struct.error):
+        raise ValueError("the b2nd metalayer of the frame is cut off") from None
+    return _shapes_of_layer(header[place + 5 : place + 5 + size])
+
+
+@functools.lru_cache(maxsize=64)  # mostly the same for each chunk of an array
+def _shapes_of_layer(layer: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same from the content of the layer.
+
+    That is: version, rank, shape (int64), chunk shape (int32), block shape (int32), dtype format, dtype.
+    """
+    try:
+        if layer[0] & 0xF0 != 0x90:
+            raise ValueError("the b2nd metalayer of the frame cannot be read")
+        rank = layer[2]
+        shape, place = _packed(layer, 3, rank, "q")
+        chunks, place = _packed(layer, place, rank, "i")
+        blocks, place = _packed(layer, place, rank, "i")
     except (IndexError, struct.error):
         raise ValueError("the b2nd metalayer of the frame is cut off") from None
     if chunks != shape or any(not 0 < block <= 2**31 for block in blocks):
@@ -434,12 +448,12 @@ def block_spans(frame: Frame, box: Box, known: int) -> list[tuple[int, int]] | N
     behind = _EXTENDED_HEADER + 4 * math.prod(counts)
     if behind > min(known, chunk.size):
         return None
-    starts = chunk[_EXTENDED_HEADER:behind].view("<i4")
-    borders = np.append(np.sort(starts), chunk.size)
+    starts = chunk[_EXTENDED_HEADER:behind].view("<i4").tolist()
+    borders = [*sorted(starts), chunk.size]
     if borders[0] < behind or borders[-2] >= chunk.size:
         raise ValueError("a block of the frame lies outside of its chunk")
-    stops = borders[np.searchsorted(borders, starts, side="right")]
-    return [(int(starts[number]), int(stops[number])) for number, _, _ in _tiles(box, blockshape, counts)]
+    numbers = [number for number, _, _ in _tiles(box, blockshape, counts)]
+    return [(starts[i], borders[bisect.bisect_right(borders, starts[i])]) for i in numbers]
 
 
 _Tile = tuple[int, tuple[slice, ...], tuple[slice, ...]]

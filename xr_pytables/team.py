@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -17,6 +18,12 @@ _T = TypeVar("_T")
 
 _KEPT_BYTES: Final = 1 << 23
 """Larger scratch buffers are not kept from one read to the next."""
+
+
+_LONG_STEP: Final = 50e-6
+"""Seconds: steps of half as much are not done sooner by two threads, steps of twice as much are."""
+_LONG_WAIT: Final = 5e-4
+"""Seconds that a task waited: no page cache is as slow."""
 
 
 class _Team:
@@ -140,3 +147,16 @@ def run(
             helper.result()
     if job.failure is not None:
         raise job.failure
+
+
+def helpers_pay(task: _T, work: Callable[[_T, Workspace], None], parts: int) -> bool:
+    """Do one task in the calling thread, and tell whether helpers are worth having for others of its kind.
+
+    It has `parts` steps, between which a thread holds the GIL. Where they are short, threads spend more time on handing
+    that over than they gain; where the task waited, for a disk or a network, others can go on meanwhile.
+    """
+    began, worked = time.perf_counter(), time.thread_time()
+    run(iter([task]), work, 1, count=1)
+    taken = time.perf_counter() - began
+    waited = taken - (time.thread_time() - worked)
+    return taken > _LONG_STEP * parts or waited > _LONG_WAIT
