@@ -8,9 +8,9 @@ next one of its size. Knows sizes and dtypes, nothing of files.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -26,43 +26,38 @@ LIMIT: Final = min(LARGEST * (os.cpu_count() or 1), 1 << 29)
 
 
 class _Kept:
-    """Blocks that nobody uses, the one that came last at the end."""
+    """Blocks that nobody uses, by size.
+
+    Without a lock, as the collector of garbage may bring a block back at any moment, in the middle of a method here
+    too. So each step is one operation on a list or a dict, which is atomic, and right whatever came before it.
+    """
 
     def __init__(self) -> None:
-        # re-entrant: the collector of garbage may bring a block back while this thread takes one
-        self.lock = threading.RLock()
-        self.blocks: list[NDArray[np.uint8]] = []
-        self.size = 0
+        self.blocks: dict[int, list[NDArray[np.uint8]]] = {}
 
     def take(self, size: int) -> NDArray[np.uint8] | None:
-        """The last block of exactly `size` bytes."""
-        with self.lock:
-            for place in reversed(range(len(self.blocks))):
-                if self.blocks[place].size == size:
-                    self.size -= size
-                    return self.blocks.pop(place)
-        return None
+        """The block of exactly `size` bytes that came last."""
+        try:
+            return self.blocks[size].pop()
+        except (KeyError, IndexError):
+            return None
 
     def put(self, block: NDArray[np.uint8]) -> None:
-        """Keep a block for later; the ones that came first go if there are too many."""
-        with self.lock:
-            self.blocks.append(block)
-            self.size += block.size
-            while self.size > LIMIT:
-                self.size -= self.blocks.pop(0).size
+        """Keep a block for later; if there are too many, others go, the sizes first that came first."""
+        self.blocks.setdefault(block.size, []).append(block)
+        for size, alike in list(self.blocks.items()):
+            while alike and self.size() > LIMIT:
+                with contextlib.suppress(IndexError):
+                    alike.pop(0)
+            if not alike:
+                self.blocks.pop(size, None)
+
+    def size(self) -> int:
+        """In bytes, all blocks together."""
+        return sum([size * len(alike) for size, alike in list(self.blocks.items())])
 
 
 _kept = _Kept()
-
-
-def _forget() -> None:
-    """After a fork: the lock may have been held by another thread."""
-    global _kept
-    _kept = _Kept()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
 
 
 class _Lease:
