@@ -414,6 +414,27 @@ def test_only_the_touched_blocks_of_a_b2nd_chunk_are_decoded(tmp_path: Path, mon
         assert numbers == [0, 1, 2, 3]
 
 
+def test_no_more_of_a_hostile_metalayer_is_kept_than_it_can_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    def header(rank: int) -> bytes:
+        arrays = [bytes([0x90 + rank]) + (mark + bytes(size - 1) + b"\2") * rank for mark, size in
+                  ((b"\xd3", 8), (b"\xd2", 4), (b"\xd2", 4))]  # fmt: skip
+        layer = bytes([0x97, 0, rank]) + b"".join(arrays) + bytes(1 << 20)
+        mark = b"\xa4b2nd\xd2"
+        return mark + (len(mark) + 4).to_bytes(4, "big") + b"\xc6" + len(layer).to_bytes(4, "big") + layer
+
+    original, lengths = libblosc2._shapes_of_layer, []
+
+    def watched(layer: bytes) -> Any:
+        lengths.append(len(layer))
+        return original(layer)
+
+    monkeypatch.setattr(libblosc2, "_shapes_of_layer", watched)
+    assert libblosc2._b2nd_shapes(header(15)) == ((2,) * 15, (2,) * 15)
+    assert lengths == [3 + 3 + 15 * 19]
+    with pytest.raises(ValueError, match="16 dimensions"):
+        libblosc2._b2nd_shapes(header(16))
+
+
 def test_only_the_touched_blocks_of_a_b2nd_chunk_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.random.default_rng(0).integers(0, 1000, (1024, 1024)).astype("f8")
     path = make(tmp_path / "a.h5", array, (1024, 1024), tables.Filters(5, "blosc2:lz4"))
@@ -501,6 +522,7 @@ def test_a_column_of_a_large_contiguous_array_reads_little(tmp_path: Path, monke
         assert count == out.nbytes
         assert out[123] == 5
         assert np.count_nonzero(out) == 1
+        monkeypatch.setattr(dense, "read_at", chunk_io.read_at)
         longer = Dense(file.fileno(), 0, np.dtype("<f4"), (301, 50_000), "x")
         with pytest.raises(ChunkError, match="x: the file ends before"):
             longer.read([slice(0, 301), slice(7, 8)], np.empty((301, 1), "f4"))
@@ -541,6 +563,32 @@ def test_rows_that_the_system_does_not_give_at_once_are_read_one_by_one(
     monkeypatch.setattr(scatter, "_preadv", lambda: None)
     with Opened(path) as opened:
         np.testing.assert_array_equal(opened.read(()), array)
+
+
+@pytest.mark.parametrize("dtype", ["S600", "V600"])
+def test_large_elements_that_are_read_one_by_one_reach_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    values = np.arange(6 * 600, dtype="u2").view("u1")[: 6 * 600].view(dtype)
+    path = tmp_path / "raw"
+    path.write_bytes(values.tobytes())
+    monkeypatch.setattr(scatter, "read_rows", lambda *arguments: 0)
+    out = np.zeros((6, 2), dtype)
+    with path.open("rb") as file:
+        Dense(file.fileno(), 0, values.dtype, (6,), "x").read([slice(0, 6)], out[:, 0])
+    np.testing.assert_array_equal(out[:, 0], values)
+    assert not out[:, 1].tobytes().strip(b"\0")
+
+
+def test_short_reads_of_few_bytes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.arange(200 * 20_000, dtype="i4").reshape(200, 20_000)
+    path = tmp_path / "raw"
+    array.tofile(path)
+    monkeypatch.setattr(dense, "read_short", lambda fd, offsets, size: b"\0" * (size * len(offsets) - 1))
+    out = np.empty(200, "i4")
+    with path.open("rb") as file:
+        read_contiguous(file.fileno(), ChunkStorage(array.shape, None, array.dtype, offset=0), (slice(None), 7), out)
+    np.testing.assert_array_equal(out, array[:, 7])
 
 
 def test_rows_end_where_the_file_ends(tmp_path: Path) -> None:

@@ -108,10 +108,10 @@ def test_blocks_may_come_back_in_the_middle_of_anything(monkeypatch: pytest.Monk
     arrays = [memory.empty((1 << 20,), np.dtype("u1")) for _ in range(6)]
 
     class Blocks(dict):
-        def items(self):
+        def get(self, *arguments):
             if arrays:
                 arrays.pop()
-            return super().items()
+            return super().get(*arguments)
 
     memory._kept.blocks = Blocks()
     first = memory.empty((1 << 18,), np.dtype("u1"))
@@ -122,6 +122,22 @@ def test_blocks_may_come_back_in_the_middle_of_anything(monkeypatch: pytest.Monk
     again = [memory.empty((1 << 20,), np.dtype("u1")) for _ in range(4)]
     assert len({address(array) for array in again}) == 4
     assert all(array.base is not None for array in again)
+
+
+def test_what_is_kept_goes_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
+    kept = memory.empty((1 << 20,), np.dtype("u1"))
+    del kept
+    empty, failed = np.empty, []
+
+    def short(shape, dtype):
+        if memory._kept.blocks:
+            failed.append(shape)
+            raise MemoryError
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(memory.np, "empty", short)
+    assert memory.empty((1 << 21,), np.dtype("u1")).size == 1 << 21
+    assert failed == [(1 << 21,)]
 
 
 @pytest.mark.parametrize("filters", [{}, {"complib": "blosc:lz4"}, {"complib": "blosc2:lz4"}, {"contiguous": True}])

@@ -371,7 +371,7 @@ def read_at(fd: int, buffer: NDArray[np.uint8], offset: int) -> int:
 
 
 def read_short(fd: int, offsets: Sequence[int], size: int) -> bytes:
-    """`size` bytes from each of the offsets, one after the other; fewer in all if the file ends before.
+    """`size` bytes from each of the offsets, one after the other; fewer in all where the system gives fewer.
 
     For few bytes at many places, where a buffer for each would take longer than to read them.
     """

@@ -497,7 +497,7 @@ def _read_chunks(
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
-    if len(batches) > 1 and threads != 1:
+    if len(batches) > 1 and (threads is None or threads > 1):
         in_part = all(alone)
         if (wanted // len(numbers) if in_part else decoder.nbytes) < _LARGE_STEP:
             first, *batches = batches

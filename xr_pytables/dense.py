@@ -137,9 +137,12 @@ class Dense:
         offsets, place = self._offsets(outer), 0
         while some := [offset + first for offset in itertools.islice(offsets, _AT_ONCE)]:
             data, size = read_short(self.fd, some, run), run * len(some)
-            if len(data) != size:
-                raise ChunkError(f"{self._prefix()}the file ends before {some[-1] + run}")
-            target[place : place + size] = np.frombuffer(data, np.uint8)
+            part = target[place : place + size]
+            if len(data) == size:
+                part[...] = np.frombuffer(data, np.uint8)
+            else:  # a short read, or the end of the file
+                for i, offset in enumerate(some):
+                    self._fill(offset, part[i * run : (i + 1) * run])
             place += size
 
     def _scatter(
@@ -173,7 +176,7 @@ class Dense:
                 places += position * in_memory
             done = scatter.read_rows(self.fd, starts, places, row)
             for i in range(done, last - first):  # the system gave up early: one by one, to the end or an error
-                whole = target[tuple([position[i] for position in where])]
+                whole = target[(*[position[i] for position in where], ...)]  # of one element, too, a view
                 self._fill(int(starts[i]), whole.reshape(-1).view(np.uint8))
 
         team.run(iter(range(0, count, step)), read, threads, count=-(-count // step), workspace=workspace)

@@ -42,6 +42,8 @@ _EXTENDED_HEADER: Final = 32
 _MEMCPYED: Final = 2  # in the flags of a buffer
 _LAST_FILTER: Final = 5
 _SHORT_ROW: Final = 1024  # bytes
+_LAYER_RANK: Final = 15  # the most that a fixarray of MessagePack holds
+_LAYER: Final = 3 + 3 + _LAYER_RANK * (9 + 5 + 5)  # bytes up to the dtype
 _FEW_BLOCKS: Final = 1024
 DEFAULT_BLOCK_ITEMS: Final = 1 << 16
 """Elements of a b2nd block where PyTables recorded no block size: as PyTables has it for the middle levels."""
@@ -321,7 +323,8 @@ def _b2nd_shapes(header: bytes) -> tuple[tuple[int, ...] | None, tuple[int, ...]
         (size,) = struct.unpack_from(">I", header, place + 1)
     except (IndexError, struct.error):
         raise ValueError("the b2nd metalayer of the frame is cut off") from None
-    return _shapes_of_layer(header[place + 5 : place + 5 + size])
+    # no longer than a layer can be before the dtype, as it is kept
+    return _shapes_of_layer(header[place + 5 : place + 5 + min(size, _LAYER)])
 
 
 @functools.lru_cache(maxsize=64)  # mostly the same for each chunk of an array
@@ -334,6 +337,8 @@ def _shapes_of_layer(layer: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if layer[0] & 0xF0 != 0x90:
             raise ValueError("the b2nd metalayer of the frame cannot be read")
         rank = layer[2]
+        if rank > _LAYER_RANK:
+            raise ValueError(f"the b2nd metalayer of the frame has {rank} dimensions")
         shape, place = _packed(layer, 3, rank, "q")
         chunks, place = _packed(layer, place, rank, "i")
         blocks, place = _packed(layer, place, rank, "i")

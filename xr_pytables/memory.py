@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cpus import usable_cpus
+
 SMALLEST: Final = 1 << 18
 """Bytes: the allocator keeps smaller blocks by itself."""
 LARGEST: Final = 1 << 26
 """Bytes of the largest block that is used again."""
-LIMIT: Final = min(LARGEST * (os.cpu_count() or 1), 1 << 29)
+LIMIT: Final = min(LARGEST * usable_cpus(), 1 << 29)
 """Bytes that are kept for later at most, in the whole process."""
 
 
@@ -29,7 +30,8 @@ class _Kept:
     """Blocks that nobody uses, by size.
 
     Without a lock, as the collector of garbage may bring a block back at any moment, in the middle of a method here
-    too. So each step is one operation on a list or a dict, which is atomic, and right whatever came before it.
+    too. So each step is one operation on a list or a dict that makes no object which the collector counts, and the next
+    step is right whatever came between.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,10 @@ class _Kept:
     def put(self, block: NDArray[np.uint8]) -> None:
         """Keep a block for later; if there are too many, others go, the sizes first that came first."""
         self.blocks.setdefault(block.size, []).append(block)
-        for size, alike in list(self.blocks.items()):
+        if self.size() <= LIMIT:
+            return
+        for size in list(self.blocks):
+            alike = self.blocks.get(size, [])
             while alike and self.size() > LIMIT:
                 with contextlib.suppress(IndexError):
                     alike.pop(0)
@@ -54,7 +59,10 @@ class _Kept:
 
     def size(self) -> int:
         """In bytes, all blocks together."""
-        return sum([size * len(alike) for size, alike in list(self.blocks.items())])
+        return sum([size * len(self.blocks.get(size, ())) for size in list(self.blocks)])
+
+    def forget(self) -> None:
+        self.blocks.clear()
 
 
 _kept = _Kept()
@@ -79,13 +87,22 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
 
     The array does not own its memory (`array.base` does); in everything else it is like any other.
     """
-    size = math.prod(shape) * dtype.itemsize
+    size = int(math.prod(shape)) * dtype.itemsize
     if dtype.hasobject or not SMALLEST <= size <= LARGEST:
-        return np.empty(shape, dtype)
+        return _new(shape, dtype)
     rounded = _rounded(size)
     block = _kept.take(rounded)
-    lease = _Lease(np.empty(rounded, np.uint8) if block is None else block)
+    lease = _Lease(_new((rounded,), np.dtype(np.uint8)) if block is None else block)
     return np.asarray(lease)[:size].view(dtype).reshape(shape)
+
+
+def _new(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Memory from the system; if there is none left, what is kept is given back to it first."""
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError:
+        _kept.forget()
+        return np.empty(shape, dtype)
 
 
 def _rounded(size: int) -> int:

@@ -19,6 +19,8 @@ MAX_GAP: Final = 1 << 15
 """Bytes: what lies between two rows is read along, and dropped, up to this size."""
 _MOST_PLACES: Final = 1024  # IOV_MAX of Linux and macOS; POSIX promises 16
 _MOST_BYTES: Final = 1 << 28  # of one call: Linux reads no more than 2 GiB
+_DROPPED: Final = np.empty(MAX_GAP, np.uint8)
+"""Where the bytes between rows go, of all threads at once: nobody looks at them."""
 
 
 @functools.cache
@@ -71,12 +73,6 @@ def _vector(places: NDArray[np.int64], gaps: NDArray[np.int64], size: int) -> tu
         return vector, size * len(places)
     vector = np.empty((len(places), 2, 2), np.int64)
     vector[:, 0, 0], vector[:, 0, 1] = places, size
-    vector[:, 1, 0] = _dropped().__array_interface__["data"][0]
+    vector[:, 1, 0] = _DROPPED.__array_interface__["data"][0]
     vector[:-1, 1, 1], vector[-1, 1, 1] = gaps, 0
     return vector.reshape(-1, 2)[:-1], size * len(places) + int(gaps.sum())
-
-
-@functools.cache
-def _dropped() -> NDArray[np.uint8]:
-    """Where the bytes between rows go, of all threads at once: nobody looks at them."""
-    return np.empty(MAX_GAP, np.uint8)

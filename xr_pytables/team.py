@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from .codecs import Workspace
+from .cpus import usable_cpus as usable_cpus
 
 _T = TypeVar("_T")
 
@@ -67,13 +68,6 @@ def _renew_team() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_team)
-
-
-def usable_cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 _own = threading.local()  # `workspace`: that of the running thread, which goes with it
