@@ -45,6 +45,13 @@ def assert_same(actual: object, expected: object) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
+def column_of(rows: np.ndarray, name: str) -> np.ndarray:
+    """A column of a table, by its name with a dot for each level."""
+    for part in name.split("."):
+        rows = rows[part]
+    return rows
+
+
 def run_python(code: str, *args: object, timeout: float = 120, options: tuple[str, ...] = ()) -> str:
     """What `code` prints, run in an interpreter of its own: a crash or a hang fails the test, not the session."""
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}

@@ -377,7 +377,7 @@ def test_the_plan_of_a_selection_and_its_bounding_region() -> None:
     storage = ChunkStorage((100, 50, 3), (10, 7, 3), np.dtype("f4"), rank=2)
     selection = (np.array([99, 3, 55]), slice(8, 30))
     assert [plan.chunks.tolist() for plan in plan_selection(storage, selection)[:2]] == [[0, 5, 9], [1, 2, 3, 4]]
-    assert bounding_region(storage, selection) == ((3, 100), (8, 30))
+    assert bounding_region(storage, plan_selection(storage, selection)) == ((3, 100), (8, 30))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xr_pytables import chunk_decoder, chunk_io, codecs, dense, libblosc2, libhdf5, scatter, team
-from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, read_index
+from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, plan_selection, read_index
 from xr_pytables.chunk_io import read_contiguous, read_into, read_points
 from xr_pytables.dense import Dense
 from xr_pytables.filters import FilterPipeline
@@ -98,7 +98,9 @@ class Opened:
         if self.storage.chunkshape is None:
             read_contiguous(self.fd, self.storage, selection, out, **options)
         else:
-            index = read_index(self.fd, self.storage, bounding_region(self.storage, selection))
+            index = read_index(
+                self.fd, self.storage, bounding_region(self.storage, plan_selection(self.storage, selection))
+            )
             read_into(self.fd, self.storage, index, selection, out, **options)
         return out
 
@@ -992,3 +994,56 @@ def test_small_chunks_are_all_read_whoever_helps(tmp_path: Path, monkeypatch: py
         assert asked == [1]
         np.testing.assert_array_equal(opened.read((), threads=1), array)
         assert asked == [1]
+
+
+def test_one_chunk_is_planned_without_arrays_and_several_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(40 * 60, dtype="i4").reshape(40, 60)
+    path = make(tmp_path / "a.h5", array, (10, 20), tables.Filters(1, "zlib"), written=slice(0, 30), fill=-7)
+    expected = array.copy()
+    expected[30:] = -7
+    taken = []
+    for name in ("one", "stored"):
+        original = getattr(chunk_io._Chunks, name)
+
+        def watched(*arguments: Any, name: str = name, original: Any = original) -> Any:
+            taken.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(chunk_io._Chunks, name, watched)
+    with Opened(path) as opened:
+        for selection, way in (
+            ((slice(10, 20), slice(20, 40)), "one"),
+            ((3, slice(45, 60, 2)), "one"),
+            ((slice(30, 40), slice(0, 20)), "one"),  # not stored
+            ((slice(10, 20), slice(20, 41)), "stored"),
+            ((slice(5, 15), 3), "stored"),
+        ):
+            taken.clear()
+            np.testing.assert_array_equal(opened.read(selection), expected[selection])
+            assert taken == [way]
+        located = read_index(opened.fd, opened.storage, ((10, 20), (20, 40)))
+        with pytest.raises(IndexError, match="outside of the part"):
+            located.entry([0, 0])
+        beyond = ChunkIndex(located.origin, located.address + np.uint64(1 << 62), located.size, located.filter_mask)
+        with pytest.raises(ChunkError, match=r"x: the index has a chunk of .* in a file of"):
+            read_into(
+                opened.fd, opened.storage, beyond, (slice(10, 20), slice(20, 40)), np.empty((10, 20), "i4"), label="x"
+            )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "step", "as_items"),
+    [("<f4", 64, 1, True), ("<f4", 257, 1, False), ("<f4", 1, 1, False), ("<f4", 64, 2, False), (">f4", 64, 1, False)],
+)
+def test_short_rows_of_blocks_are_copied_as_single_items(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, length: int, step: int, as_items: bool
+) -> None:
+    source = np.random.default_rng(0).integers(0, 1000, (3, 5, length + 2)).astype(dtype)[..., 1:-1]
+    target = np.zeros((3, 9, length * step), "<f4")[:, 2:7, ::step]
+    sizes, original = [], libblosc2._row_type
+    monkeypatch.setattr(libblosc2, "_row_type", lambda size: sizes.append(size) or original(size))
+    libblosc2._assign_rows(target, source)
+    np.testing.assert_array_equal(target, source)
+    assert sizes == ([4 * length] if as_items else [])

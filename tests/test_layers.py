@@ -14,8 +14,8 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "cpus", "filters", "libblosc2", "progress", "scatter"},
-    {"chunk_index", "memory"},
+    {"_version", "cpus", "filters", "libblosc2", "progress"},
+    {"chunk_index", "memory", "scatter"},
     {"codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "dense", "global_heap"},

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import xr_pytables
-from xr_pytables import memory
+from xr_pytables import memory, team
 
 FLOAT = np.dtype("f4")
 
@@ -151,3 +151,7 @@ def test_a_value_that_is_kept_stays_as_it_was_read(tmp_path: Path, filters: dict
         assert float(opened.a.mean()) == pytest.approx(values.mean(), rel=1e-5)
         for i, map_ in enumerate(kept):
             np.testing.assert_array_equal(map_, values[i])
+
+
+def test_the_limit_is_what_the_guide_says():
+    assert min(team.usable_cpus() << 26, 1 << 29) == memory.LIMIT

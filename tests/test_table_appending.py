@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from xr_pytables import changes, chunk_writer, queries
 
-from .helpers_reading import assert_same, plain_file, run_python
+from .helpers_reading import assert_same, column_of, plain_file, run_python
 from .test_table_writing import SCHEDULERS, assert_comes_back, datasets, make_dataset, read, write
 
 
@@ -105,10 +105,7 @@ def test_any_pieces_of_any_dataset_make_the_whole(dataset: xr.Dataset, data: st.
     with plain_file(path) as file:
         stored = file.root.events.read()
         for name in dataset:
-            column = stored
-            for part in str(name).split("."):
-                column = column[part]
-            assert_same(column, dataset[name])
+            assert_same(column_of(stored, str(name)), dataset[name])
 
 
 class Event(tables.IsDescription):

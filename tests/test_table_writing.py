@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from xr_pytables import to_pytables
 from xr_pytables.table_plan import plan_table
 
-from .helpers_reading import assert_same, plain_file, run_python
+from .helpers_reading import assert_same, column_of, plain_file, run_python
 
 ROWS = 3000
 
@@ -258,10 +258,7 @@ def test_any_dataset_comes_back_and_plain_pytables_reads_it(
     with plain_file(path) as file:
         rows = file.root.events.read()
         for name in dataset:
-            column = rows
-            for part in str(name).split("."):
-                column = column[part]
-            assert_same(column, dataset[name])
+            assert_same(column_of(rows, str(name)), dataset[name])
         assert (file.root.events.filters.complib if complib else None) == complib
         if chunk:
             assert file.root.events.chunkshape == (chunk,)

@@ -26,6 +26,7 @@ from .chunk_index import (
     Region,
     Selection,
     UnsupportedIndex,
+    bounding_region,
     plan_selection,
     read_index,
 )
@@ -154,9 +155,8 @@ class PyTablesArray(BackendArray):
             chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
             return
         plans = plan_selection(storage, key)
-        region = tuple([plan.bounds for plan in plans[: storage.rank]])
         touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
-        index = self._index(descriptor, version, storage, region, touched)
+        index = self._index(descriptor, version, storage, bounding_region(storage, plans), touched)
         chunk_io.read_into(
             descriptor.fd, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
         )

@@ -7,6 +7,7 @@ with `pread` alone: no HDF5 call, no lock, no callback, so any number of threads
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import struct
@@ -44,6 +45,11 @@ _HAS_PREADV: Final = hasattr(os, "preadv")  # not on older macOS
 
 class ChunkError(OSError):
     """The bytes of a chunk, or those that say where chunks are, cannot be what a sound file contains."""
+
+
+def prefix(label: str) -> str:
+    """What goes before a message about the array `label`, which may be without a name."""
+    return f"{label}: " if label else ""
 
 
 class UnsupportedIndex(Exception):  # noqa: N818 - not an error of the file: the reader takes another path
@@ -252,6 +258,14 @@ def run_starts(values: NDArray[Any]) -> NDArray[np.intp]:
     return np.flatnonzero(changes)
 
 
+def cut(places: NDArray[np.int64], begins: NDArray[np.intp], limit: int) -> list[tuple[int, int]]:
+    """(begin, end) of groups: runs that begin at `begins`, cut again wherever a place is another `limit` further on."""
+    lengths = np.diff(np.append(begins, len(places)))
+    part = (places - np.repeat(places[begins], lengths)) // limit
+    part += np.repeat(begins, lengths) * (int(part.max()) + 1)  # another run, another part
+    return list(itertools.pairwise([*run_starts(part).tolist(), len(places)]))
+
+
 def plan_selection(storage: ChunkStorage, selection: Selection) -> list[AxisPlan]:
     """One AxisPlan per dimension of `storage.shape`; contiguous data count as one chunk."""
     if len(selection) > len(storage.shape):
@@ -261,9 +275,9 @@ def plan_selection(storage: ChunkStorage, selection: Selection) -> list[AxisPlan
     return [plan_axis(one, n, max(c, 1)) for one, n, c in zip(full, storage.shape, chunks, strict=True)]
 
 
-def bounding_region(storage: ChunkStorage, selection: Selection) -> Region:
-    """The smallest region that holds the selection, for `read_index(region=)`."""
-    return tuple(plan.bounds for plan in plan_selection(storage, selection)[: storage.rank])
+def bounding_region(storage: ChunkStorage, plans: Sequence[AxisPlan]) -> Region:
+    """The smallest region that holds a selection that was planned, for `read_index(region=)`."""
+    return tuple([plan.bounds for plan in plans[: storage.rank]])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

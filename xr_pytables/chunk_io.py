@@ -34,12 +34,14 @@ from .chunk_index import (
     ChunkIndex,
     ChunkStorage,
     Selection,
+    cut,
     plan_selection,
+    prefix,
     read_at,
     run_starts,
 )
 from .codecs import Workspace
-from .dense import Dense, cut
+from .dense import Dense
 from .libblosc2 import Box, Bytes
 
 _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
@@ -80,9 +82,7 @@ def read_into(
         return
     along = [plan.chunks for plan in plans[: storage.rank]]
     grid = tuple(map(len, along))
-    if (
-        max(grid, default=1) == 1
-    ):  # the usual block of Dask: one chunk, for which arrays would cost more than to read it
+    if max(grid, default=1) == 1:  # the usual block of Dask; to plan it with arrays takes longer than to read it
         chunks = _Chunks.one(index, [int(axis[0]) for axis in along], fd, storage, label)
     else:
         chunks = _Chunks.stored(index.at(np.ix_(*along)), fd, storage, label)
@@ -104,7 +104,7 @@ def read_into(
     def name(number: int) -> str:
         where = _unravel(number, grid)
         corner = (int(a[i]) * c for a, i, c in zip(along, where, storage.chunkshape or (), strict=False))
-        return f"{label + ': ' if label else ''}chunk at {tuple(corner)}"
+        return f"{prefix(label)}chunk at {tuple(corner)}"
 
     _read_chunks(fd, chunks, decoder, place, name, threads, out.nbytes)
 
@@ -154,7 +154,7 @@ def read_points(
 
     def name(i: int) -> str:
         corner = tuple(int(axis[i]) * c for axis, c in zip(touched, chunkshape, strict=False))
-        return f"{label + ': ' if label else ''}chunk at {corner}"
+        return f"{prefix(label)}chunk at {corner}"
 
     _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads, out.nbytes)
 
@@ -193,7 +193,7 @@ def each_chunk(
         use(i, rows)
 
     def name(i: int) -> str:
-        return f"{label + ': ' if label else ''}chunk at {(int(numbers[i]) * length,)}"
+        return f"{prefix(label)}chunk at {(int(numbers[i]) * length,)}"
 
     _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads, len(numbers) * storage.chunk_nbytes)
     return np.flatnonzero(found.address == MISSING)
@@ -223,8 +223,7 @@ def read_contiguous(
     nbytes, size = storage.dtype.itemsize * math.prod(storage.shape), os.fstat(fd).st_size
     if storage.offset + nbytes > size:
         raise ChunkError(
-            f"{label + ': ' if label else ''}{nbytes} bytes of data at {storage.offset} lie beyond the end of the file "
-            f"({size} bytes)"
+            f"{prefix(label)}{nbytes} bytes of data at {storage.offset} lie beyond the end of the file ({size} bytes)"
         )
     pieces = [plan.piece(0) for plan in plans]
     inside, outside = [piece for piece, _ in pieces], [piece for _, piece in pieces]
@@ -316,8 +315,6 @@ class _Chunks:
     """In bytes from the start of the file."""
     sizes: list[int]
     masks: list[int]
-    _address: NDArray[np.int64] | None = None
-    """`starts` as an array, if there are several."""
 
     @classmethod
     def stored(cls, found: ChunkIndex, fd: int, storage: ChunkStorage, label: str) -> _Chunks:
@@ -331,8 +328,8 @@ class _Chunks:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise _absurd(int(address[first]), int(size[first]), end, storage, label)
-        mask, place = found.filter_mask.reshape(-1)[number], address.astype(np.int64)
-        return cls(number.tolist(), place.tolist(), size.tolist(), mask.tolist(), place)
+        mask = found.filter_mask.reshape(-1)[number]
+        return cls(number.tolist(), address.tolist(), size.tolist(), mask.tolist())
 
     @classmethod
     def one(cls, index: ChunkIndex, chunk: list[int], fd: int, storage: ChunkStorage, label: str) -> _Chunks:
@@ -347,9 +344,9 @@ class _Chunks:
 
     def batches(self, limit: int, alone: list[bool]) -> list[tuple[int, int]]:
         """(begin, end) of chunks to read in one go: side by side in the file, near `limit` bytes together."""
-        address = self._address
-        if address is None:
+        if len(self.starts) == 1:
             return [(0, 1)]
+        address = np.array(self.starts)
         gap = address[1:] - (address + self.sizes)[:-1]
         apart = np.array(alone)
         breaks = (gap < 0) | (gap > _GAP) | apart[1:] | apart[:-1]
@@ -365,7 +362,7 @@ def _is_absurd(address: Any, size: Any, end: Any, storage: ChunkStorage) -> Any:
 
 def _absurd(address: int, size: int, end: int, storage: ChunkStorage, label: str) -> ChunkError:
     return ChunkError(
-        f"{label + ': ' if label else ''}the index has a chunk of {size} bytes at {address}, "
+        f"{prefix(label)}the index has a chunk of {size} bytes at {address}, "
         f"in a file of {end} bytes and for chunks of {storage.chunk_nbytes} bytes"
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import scatter, team
 from .chunk_decoder import CACHED, Piece, extent, is_box, is_swapped, piece_length, positions, take_pieces
-from .chunk_index import ChunkError, read_at, read_short, run_starts
+from .chunk_index import ChunkError, cut, prefix, read_at, read_short
 from .codecs import Workspace
 from .libblosc2 import Bytes, pointer
 
@@ -28,7 +28,7 @@ _SHORT: Final = 1 << 12  # bytes of a run that Python reads as fast without help
 _AT_ONCE: Final = 1 << 12  # such runs, each an object for a moment
 _ROW: Final = 512  # bytes of the shortest row that is read to its place on its own
 _NEAR: Final = 1 << 13  # bytes between such rows of which more are read together
-_SKIP: Final = 1 << 15  # bytes: reading through a smaller gap is cheaper than another system call
+_SKIP: Final = scatter.MAX_GAP  # bytes: reading through a smaller gap is cheaper than another system call
 
 
 @dataclass(frozen=True)
@@ -233,10 +233,7 @@ class Dense:
 
     def _fill(self, offset: int, buffer: Bytes) -> None:
         if read_at(self.fd, buffer, offset) != buffer.size:
-            raise ChunkError(f"{self._prefix()}the file ends before {offset + buffer.size}")
-
-    def _prefix(self) -> str:
-        return f"{self.label}: " if self.label else ""
+            raise ChunkError(f"{prefix(self.label)}the file ends before {offset + buffer.size}")
 
 
 def _first_contiguous(array: NDArray[Any]) -> int:
@@ -261,11 +258,3 @@ def _sub(piece: Piece, begin: int, end: int) -> Piece:
         return piece[begin:end]
     step = piece.step or 1
     return slice(piece.start + begin * step, piece.start + (end - 1) * step + 1, step)
-
-
-def cut(places: NDArray[np.int64], begins: NDArray[np.intp], limit: int) -> list[tuple[int, int]]:
-    """(begin, end) of groups: runs that begin at `begins`, cut again wherever a place is another `limit` further on."""
-    lengths = np.diff(np.append(begins, len(places)))
-    part = (places - np.repeat(places[begins], lengths)) // limit
-    part += np.repeat(begins, lengths) * (int(part.max()) + 1)  # another run, another part
-    return list(itertools.pairwise([*run_starts(part).tolist(), len(places)]))

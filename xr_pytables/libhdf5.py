@@ -453,16 +453,18 @@ def stored_chunk(dataset: int, corner: Sequence[int]) -> tuple[np.ndarray, int] 
 
 def object_address(identifier: int) -> int:
     """Address of an object's header, in bytes from the base address of the file."""
-    info = ObjectInfo()
-    call("H5Oget_info3", identifier, ctypes.byref(info), 1)
-    return int(info.token.address)
+    return int(_object_info(identifier).token.address)
 
 
 def link_count(identifier: int) -> int:
     """How many hard links lead to an object."""
+    return int(_object_info(identifier).reference_count)
+
+
+def _object_info(identifier: int) -> ObjectInfo:
     info = ObjectInfo()
     call("H5Oget_info3", identifier, ctypes.byref(info), 1)
-    return int(info.reference_count)
+    return info
 
 
 def reference_name(location: int, pointer: int) -> str | None:

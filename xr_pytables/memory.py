@@ -1,9 +1,8 @@
 """Memory for what a read returns: blocks of some MiB that are used again instead of given back to the system.
 
-A stream of Dask blocks asks for memory of one size over and over. To get it from the system and give it back each time
-costs about as much as to decode the block: the system clears every page of it once more, and so it does with the memory
-that NumPy's own functions let go of meanwhile. So an array that nobody uses any more leaves its memory here, for the
-next one of its size. Knows sizes and dtypes, nothing of files.
+A stream of Dask blocks asks for memory of one size over and over. What comes from the system and goes back each time is
+cleared page by page once more, and with it what NumPy's own functions let go of meanwhile. So an array that nobody uses
+any more leaves its memory here, for the next one of its size. Knows sizes and dtypes, nothing of files.
 """
 
 from __future__ import annotations

@@ -20,7 +20,15 @@ from xarray.core import indexing
 from . import codecs, global_heap, safe_pickle
 from .arrays import PyTablesArray, as_seen, selected_shape, storage_of, why_not_decoded, with_plain_empty_slices
 from .attributes import OpaqueBytes, unpickled
-from .chunk_index import ChunkError, ChunkStorage, Selection, UnsupportedIndex, bounding_region, read_compact
+from .chunk_index import (
+    ChunkError,
+    ChunkStorage,
+    Selection,
+    UnsupportedIndex,
+    bounding_region,
+    plan_selection,
+    read_compact,
+)
 from .files import Descriptor, FileIdentity, OpenedFile
 from .libhdf5 import stored_chunk
 from .nodes import ElementSpec, VariableSpec
@@ -110,7 +118,7 @@ class VariableLengthArray(PyTablesArray):
     def _located_by_hdf5(self, descriptor: Descriptor, storage: ChunkStorage, key: Selection) -> np.ndarray:
         """The selected descriptors, the bytes of each touched chunk fetched by HDF5."""
         assert storage.chunkshape is not None  # other layouts are read directly
-        region = bounding_region(storage, key)
+        region = bounding_region(storage, plan_selection(storage, key))
         first = [start // chunk for (start, _), chunk in zip(region, storage.chunkshape, strict=True)]
         grid = [-(-stop // chunk) - at for (_, stop), at, chunk in zip(region, first, storage.chunkshape, strict=True)]
         block = np.zeros([n * chunk for n, chunk in zip(grid, storage.chunkshape, strict=True)], storage.dtype)

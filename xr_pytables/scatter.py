@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .libblosc2 import pointer
+
 MAX_GAP: Final = 1 << 15
 """Bytes: what lies between two rows is read along, and dropped, up to this size."""
 _MOST_PLACES: Final = 1024  # IOV_MAX of Linux and macOS; POSIX promises 16
@@ -59,7 +61,7 @@ def read_rows(fd: int, starts: NDArray[np.int64], places: NDArray[np.int64], siz
         for first in range(begin, end, most):
             last = min(first + most, end)
             vector, wanted = _vector(places[first:last], gaps[first : last - 1], size)
-            if preadv(fd, vector.__array_interface__["data"][0], len(vector), int(starts[first])) != wanted:
+            if preadv(fd, pointer(vector), len(vector), int(starts[first])) != wanted:
                 return first
         begin = end
     return len(starts)
@@ -73,6 +75,6 @@ def _vector(places: NDArray[np.int64], gaps: NDArray[np.int64], size: int) -> tu
         return vector, size * len(places)
     vector = np.empty((len(places), 2, 2), np.int64)
     vector[:, 0, 0], vector[:, 0, 1] = places, size
-    vector[:, 1, 0] = _DROPPED.__array_interface__["data"][0]
+    vector[:, 1, 0] = pointer(_DROPPED)
     vector[:-1, 1, 1], vector[-1, 1, 1] = gaps, 0
     return vector.reshape(-1, 2)[:-1], size * len(places) + int(gaps.sum())
