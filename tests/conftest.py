@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 import xarray as xr
 
+from .helpers_properties import use_profile
+
+use_profile()
+
 
 @pytest.fixture(autouse=True)
 def unclosed_files_are_no_warning() -> Iterator[None]:

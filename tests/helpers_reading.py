@@ -15,6 +15,8 @@ import numpy as np
 import tables
 import xarray as xr
 
+from .helpers_threads import WATCHDOG
+
 
 @contextlib.contextmanager
 def plain_file(path: object, mode: str = "r", **kwargs: object) -> Iterator[tables.File]:
@@ -52,7 +54,7 @@ def column_of(rows: np.ndarray, name: str) -> np.ndarray:
     return rows
 
 
-def run_python(code: str, *args: object, timeout: float = 120, options: tuple[str, ...] = ()) -> str:
+def run_python(code: str, *args: object, timeout: float = WATCHDOG, options: tuple[str, ...] = ()) -> str:
     """What `code` prints, run in an interpreter of its own: a crash or a hang fails the test, not the session."""
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(

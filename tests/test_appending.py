@@ -20,13 +20,14 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import FileChangedError, changes, to_pytables
 from xr_pytables.blocks import BlockTarget
 
-SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
+from .helpers_properties import examples
+from .helpers_threads import WATCHDOG
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_appended_pieces_make_the_whole(path, chunks, unlimited, complib):
         assert other.encoding["unlimited_dims"] == {"time"}
 
 
-@SETTINGS
+@examples(40)
 @given(st.data())
 def test_any_pieces_in_any_blocks_make_the_whole(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "file.h5"
@@ -435,12 +436,12 @@ def test_tasks_that_are_still_at_work_leave_no_file_behind(path, monkeypatch):
 
     def slow_rmtree(folder, **kwargs):
         listed.set()
-        go_on.wait(10)
+        go_on.wait(WATCHDOG)
         rmtree(folder, **kwargs)
 
     def block(values, block_info=None):
         if block_info[0]["chunk-location"][0]:
-            listed.wait(10)
+            listed.wait(WATCHDOG)
             return values
         raise ZeroDivisionError
 
@@ -476,7 +477,7 @@ def test_regions_make_the_whole(path, mode, chunked):
     xr.testing.assert_identical(open_ours(path), ones)
 
 
-@SETTINGS
+@examples(40)
 @given(st.data())
 def test_any_region_equals_numpy(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "file.h5"

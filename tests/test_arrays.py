@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import FileChangedError, arrays
 from xr_pytables.arrays import PyTablesArray
 from xr_pytables.chunk_index import ChunkError
+
+from .helpers_properties import examples
+from .helpers_threads import WATCHDOG
 
 
 def lazy_array(dataset: xr.Dataset, name: str) -> PyTablesArray:
@@ -143,7 +146,7 @@ def test_an_index_that_disagrees_with_hdf5_is_not_used(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_hdf5_reads")
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(data=st.data())
 def test_pointwise_selections(tmp_path_factory, data):
     rank = data.draw(st.integers(1, 3))
@@ -331,6 +334,6 @@ def test_many_threads_read_while_others_use_plain_pytables_and_h5py(tmp_path):
                 np.testing.assert_array_equal(file.root.x2[:], values)
         stop.set()
         for worker in workers:
-            worker.join(60)
+            worker.join(WATCHDOG)
             assert not worker.is_alive()
     assert not problems

@@ -27,6 +27,7 @@ import xr_pytables
 from xr_pytables import OpaqueBytes
 
 from .helpers_reading import open_quietly, plain_file
+from .helpers_threads import WATCHDOG
 
 AS_STORED = {
     "mask_and_scale": False, "decode_times": False, "decode_timedelta": False, "decode_coords": False,
@@ -57,7 +58,7 @@ READ_ALL = f"""
 """
 
 
-def read_all(paths: list[Path], *, patience: float = 120) -> dict[Path, list[str]]:
+def read_all(paths: list[Path], *, patience: float = WATCHDOG) -> dict[Path, list[str]]:
     """For each file: "opened" or the exception, then the exceptions of reading arrays; or "crashed" or "hung".
 
     One child process reads many files, and another goes on after a crash or `patience` seconds.

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import tables
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import chunk_index
@@ -32,7 +32,7 @@ from xr_pytables.chunk_index import (
     read_index,
 )
 
-RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
+from .helpers_properties import examples
 
 
 def storage_of(leaf: Any) -> ChunkStorage:
@@ -75,7 +75,7 @@ def check(path: Path, node: str = "/a", every: int = 1) -> tuple[ChunkStorage, C
     return storage, index
 
 
-@RELAXED
+@examples(60)
 @given(data=st.data())
 def test_index_equals_chunk_info(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     rank = data.draw(st.integers(1, 4))
@@ -348,7 +348,7 @@ def test_another_chunkshape_than_described(small: tuple[Path, ChunkStorage]) -> 
 
 
 @given(data=st.data())
-@RELAXED
+@examples(60)
 def test_pieces_put_together_are_the_selection(data: st.DataObject) -> None:
     length, chunk = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 12))
     selection = data.draw(

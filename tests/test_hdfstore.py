@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -34,6 +34,7 @@ from xr_pytables.nodes import NodeReader, ReadOptions
 from xr_pytables.queries import RowQuery, find_rows, plan_query
 from xr_pytables.safe_file import SafeFile
 
+from .helpers_properties import examples
 from .helpers_reading import plain_file
 
 DATA = Path(__file__).parent / "data" / "hdfstore"
@@ -186,7 +187,6 @@ def assert_index(ds: xr.Dataset, expected: dict[str, Any]) -> None:
 # -- any object --------------------------------------------------------------------------------------------
 
 
-QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 UNITS = ["s", "ms", "us", "ns"]
 INTEGERS = st.integers(-(2**31), 2**31)
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=5).filter(str.strip)
@@ -251,7 +251,7 @@ def objects(draw: st.DrawFn, format: str) -> pd.DataFrame | pd.Series:
 
 @pytest.mark.parametrize("format", ["fixed", "table"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@examples(40)
 def test_any_object_reads_as_pandas_reads_it(tmp_path: Path, format: str, data: st.DataObject) -> None:
     stored = data.draw(objects(format))
     path = tmp_path / "any.h5"
@@ -268,7 +268,7 @@ def test_any_object_reads_as_pandas_reads_it(tmp_path: Path, format: str, data: 
 
 @pytest.mark.parametrize("format", ["fixed", "table"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@examples(40)
 def test_any_selection_equals_that_of_the_loaded_dataset(tmp_path: Path, format: str, data: st.DataObject) -> None:
     path = tmp_path / "selected.h5"
     if not path.exists():

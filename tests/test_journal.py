@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,7 +10,6 @@ import sys
 import tempfile
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import dask
@@ -560,34 +558,55 @@ def test_a_repeated_commit_changes_nothing_more(path, monkeypatch, way):
     assert os.listdir(path.parent) == ["file.h5"]
 
 
-def append_until_killed(path: str, started) -> None:
-    changes.SMALL_FILE, changes.LARGEST_SHARE = 0, 1.0
-    started.set()
-    row = 10
-    while True:
-        to_pytables(steps(row, row + 3), path, append_dim="t", fsync=False)
-        row += 3
+KILLED = """
+import os, signal, sys
+import numpy as np, xarray as xr
+from xr_pytables import changes, target_file, to_pytables
+from xr_pytables.journal import Journal
+
+path, moment = sys.argv[1:]
+changes.SMALL_FILE, changes.LARGEST_SHARE = 0, 1.0
+owner, name, comes_first = {
+    "the journal is whole": (Journal, "begin", True),
+    "the first chunk is written": (target_file.TargetArray, "write_chunk", True),
+    "all is written": (Journal, "commit", False),
+    "it is final": (Journal, "commit", True),
+}[moment]
+real = getattr(owner, name)
+
+def killed(*arguments, **options):
+    if comes_first:
+        real(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+n = np.arange(10, 17)
+rows = xr.Dataset({"v": (("t", "x"), n[:, None] * 1000.0 + np.arange(900))}, coords={"t": n})
+setattr(owner, name, killed)
+to_pytables(rows, path, append_dim="t")
+"""
 
 
-def test_real_kills_lose_nothing(path):
-    context, rng = multiprocessing.get_context("fork"), np.random.default_rng(0)
-    hot = 0
-    for _ in range(6):
-        make(path)
-        started = context.Event()
-        process = context.Process(target=append_until_killed, args=(str(path), started))
-        process.start()
-        started.wait(30)
-        time.sleep(0.1 + rng.random() * 0.2)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        hot += os.path.exists(journal.path_of(str(path)))
-        found = open_ours(path)
-        rows = found.sizes["t"]
-        assert rows >= 10
-        assert (rows - 10) % 3 == 0
-        xr.testing.assert_identical(found, steps(0, rows))
-        os.unlink(path)
+@pytest.mark.parametrize(
+    ("moment", "touched", "rows"),
+    [
+        ("the journal is whole", False, 10),
+        ("the first chunk is written", True, 10),
+        ("all is written", True, 10),
+        ("it is final", True, 17),
+    ],
+)
+def test_real_kills_lose_nothing(path, moment, touched, rows):
+    make(path)
+    before = path.read_bytes()
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (path.read_bytes() != before) == touched
+    assert os.path.exists(journal.path_of(str(path))) == (rows == 10)
+    xr.testing.assert_identical(open_ours(path), steps(0, rows))
+    assert (path.read_bytes() == before) == (rows == 10)
+    to_pytables(steps(rows, rows + 1), path, append_dim="t")
+    xr.testing.assert_identical(open_ours(path), steps(0, rows + 1))
+    assert os.listdir(path.parent) == ["file.h5"]
 
 
 # -- chunks that are not full ------------------------------------------------------------------------------

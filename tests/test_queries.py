@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import conditions, queries, store
 from xr_pytables.conditions import AllOf, AnyOf, Comparison, compile_condition
 
+from .helpers_properties import examples
 from .helpers_reading import assert_same, plain_file, run_python
 
 COLUMNS = np.dtype(
@@ -183,7 +184,7 @@ def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(
     drawn=comparisons_and_masks(ROWS),
     start=st.integers(-800, 800) | st.none(),
@@ -566,7 +567,8 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
 def test_a_query_after_a_fork_waits_for_no_thread_of_the_parent(tmp_path: Path) -> None:
     path = make_table(tmp_path / "a.h5", rows_of(300))
     code = """
-        import os, sys
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is what is tested
         import xarray as xr
         from xr_pytables import conditions
         xr.open_dataset(sys.argv[1], engine="pytables", group="/t", where="number > 5")

@@ -13,22 +13,16 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import OpaqueBytes, global_heap
 from xr_pytables.chunk_index import ChunkError
 from xr_pytables.ragged import VariableLengthArray
 
+from .helpers_properties import examples
 from .helpers_reading import assert_same, open_quietly, open_raw, plain_file, run_python
 
-COMMON = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 COLOURS = tables.Enum({"red": 4, "green": -2, "blue": 7})
 
 
@@ -101,7 +95,7 @@ def write(path: Path, made: dict[str, Any]) -> list[np.ndarray]:
         return leaf.read()
 
 
-@COMMON
+@examples(60)
 @given(made=ragged_files(), data=st.data())
 def test_any_rows_and_selection_equal_plain_pytables(tmp_path: Path, made: dict[str, Any], data: st.DataObject) -> None:
     path = tmp_path / "v.h5"
@@ -601,7 +595,6 @@ def test_hostile_text_never_stops_the_process(tmp_path: Path) -> None:
             print(error)
         """,
         tmp_path / "t.h5",
-        timeout=30,
     )
     assert "heap collection" in told
 

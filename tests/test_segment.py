@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import plan, targets, to_pytables, writer
@@ -22,6 +22,8 @@ from xr_pytables.segment import Segment, SegmentError, SegmentWriter, Values
 from xr_pytables.target_file import TargetFile
 from xr_pytables.targets import SpoolTarget
 from xr_pytables.transaction import Transaction
+
+from .helpers_properties import examples
 
 
 @pytest.fixture
@@ -240,7 +242,7 @@ def test_a_worker_that_is_late_finds_the_folder_gone_and_writes_nothing(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(30)
 @given(st.data())
 def test_any_blocks_and_chunks_come_back_through_segments(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "file.h5"

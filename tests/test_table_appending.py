@@ -17,11 +17,12 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import changes, chunk_writer, queries
 
+from .helpers_properties import examples
 from .helpers_reading import assert_same, column_of, plain_file, run_python
 from .test_table_writing import SCHEDULERS, assert_comes_back, datasets, make_dataset, read, write
 
@@ -88,7 +89,7 @@ def test_appended_pieces_make_the_whole(
         assert_same(file.root.events.col("code"), np.tile(whole["code"], 2))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(30)
 @given(dataset=datasets(), data=st.data())
 def test_any_pieces_of_any_dataset_make_the_whole(dataset: xr.Dataset, data: st.DataObject, tmp_path: Path) -> None:
     path, rows = tmp_path / "a.h5", dataset.sizes["row"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import FileChangedError, codecs, row_blocks, table_arrays
@@ -25,7 +25,9 @@ from xr_pytables.files import FileIdentity, OpenedFile
 from xr_pytables.nodes import VariableSpec
 from xr_pytables.table_arrays import ColumnArray
 
+from .helpers_properties import examples
 from .helpers_reading import assert_same, open_quietly, open_raw, plain_file, run_python
+from .helpers_threads import WATCHDOG
 
 FILTERS = {
     "none": None,
@@ -184,7 +186,7 @@ def filled(dtype: np.dtype, count: int, rng: np.random.Generator) -> np.ndarray:
     return rows
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(
     description=descriptions(),
     gap=st.sampled_from([0, 0, 1, 5]),
@@ -218,7 +220,7 @@ def test_any_compound_and_selection_equals_numpy(
                 assert_same(lazy[..., [1, 0]], column[..., [1, 0]])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(description=descriptions(), chunk=st.sampled_from([1, 3, 20]), complib=st.sampled_from(list(FILTERS)),
        order=st.sampled_from(["little", "big"]), key=SELECTIONS)  # fmt: skip
 def test_any_description_and_selection_equals_plain_pytables(
@@ -645,7 +647,7 @@ def test_threads_that_want_the_same_rows_decode_them_once(
 
     def waiting(*args: Any, **kwargs: Any) -> Any:
         begun.set()
-        assert go.wait(30)
+        assert go.wait(WATCHDOG)
         return counting(*args, **kwargs)
 
     monkeypatch.setattr(codecs, "decode_chunk", waiting)
@@ -656,11 +658,11 @@ def test_threads_that_want_the_same_rows_decode_them_once(
             for name in ("energy", "image")
         ]
         workers[0].start()
-        assert begun.wait(30)
+        assert begun.wait(WATCHDOG)
         workers[1].start()
         go.set()
         for worker in workers:
-            worker.join(30)
+            worker.join(WATCHDOG)
     assert len(decoded) == 16
     assert_same(results["energy"], rows_of(1000)["energy"])
     assert_same(results["image"], rows_of(1000)["image"])
@@ -693,7 +695,8 @@ def test_columns_pickle_and_travel_to_processes(tmp_path: Path) -> None:
 def test_a_fork_finds_a_cache_that_nobody_holds(tmp_path: Path) -> None:
     path = make_events(tmp_path / "a.h5", filters=FILTERS["zlib"])
     code = """
-        import os, sys
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is what is tested
         import xarray as xr
         from xr_pytables import row_blocks
         ds = xr.open_dataset(sys.argv[1], engine="pytables", group="/events")

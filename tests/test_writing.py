@@ -25,7 +25,7 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import plan, target_file, targets, to_pytables, writer
@@ -35,7 +35,7 @@ from xr_pytables.target_file import TargetFile
 from xr_pytables.targets import SpoolTarget
 from xr_pytables.transaction import Transaction, remove_stale
 
-SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+from .helpers_properties import examples
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def variables(draw):
 
 
 @pytest.mark.filterwarnings("ignore:.*netCDF-C.*crashes on it:UserWarning")
-@SETTINGS
+@examples(60)
 @given(variables(), st.booleans())
 def test_any_array_comes_back_and_plain_pytables_reads_the_same(tmp_path_factory, variable, chunked):
     values, encoding = variable
