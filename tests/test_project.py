@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +50,21 @@ def test_benchmark_runs(name):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout
+
+
+def tests_of(module: Path) -> list[str]:
+    """The test files of a module: the one of the same name, or those that its first lines name."""
+    own = list((ROOT / "tests").rglob(f"test_{module.stem}.py"))
+    if own:
+        return [str(own[0].relative_to(ROOT))]
+    return re.findall(r"`(tests/[\w/]*test_\w+\.py)`", ast.get_docstring(ast.parse(module.read_text())) or "")
+
+
+MODULES = sorted(path for path in (ROOT / "xr_pytables").rglob("*.py") if not path.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_has_its_test_file_or_says_where_it_is_tested(module: Path) -> None:
+    named = tests_of(module)
+    assert named, f"there is no test_{module.stem}.py; end the docstring with 'Tested in `tests/test_x.py`.'"
+    assert [name for name in named if not (ROOT / name).exists()] == []

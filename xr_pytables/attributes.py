@@ -2,6 +2,8 @@
 
 Knows PyTables' habits (system attributes, pickles) and this project's own (JSON text for what HDF5 lacks). Decodes
 pickles with `safe_pickle` only. Knows no dataset and no xarray.
+
+Tested in `tests/test_reading.py`, `tests/test_writing.py` and `tests/test_attacks.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 xarray imports this module whenever it looks an engine up, so it must not import `tables` (half a second): the modules
 that do are imported inside the functions.
+
+Tested in `tests/test_docs.py` and `tests/test_files.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A block that is put aside becomes a file of the transaction's folder, named by its place, so that any process can store
 it, and store it twice. Reading takes any box of the whole, across blocks. Knows no HDF5.
+
+Tested in `tests/test_appending.py`.
 """
 
 from __future__ import annotations

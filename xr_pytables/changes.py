@@ -2,6 +2,8 @@
 
 Which arrays there are and what becomes of them is in the plan. A large file is changed in place, inside a `journal`; a
 small one, or one of which the journal would be large, in a copy that replaces it.
+
+Tested in `tests/test_journal.py` and `tests/test_kills.py`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Knows the filters' client data through `codecs` and Blosc's blocks through `libblosc2`; no file and no thread.
 `chunk_io` brings the bytes. A chunk that is wanted whole and lies whole in the output is decoded there. Any other is
 decoded in pieces that stay in the processor's cache until their rows are in place, where its filters allow that.
+
+Tested in `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ An array that grows keeps its last chunks as they are, without compression, as l
 have a constant size and are written again in place. HDF5 forgets what is free in a file when it is closed, so chunks
 that change their size with each append would leave a hole each time. Once the next row of chunks begins, the full ones
 are encoded, and the new ones take their room.
+
+Tested in `tests/test_appending.py` and `tests/test_journal.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A Table of PyTables is a 1-D dataset of a compound type, as is what h5py and C programs write for records. Knows types,
 attributes and names; knows no file and no data.
+
+Tested in `tests/test_tables.py`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A condition comes as text, and numexpr turns text into code with `eval`. So the text is parsed here first, and only a
 tree of the nodes that are listed below, with names that are known, ever reaches numexpr: nothing of it can be run as
 Python. Knows columns by name and dtype; knows no file.
+
+Tested in `tests/test_queries.py`.
 """
 
 from __future__ import annotations

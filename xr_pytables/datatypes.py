@@ -1,6 +1,8 @@
 """HDF5 datatypes and NumPy dtypes: what the stored bytes mean, and the type to create for an array.
 
 Knows HDF5 type identifiers (the caller holds the lock), no dataset and no attribute. A `Datatype` is a plain value.
+
+Tested in `tests/test_reading.py` and `tests/test_odd_types.py`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Knows descriptors, offsets and runs of bytes; `chunk_io` says what to read. Long runs go from the file straight to their
 places, in one system call for many of them where the system has `preadv`; of short ones, stretches are read and copied
 from.
+
+Tested in `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations

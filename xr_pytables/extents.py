@@ -2,6 +2,8 @@
 
 Everything else may change whenever anything in the file does. Walks hard links alone and looks at every dataset, also
 at those that readers do not show. Knows no xarray; the caller holds the HDF5 lock.
+
+Tested in `tests/test_journal.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Where HDF5 filter ids, PyTables' `complib` names and xarray's `encoding` keys meet. Knows no file, no codec and no
 PyTables object: `codecs` undoes and applies the filters, `libhdf5` asks HDF5 for them.
+
+Tested in `tests/test_codecs.py`.
 """
 
 from __future__ import annotations

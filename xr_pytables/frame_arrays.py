@@ -2,6 +2,8 @@
 
 A column of a block is one position of the leaf's second dimension; a level of an index is codes into another leaf; a
 column of objects is a pickled array, of which the restricted decoder makes all values at once.
+
+Tested in `tests/test_hdfstore.py`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Knows the layouts of pandas.HDFStore, fixed and table format, and how stored elements become values: `describe` turns
 attributes and headers of a group into a `Frame`, `decode` turns elements into values. Sees the file through the
 functions of a `Group` only, and asks for labels of columns, never for data. Runs nothing from a file.
+
+Tested in `tests/test_hdfstore.py`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A dataset of such values holds descriptors of 16 bytes: how many elements, and w
 heap has them. Takes a file descriptor and an array of descriptors; finds and copies many values at once, with `pread`
 and NumPy, in threads, without HDF5's lock. Unlike HDF5 1.14, which can search a damaged collection for ever, it checks
 every number before it goes on. Section numbers refer to the HDF5 File Format Specification, version 3.0.
+
+Tested in `tests/test_ragged.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """How a variable will lie on disk: from xarray's `encoding` to an `ArrayLayout`.
 
 Decides chunks, filters and disk dtype, and refuses what does not fit, before anything is written. Knows no file.
+
+Tested in `tests/test_encoding.py` and `tests/test_docs.py`.
 """
 
 from __future__ import annotations

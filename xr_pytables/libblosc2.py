@@ -4,6 +4,8 @@ Two reasons not to use the package's Python functions: they hold the GIL, and th
 settings. ctypes releases the GIL around each call, and every call here has a context of its own with one thread. The
 package is not imported (that takes long): its shared library is found beside it. (The libblosc2 that the PyTables
 wheel links is several times slower.) Knows frames and blocks; knows no HDF5 filter.
+
+Tested in `tests/test_codecs.py` and `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ Calls that only look at metadata keep the GIL, as PyTables itself does: they las
 for each would cost a switch interval under load. Calls that move data release it, if the library was built thread-safe
 (a build that is not relies on the GIL to keep plain PyTables out). No Python callback ever runs inside HDF5: its mutex
 would be held while the callback waits for the GIL, and PyTables waits for that mutex with the GIL held.
+
+Tested in `tests/test_reading.py` and `tests/test_attacks.py`.
 """
 
 from __future__ import annotations

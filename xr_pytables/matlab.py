@@ -2,6 +2,8 @@
 
 MATLAB stores arrays column by column, so HDF5 sees their dimensions in reverse. Knows types and attributes; knows no
 file and no data.
+
+Tested in `tests/test_other_programs.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Walks groups and links of a `SafeFile` and describes arrays as `VariableSpec`s, plain values that the xarray side turns
 into lazy arrays. Reads attributes and headers, never data. Knows no xarray; the caller holds the HDF5 lock.
+
+Tested in `tests/test_reading.py` and `tests/test_odd_types.py`.
 """
 
 from __future__ import annotations

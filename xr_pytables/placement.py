@@ -2,6 +2,8 @@
 
 Checks the two arguments as `Dataset.to_zarr` does, finds regions by coordinates, and says where each variable begins
 and how large its array will be. Reads coordinates of the file, writes nothing.
+
+Tested in `tests/test_appending.py`.
 """
 
 from __future__ import annotations

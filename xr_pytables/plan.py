@@ -2,6 +2,8 @@
 
 From a Dataset, DataArray or DataTree to groups, arrays and attributes. Knows xarray's conventions and the layout on
 disk; writes nothing.
+
+Tested in `tests/test_writing.py`.
 """
 
 from __future__ import annotations

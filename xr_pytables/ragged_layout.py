@@ -2,6 +2,8 @@
 
 An object array of NumPy arrays becomes a VLArray. CF's contiguous ragged arrays (values, and the size of each row) are
 plain arrays already, and become a VLArray on request. Knows xarray and Dask; knows no file.
+
+Tested in `tests/test_ragged_writing.py`.
 """
 
 from __future__ import annotations

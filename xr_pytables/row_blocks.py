@@ -4,6 +4,8 @@ Takes a file descriptor, the `ChunkStorage` of whole rows (bytes without a meani
 knows integers and buffers, no lock of HDF5. The lazy arrays and the queries call it. Decoded rows are kept in one
 bounded cache for the whole process, because columns that are computed together ask for the same rows one after the
 other.
+
+Tested in `tests/test_tables.py`.
 """
 
 from __future__ import annotations

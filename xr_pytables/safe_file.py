@@ -4,6 +4,8 @@ Everything goes through `libhdf5`: type, space and layout of a dataset are looke
 are followed one by one and never by HDF5 itself, attributes are raw values that nobody unpickles. Not one PyTables
 node is made: loading a node runs the pickles in its attributes and crashes on legal files of other writers. Knows no
 xarray; the caller holds the HDF5 lock from opening to closing.
+
+Tested in `tests/test_attacks.py` and `tests/test_reading.py`.
 """
 
 from __future__ import annotations

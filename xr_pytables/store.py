@@ -1,6 +1,8 @@
 """The groups of a file as xarray data stores: variables, attributes, dimensions and encoding.
 
 Opens the file once under the HDF5 lock, describes what was asked for, and closes it before anything is returned.
+
+Tested in `tests/test_reading.py` and `tests/test_trees.py`.
 """
 
 from __future__ import annotations

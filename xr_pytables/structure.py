@@ -1,4 +1,7 @@
-"""The structure of a plan in an open file: groups, dimensions, attributes, and arrays without values."""
+"""The structure of a plan in an open file: groups, dimensions, attributes, and arrays without values.
+
+Tested in `tests/test_writing.py`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 As the arrays of `arrays`, and read by the same rules: past HDF5 where `why_not_direct` has no objection, all columns of
 a block of rows from one decoding of it; else by HDF5, which extracts the one column, under the lock.
+
+Tested in `tests/test_tables.py`.
 """
 
 from __future__ import annotations

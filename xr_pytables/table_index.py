@@ -8,6 +8,8 @@ each slice, `bounds` the first of each chunk of it but the first. What is left o
 `sortedLR` and `indicesLR`, whose attributes `nelements` tell how much of them counts.
 
 Describing (with the HDF5 lock held) and searching (through arrays that read past HDF5) are apart.
+
+Tested in `tests/test_queries.py`.
 """
 
 from __future__ import annotations

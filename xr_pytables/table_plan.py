@@ -2,6 +2,8 @@
 
 Columns become the fields of a record, so that everything after the plan (blocks, schedulers, transactions) is as for
 any other array. Knows xarray's conventions and the attributes of tables; writes nothing.
+
+Tested in `tests/test_table_writing.py` and `tests/test_table_appending.py`.
 """
 
 from __future__ import annotations

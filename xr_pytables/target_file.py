@@ -2,6 +2,8 @@
 
 The counterpart of `safe_file`. Writes through `libhdf5`, so that adding to a file of unknown origin runs nothing from
 it. Knows no xarray; the caller holds the HDF5 lock from opening to closing.
+
+Tested in `tests/test_encoding.py` and `tests/test_writing.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Arrays in memory are handed to `write_array`; `dask.array.store` puts blocks into a `DirectTarget` or a `SpoolTarget`.
 All of them encode whole chunks in threads and outside HDF5, and take the one lock for writing the bytes.
+
+Tested in `tests/test_encoding.py` and `tests/test_segment.py`.
 """
 
 from __future__ import annotations

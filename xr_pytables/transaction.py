@@ -2,6 +2,8 @@
 
 A transaction is a hidden folder beside the target. It holds the new file while it is made, and what workers put
 aside for it; the last step renames the new file over the old one. Knows no HDF5.
+
+Tested in `tests/test_writing.py`.
 """
 
 from __future__ import annotations

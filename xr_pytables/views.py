@@ -1,6 +1,8 @@
 """Other views of a lazy array: its dimensions in reverse, texts in its columns, paths for its references.
 
 Each wraps the array of a leaf and changes what is read, or the shape in which it is shown.
+
+Tested in `tests/test_odd_types.py`.
 """
 
 from __future__ import annotations

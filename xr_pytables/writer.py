@@ -2,6 +2,8 @@
 
 `plan` says what will be written and refuses what cannot be. Execution makes the new file in a `transaction`, streams
 the data of Dask arrays into it block by block, and renames it over the target at the very end.
+
+Tested in `tests/test_writing.py`.
 """
 
 from __future__ import annotations
