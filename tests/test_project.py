@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,21 @@ def test_ruff_finds_nothing():
 
 def test_mypy_finds_nothing():
     run("mypy")
+
+
+@pytest.mark.parametrize(("times", "fixed"), [("1", True), ("20", False)])
+def test_properties_try_fixed_examples_or_many_random_ones(times: str, fixed: bool) -> None:
+    code = """
+from hypothesis import settings
+from tests.helpers_properties import examples, use_profile
+use_profile()
+print(examples(30).max_examples, examples(30).derandomize, settings.default.derandomize)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "XR_PYTABLES_EXAMPLES": times},
+    )  # fmt: skip
+    assert done.stdout.split() == [str(30 * int(times)), str(fixed), str(fixed)]
 
 
 def test_every_benchmark_has_a_small_run():
