@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import dask
 import pytest
 import xarray as xr
 
 from .helpers_properties import use_profile
+from .helpers_threads import WATCHDOG
 
 use_profile()
 
@@ -16,4 +18,12 @@ use_profile()
 def unclosed_files_are_no_warning() -> Iterator[None]:
     """Importing xarray's own tests turns this warning on for the whole process."""
     with xr.set_options(warn_for_unclosed_files=False):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clusters_have_time() -> Iterator[None]:
+    """On a busy machine a worker of `distributed` is slow, not dead."""
+    patience = f"{WATCHDOG:.0f}s"
+    with dask.config.set({"distributed.comm.timeouts.connect": patience, "distributed.comm.timeouts.tcp": patience}):
         yield

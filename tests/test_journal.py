@@ -730,6 +730,8 @@ def test_a_full_disk_leaves_a_file_that_was_changed_in_place_as_it_was(path, com
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
+# on a busy machine a cluster that lost a worker closes late, and says so
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("compute", [True, False])
 def test_a_worker_that_dies_does_no_harm(path, in_place, compute):
     distributed = pytest.importorskip("distributed")
@@ -737,10 +739,11 @@ def test_a_worker_that_dies_does_no_harm(path, in_place, compute):
     marker = str(path.with_name("died"))
 
     def die_once(values):
-        if not os.path.exists(marker):
-            with open(marker, "x"):
-                os._exit(1)
-        return values
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:  # this or the other worker died already
+            return values
+        os._exit(1)
 
     piece = steps(10, 22).chunk({"t": 2, "x": 500})
     piece["v"] = piece["v"].copy(data=piece["v"].data.map_blocks(die_once, dtype="f8", meta=np.empty((0, 0))))
