@@ -68,7 +68,7 @@ def test_benchmark_runs(name):
     assert done.stdout
 
 
-def tests_of(module: Path) -> list[str]:
+def files_for(module: Path) -> list[str]:
     """The test files of a module: the one of the same name, or those that its first lines name."""
     own = list((ROOT / "tests").rglob(f"test_{module.stem}.py"))
     if own:
@@ -81,6 +81,6 @@ MODULES = sorted(path for path in (ROOT / "xr_pytables").rglob("*.py") if not pa
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_has_its_test_file_or_says_where_it_is_tested(module: Path) -> None:
-    named = tests_of(module)
+    named = files_for(module)
     assert named, f"there is no test_{module.stem}.py; end the docstring with 'Tested in `tests/test_x.py`.'"
     assert [name for name in named if not (ROOT / name).exists()] == []
