@@ -747,7 +747,7 @@ def test_a_worker_that_dies_does_no_harm(path, in_place, compute):
 
     piece = steps(10, 22).chunk({"t": 2, "x": 500})
     piece["v"] = piece["v"].copy(data=piece["v"].data.map_blocks(die_once, dtype="f8", meta=np.empty((0, 0))))
-    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0"):
         delayed = to_pytables(piece, path, append_dim="t", compute=compute)
         if not compute:
             delayed.compute()

@@ -309,7 +309,7 @@ def test_a_worker_that_dies_does_no_harm(path, tmp_path_factory, compute):
     with (
         dask.config.set({"distributed.admin.log-format": "", "logging.distributed": "critical"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=100
         ) as cluster,
         distributed.Client(cluster),
     ):
