@@ -389,6 +389,10 @@ def test_child_of_a_fork_reads_though_another_thread_held_the_lock(path: Path) -
             def acquire(self, *arguments, **options):
                 wanted.set()
                 return self.lock.acquire(*arguments, **options)
+            def __enter__(self):
+                return self.acquire()
+            def __exit__(self, *exception):
+                self.release()
         def hold():
             with hdf5_lock():
                 wanted.clear()
