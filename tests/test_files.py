@@ -433,7 +433,7 @@ def test_children_of_forks_read_while_other_threads_read(path: Path) -> None:
         for _ in range(15):
             child = os.fork()
             if not child:
-                faulthandler.dump_traceback_later(500, exit=True)
+                faulthandler.dump_traceback_later(200, exit=True)
                 right = float(ds["carray"].sum()) == total and ds["text"].values.tolist() == ["a", "é"]
                 os._exit(0 if right else 1)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
