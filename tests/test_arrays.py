@@ -12,11 +12,14 @@ from pathlib import Path
 import h5py
 import hdf5plugin
 import numpy as np
+import pandas as pd
 import pytest
 import tables
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from xr_pytables import FileChangedError, arrays
 from xr_pytables.arrays import PyTablesArray
@@ -334,3 +337,49 @@ def test_many_threads_read_while_others_use_plain_pytables_and_h5py(tmp_path):
             worker.join(60)
             assert not worker.is_alive()
     assert not problems
+
+
+# -- indices that are not there ------------------------------------------------------------------------------
+
+
+def every_kind_of_array(folder: Path) -> xr.Dataset:
+    """Two dimensions (or rows) of each array that this package makes, 3 long at the beginning."""
+    values = np.arange(12).reshape(3, 4)
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("chunked", data=values, chunks=(2, 4))
+        file.create_dataset("by_hdf5", data=values, chunks=(3, 4), scaleoffset=0)
+        file.create_dataset("contiguous", data=values)
+        file.create_dataset("text", data=["a", "b", "c"], dtype=h5py.string_dtype())
+        file.create_dataset("references", data=[file.ref] * 3, dtype=h5py.ref_dtype)
+        file["reversed"] = values.T
+        file["reversed"].attrs["MATLAB_class"] = np.bytes_("double")
+        file.create_dataset("rows", data=np.array([(1, 2.0)] * 3, [("i", "i4"), ("f", "f8")]), chunks=(2,))
+    with tables.open_file(folder / "v.h5", "w") as file:
+        rows = file.create_vlarray("/", "v", tables.Int16Atom())
+        for row in ([1], [2, 3], []):
+            rows.append(row)
+    pd.DataFrame({"number": [1, 2, 3], "text": ["a", "b", None]}).to_hdf(folder / "p.h5", key="k", format="table")
+    pd.DataFrame({"fixed": [1, 2, 3], "objects": ["a", "b", None]}).to_hdf(folder / "f.h5", key="k")
+    parts = [opened(folder / "a.h5"), opened(folder / "a.h5", group="/rows"), opened(folder / "v.h5")]
+    parts += [opened(folder / "v.h5", ragged="flat"), *(opened(folder / f"{name}.h5", group="/k") for name in "pf")]
+    return {f"{number} {name}": ds[name] for number, ds in enumerate(parts) for name in ds.data_vars}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_index_out_of_range_is_an_error_on_every_path(tmp_path):
+    for name, array in every_kind_of_array(tmp_path).items():
+        assert array.sizes[array.dims[0]] == 3, name
+        lazy = array.variable._data
+        for position in (3, 1000, -4):
+            kinds = (indexing.BasicIndexer, indexing.OuterIndexer, indexing.VectorizedIndexer)
+            indices = (position, np.array([0, position]), np.array([[0], [position]]))
+            for kind, index in zip(kinds, indices, strict=True):
+                key = kind((index, *(slice(None) for _ in array.shape[1:])))
+                source = lazy
+                while not isinstance(source, BackendArray):
+                    source = source.array
+                with pytest.raises(IndexError, match=r"\.h5.*index -?\d+ is out of bounds for dimension 0 of 3"):
+                    source[key]
+        assert array[-3].identical(array[0]), name
+        with pytest.raises(IndexError):
+            array[3].load()

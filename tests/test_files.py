@@ -210,6 +210,65 @@ def test_array_that_was_removed_from_a_grown_file_is_noticed(path: Path) -> None
         assert_same(ds["array"].values, VALUES)
 
 
+@pytest.mark.parametrize("read_before", [True, False])
+@pytest.mark.parametrize("kind", ["contiguous", "compressed", "plain", "text", "table", "ragged"])
+def test_a_file_that_was_written_anew_and_is_longer_now_was_not_appended_to(
+    kind: str, read_before: bool, tmp_path: Path
+) -> None:
+    def make(values: np.ndarray) -> None:
+        with plain_file(path, "w") as file:
+            filters, chunk = tables.Filters(5, "zlib"), {"chunkshape": (50,)}
+            if kind == "contiguous":
+                file.create_array("/", "x", values)
+            elif kind in ("compressed", "plain"):
+                file.create_earray("/", "x", obj=values, **chunk, filters=filters if kind == "compressed" else None)
+            elif kind == "table":
+                file.create_table("/", "x", np.rec.fromarrays([values], names="c"), **chunk, filters=filters)
+            elif kind == "ragged":
+                rows = file.create_vlarray("/", "x", tables.Float64Atom(), chunkshape=(50,))
+                for value in values:
+                    rows.append(np.full(3, value))
+            if kind == "plain":  # in another place than before
+                file.move_node("/x", "/", "y")
+                file.create_earray("/", "x", obj=values, chunkshape=(50,))
+        if kind == "text":
+            with h5py.File(path, "a") as file:
+                file["x"] = [str(value) for value in values]
+
+    path = tmp_path / "g.h5"
+    make(np.arange(200.0))
+    old = opened(path, cache=False) if kind != "table" else opened(path, cache=False, group="/x")
+    name = "c" if kind == "table" else "x"
+    expected = [np.asarray(value).tolist() for value in old[name].values] if read_before else None
+    make(np.random.default_rng(0).random(5000))
+    try:
+        found = [np.asarray(value).tolist() for value in old[name].values]
+    except FileChangedError:
+        return
+    if read_before:
+        assert found == expected
+
+
+def test_a_contiguous_array_beside_one_that_grows_is_read_on(path: Path) -> None:
+    with opened(path, cache=False) as ds:
+        for _ in range(3):
+            with tables.open_file(path, "a") as file:
+                file.root.earray.append(np.full((500, 10), -1.0))
+            touch_later(path)
+            assert_values(ds)
+
+
+def test_chunks_that_were_written_again_are_noticed_in_a_file_that_grew(path: Path) -> None:
+    with opened(path, cache=False) as ds:
+        assert_values(ds)
+        with tables.open_file(path, "a") as file:
+            file.root.earray[:7] = np.random.default_rng(0).random((7, 10))  # compresses less: takes another place
+            file.root.earray.append(np.zeros((500, 10)))
+        touch_later(path)
+        with pytest.raises(FileChangedError, match="chunks that were full when it was opened were written again"):
+            ds["earray"].load()
+
+
 def test_identity_tells_versions_and_files_apart(path: Path) -> None:
     first = FileIdentity.of(str(path))
     assert first.same_version(FileIdentity.of(str(path)))
@@ -494,3 +553,30 @@ def test_package_does_not_import_h5py_or_netcdf4() -> None:
         print([name for name in ("h5py", "netCDF4", "h5netcdf") if name in sys.modules])
     """
     assert run_python(code).strip() == "[]"
+
+
+def test_a_child_that_is_born_while_chunks_are_located_reads(path: Path) -> None:
+    code = """
+        import os, sys, threading, xarray as xr
+        from xr_pytables import arrays, frames, frame_arrays
+        ds = xr.open_dataset(sys.argv[1], engine="pytables", cache=False)
+        inside, go = threading.Event(), threading.Event()
+        real = arrays.read_index
+        def slow(*args):
+            inside.set()
+            go.wait()
+            return real(*args)
+        arrays.read_index = slow
+        thread = threading.Thread(target=lambda: ds["carray"].values)
+        thread.start()
+        inside.wait()
+        arrays.read_index = real
+        child = os.fork()
+        if not child:
+            print(float(ds["carray"][59, 9]), flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        go.set()
+        thread.join()
+    """
+    assert run_python(code, path, options=("-W", "ignore")) == "599.0\n0\n"

@@ -24,7 +24,7 @@ BYTES_SIDE = [
     {"blocks"},
 ]
 HDF5_SIDE = [
-    {"journal", "libhdf5", "safe_pickle"},
+    {"journal", "libhdf5", "own_writers", "safe_pickle"},
     {"datatypes", "transaction"},
     {"safe_file"},
     {"attributes", "extents", "frames"},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 import tables
@@ -637,3 +638,51 @@ def test_rows_that_cannot_be_shown_are_named(tmp_path: Path, kind: np.dtype, rea
     assert ds["x"].values.tolist() == [1.5]
     assert set(open_quietly(tmp_path / "r.h5")) == {"x"}
     ds.close()
+
+
+# -- what nobody wrote ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+@pytest.mark.parametrize("chunks", [(3,), None])
+def test_text_that_nobody_wrote_has_its_fill_value(tmp_path: Path, libver: str, chunks: tuple[int] | None) -> None:
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w", libver=(libver, "v110")) as file:
+        file.create_dataset("s", (8,), h5py.string_dtype(), chunks=chunks, fillvalue="keine", compression=None)
+        file.create_dataset("none", (8,), h5py.string_dtype(), chunks=chunks)
+        if chunks:
+            file["s"][1], file["s"][7] = "é", "z"
+        expected = {name: file[name].asstr()[:].tolist() for name in file}
+    ds = open_raw(path)
+    assert {name: ds[name].values.tolist() for name in ds} == expected
+    assert ds["s"][5].item() == "keine"
+    assert ds["s"][::-3].values.tolist() == expected["s"][::-3]
+
+
+def test_text_of_a_netcdf_file_is_filled_up_to_the_length_of_its_dimension(tmp_path: Path) -> None:
+    path = tmp_path / "f.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("t", None)
+        text = file.createVariable("s", str, ("t",), fill_value="N/A", chunksizes=(2,))
+        file.createVariable("i", "i4", ("t",))[0:60_000] = 1
+        text[0] = "A"
+    ds = open_raw(path)
+    assert ds["s"].values.tolist() == ["A"] + ["N/A"] * 59_999
+    with netCDF4.Dataset(path) as file:
+        assert ds["s"].values[:4].tolist() == file["s"][:4].tolist()
+    assert xr.open_dataset(path, engine="pytables")["s"].isnull().sum() == 59_999  # as xarray decodes it
+
+
+def test_a_fill_value_that_the_header_garbles_is_an_error_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("s", (8,), h5py.string_dtype(), chunks=(3,), fillvalue="keine")
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"\x10\x00\x00\x00\x05\x00\x00\x00")  # the size of the value, then the length of the text
+    for change in (b"\x00", b"\xff", b"\x0f"):
+        (tmp_path / "x.h5").write_bytes(bytes(raw[:at]) + change + bytes(raw[at + 1 :]))
+        try:
+            values = open_quietly(tmp_path / "x.h5")["s"].values
+        except (OSError, KeyError):
+            continue
+        assert set(values) <= {"", "keine"}

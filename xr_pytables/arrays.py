@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -118,7 +118,7 @@ class PyTablesArray(BackendArray):
 
     def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         """The selected elements as they are in the file, before `converted`."""
-        plain = with_plain_empty_slices(key, self.shape)
+        plain = checked_key(key, self.shape, self.label())
         if self.why_not_direct is None:
             try:
                 return self._direct(plain)
@@ -152,13 +152,13 @@ class PyTablesArray(BackendArray):
     ) -> None:
         """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
         if storage.chunkshape is None:
-            chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
+            chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self.label())
             return
         plans = plan_selection(storage, key)
         touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
         index = self._index(descriptor, version, storage, bounding_region(storage, plans), touched)
         chunk_io.read_into(
-            descriptor.fd, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
+            descriptor.fd, storage, index, key, out, plans=plans, threads=self.threads, label=self.label()
         )
 
     def _is_short(self) -> bool:
@@ -180,8 +180,7 @@ class PyTablesArray(BackendArray):
 
     def _fill_value(self) -> Any:
         datatype, fill = self.spec.info.datatype, self.spec.info.fill_value
-        if datatype.dtype is None:  # of variable length: nothing
-            return np.zeros((), DESCRIPTOR)[()]
+        assert datatype.dtype is not None  # else `ragged` knows
         if not fill or len(fill) != datatype.dtype.itemsize:
             return np.zeros((), datatype.dtype)[()]
         return np.frombuffer(fill, datatype.dtype)[0]
@@ -196,13 +195,14 @@ class PyTablesArray(BackendArray):
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             index = self._index(descriptor, version, storage, region, out.size)
             chunk_io.read_points(
-                descriptor.fd, storage, index, flat, out.reshape(-1), threads=self.threads, label=self._label()
+                descriptor.fd, storage, index, flat, out.reshape(-1), threads=self.threads, label=self.label()
             )
 
         self._guarded(read)
         return out
 
-    def _label(self) -> str:
+    def label(self) -> str:
+        """File and node, as messages name them."""
         return f"{self.spec.file}:{self.spec.path}"
 
     def _guarded(self, read: Any) -> None:
@@ -220,7 +220,7 @@ class PyTablesArray(BackendArray):
                 check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
                 raise
             except HDF5Error as error:
-                raise OSError(f"{self._label()}: cannot be read: {error}") from None
+                raise OSError(f"{self.label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
 
     def _check_only_grown(self, descriptor: Descriptor, version: FileIdentity) -> None:
@@ -230,7 +230,45 @@ class PyTablesArray(BackendArray):
         with self.file.safe_file(descriptor) as file, file.open(self.spec.path) as dataset:
             now = describe_dataset(dataset, object_address(dataset))
         check_only_grown(self.spec, now, self.file.identity, version)
+        self._check_chunks_stayed(descriptor)
         descriptor.kept[key] = version
+
+    def _check_chunks_stayed(self, descriptor: Descriptor) -> None:
+        """Raise FileChangedError unless each chunk that was full lies where it was, as far as that can be known.
+
+        Where the chunks were is known if they were located before. Else full ones lie at least within the old file.
+        """
+        if self.spec.chunks is None:
+            return
+        storage = storage_of(self.spec)
+        kept, proven = descriptor.kept.get(self.spec.path), descriptor.kept.get(f"grown {self.spec.path}")
+        known = kept.whole if isinstance(kept, _KeptIndex) and kept.version in (self.file.identity, proven) else None
+        if known is None and math.prod(storage.grid) > SMALL_GRID:
+            return
+        try:
+            now = read_index(descriptor.fd, storage)
+        except UnsupportedIndex:
+            return
+        full = tuple(
+            slice(size // chunk if grows else None)
+            for size, chunk, grows in zip(storage.shape, storage.chunkshape or (), self._grows(), strict=False)
+        )
+        if known is not None:
+            same = all(
+                np.array_equal(before[full], after[full])
+                for before, after in ((known.address, now.address), (known.size, now.size))
+            )
+        else:
+            same = not (now.address[full] + now.size[full] > self.file.identity.size).any()
+        if not same:
+            raise FileChangedError(
+                f"{self.label()}: chunks that were full when it was opened were written again since. Open it again"
+            )
+
+    def _grows(self) -> tuple[bool, ...]:
+        """For each dimension of the leaf, whether it may grow."""
+        info = self.spec.info
+        return tuple(most != size for most, size in zip(info.maxshape, info.shape or (), strict=True))
 
     def _index(
         self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, region: Region, touched: int
@@ -290,9 +328,10 @@ class PyTablesArray(BackendArray):
                     if not before.same_version(self.file.identity):
                         now = describe_dataset(dataset, object_address(dataset))
                         check_only_grown(spec, now, self.file.identity, before)
+                        self._check_chunks_stayed(descriptor)
                     stored = self._read_ranges(dataset, ranges)
             except HDF5Error as error:
-                raise OSError(f"{self._label()}: cannot be read: {error}") from None
+                raise OSError(f"{self.label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
         if ranges != asked:
             full = np.full((*map(len, asked), *stored.shape[rank:]), self._fill_value(), stored.dtype)
@@ -365,12 +404,22 @@ def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np
     return found
 
 
-def with_plain_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:
-    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step."""
-    plain = (
-        slice(0, 0) if isinstance(index, slice) and not range(size)[index] else index
-        for index, size in zip(key.tuple, shape, strict=True)
-    )
+def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: str) -> indexing.ExplicitIndexer:
+    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step.
+
+    Raises IndexError, which begins with `where`, for what lies outside of `shape`: whoever reads would take it for a
+    place that has the fill value, or read something else.
+    """
+    plain: list[Any] = []
+    for axis, (index, size) in enumerate(zip(key.tuple, shape, strict=True)):
+        if isinstance(index, slice):
+            plain.append(index if range(size)[index] else slice(0, 0))
+            continue
+        extremes = (index.min(), index.max()) if isinstance(index, np.ndarray) and index.size else ()
+        for position in (index,) if not isinstance(index, np.ndarray) else extremes:
+            if not -size <= position < size:
+                raise IndexError(f"{where}: index {position} is out of bounds for dimension {axis} of {size} elements")
+        plain.append(index)
     return type(key)(tuple(plain))
 
 
@@ -412,11 +461,9 @@ def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: FileIdentity,
             f"{where}: the file was changed in place since it was opened (then {opened.size} bytes, now "
             f"{current.size}). Open it again"
         )
-    same = (old.datatype, old.layout, old.chunkshape, old.filters, old.address) == (
-        now.datatype, now.layout, now.chunkshape, now.filters, now.address,
-    )  # fmt: skip
-    grown = now.shape is not None and all(a <= b for a, b in zip(old.shape or (), now.shape, strict=True))
-    if not same or not grown:
+    # what is contiguous cannot grow: its shape is part of what has to be the same
+    grown = now.shape is not None and all(a <= b for a, b in zip(old.shape or (), now.shape, strict=False))
+    if not grown or replace(now, shape=old.shape if old.layout == "chunked" else now.shape) != old:
         raise FileChangedError(
             f"{where}: the array was changed since it was opened (then {old.shape}, now {now.shape}). Open it again"
         )

@@ -333,6 +333,34 @@ def read_compact(fd: int, storage: ChunkStorage) -> NDArray[Any]:
     raise ChunkError(f"the object header at {storage.header} has no {wanted} bytes of data")
 
 
+def read_fill_value(fd: int, storage: ChunkStorage) -> bytes:
+    """The fill value of a dataset as its object header has it: of variable-length values the descriptor of one.
+
+    Empty where the header has none. Raises ChunkError for a header that makes no sense.
+    """
+    found = b""
+    try:
+        for kind, body in _messages(_File(fd, os.fstat(fd).st_size, storage.base), storage.header):
+            if kind in _FILL_SIZES:
+                found = _fill_value(body, _FILL_SIZES[kind])
+    except UnsupportedIndex as reason:
+        raise ChunkError(str(reason)) from None
+    return found
+
+
+_FILL_SIZES: Final = {0x04: 0, 0x05: 4}
+"""Where the size of the value stands in the old (IV.A.2.e) and the new message (IV.A.2.f) of a fill value."""
+
+
+def _fill_value(body: bytes, place: int) -> bytes:
+    if place and (body[:1] == b"\3" or (len(body) > 3 and not body[3])):  # version 3, or no value is defined
+        if len(body) < 2 or body[0] != 3 or not body[1] & 0x20:
+            return b""
+        place = 2
+    size = int.from_bytes(body[place : place + 4], "little")
+    return body[place + 4 : place + 4 + size]
+
+
 def _grid_box(storage: ChunkStorage, region: Region | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last grid coordinates (inclusive; last < first if empty) of the part to locate."""
     grid = np.array(storage.grid, np.int64)

@@ -11,6 +11,7 @@ import os
 import platform
 import stat
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,13 +51,21 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
+    """Give the lock back, in the parent."""
     if getattr(_held_for_fork, "yes", False):
         _held_for_fork.yes = False
         HDF5_LOCK.lock.release()
 
 
+def _after_fork_in_child() -> None:
+    """The same in the child; what readers keep begins anew: threads that are gone may have held its locks."""
+    _after_fork()
+    for descriptor in list(_descriptors):
+        descriptor.kept = {}
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 @dataclass(frozen=True)
@@ -137,11 +146,16 @@ class Descriptor:
         if not FileIdentity.of(self.fd).same_file(expected):
             os.close(self.fd)
             raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+        _descriptors.add(self)
         self.kept: dict[str, object] = {}
         """By path of a node. Readers in several threads use `dict.setdefault`, which is atomic."""
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+_descriptors: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+"""All that are open in this process."""
 
 
 class _OwnManager(CachingFileManager["Descriptor"]):

@@ -20,9 +20,9 @@ from .arrays import (
     PyTablesArray,
     check_only_grown,
     check_unchanged_since,
+    checked_key,
     selected_shape,
     storage_of,
-    with_plain_empty_slices,
 )
 from .chunk_index import ChunkIndex, UnsupportedIndex, plan_axis
 from .files import Descriptor, FileIdentity, OpenedFile
@@ -66,7 +66,7 @@ class FrameArray(BackendArray):
         return self.stored.why_not_direct if self.stored is not None else "its values are one pickled object"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = with_plain_empty_slices(key, self.shape)
+        plain = checked_key(key, self.shape, f"{self.spec.file}:{self.spec.path}: column {self.spec.name!r}")
         values: np.ndarray = indexing.explicit_indexing_adapter(
             plain, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
@@ -211,7 +211,7 @@ class BlockArray(PyTablesArray):
                 [Wanted(view, ("row",), out, (item,))],
                 cached_as=cache_key(descriptor, self.spec.path, version),
                 threads=self.threads,
-                label=self._label(),
+                label=self.label(),
             )
 
         self._guarded(read)

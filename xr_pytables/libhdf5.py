@@ -443,7 +443,12 @@ def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
 def stored_chunk(dataset: int, corner: Sequence[int]) -> tuple[np.ndarray, int] | None:
     """The bytes of the chunk at `corner` (elements) as they are stored, and its filter mask; None if it is missing."""
     size, mask = c_uint64(), c_uint32()
-    call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
+    try:
+        call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
+    except HDF5Error as error:
+        if "chunk storage is not allocated" in str(error):
+            return None
+        raise
     if not size.value:
         return None
     data = np.empty(size.value, np.uint8)

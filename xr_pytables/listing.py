@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
+from . import own_writers
 from .files import checked_group, checked_path, hdf5_lock
 from .libhdf5 import HDF5Error, call
 from .nodes import GroupSpec, NodeReader, Skipped, VariableSpec
@@ -147,8 +148,10 @@ def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str 
     options = read_options(
         dims=None, phony_dims="size", external_links=external_links, allow_pickle=False, drop_variables=None
     )
-    with hdf5_lock(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
-        return FileTree(absolute, tuple(_listed(relative, spec, file) for relative, spec in reader.tree(where)))
+    with hdf5_lock():
+        own_writers.flush(absolute)
+        with SafeFile(absolute) as file, NodeReader(file, options) as reader:
+            return FileTree(absolute, tuple(_listed(relative, spec, file) for relative, spec in reader.tree(where)))
 
 
 def _listed(relative: str, spec: GroupSpec, file: SafeFile) -> ListedGroup:

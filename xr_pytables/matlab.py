@@ -20,6 +20,8 @@ from .safe_file import DatasetInfo, RawAttribute
 
 CLASS: Final = "MATLAB_class"
 EMPTY: Final = "MATLAB_empty"
+_OF_OTHERS: Final = frozenset({"CLASS", "DIMENSION_LIST", "_Netcdf4Coordinates"})
+"""Attributes that PyTables and the netCDF libraries put on their arrays, and MATLAB does not."""
 _NUMBERS: Final = {
     "double": "f8", "single": "f4", "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
     "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8", "logical": "u1", "char": "u2",
@@ -37,6 +39,8 @@ class MatlabArray:
     @classmethod
     def of(cls, raw: Mapping[str, RawAttribute]) -> MatlabArray | None:
         """What the attributes of a dataset say; None if MATLAB did not write it."""
+        if not raw.keys().isdisjoint(_OF_OTHERS):  # what MATLAB wrote was read and written again, in the order shown
+            return None
         name = attributes.text(raw.get(CLASS))
         if name is None and "H5PATH" in raw:  # the fields of a struct array have no more than that
             name = "struct array"

@@ -18,7 +18,7 @@ from typing import Final, Literal, Self
 
 import numpy as np
 
-from . import attributes, dimensions, frames, hdfstore, safe_pickle
+from . import attributes, dimensions, frames, hdfstore, own_writers, safe_pickle
 from . import libhdf5 as h5
 from .columns import Column, describe_columns, is_table
 from .datatypes import Datatype, as_shown
@@ -315,6 +315,7 @@ class NodeReader:
         if path not in self._files:
             if not os.path.isfile(path):
                 raise MissingNodeError(f"{what}, but there is no file {path}")
+            own_writers.flush(path)
             self._files[path] = self._opened.enter_context(SafeFile(path))
         return self._files[path]
 
@@ -587,6 +588,7 @@ class NodeReader:
         user = attributes.read(
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
+        unlimited = tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows)
         dtype, conversion, added, rows = _in_memory(datatype, leaf.raw, self._options)
         matlab = MatlabArray.of(leaf.raw) if column is None else None
         if matlab is not None and matlab.is_text(info):
@@ -608,7 +610,7 @@ class NodeReader:
             chunks=chunks,
             conversion=conversion,
             attributes={**user.values, **added},
-            unlimited_dims=tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows),
+            unlimited_dims=unlimited,
             base_address=self._base_address(place.file),
             characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",

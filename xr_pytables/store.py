@@ -20,7 +20,7 @@ from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from . import journal
+from . import journal, own_writers
 from .arrays import PyTablesArray
 from .dimensions import PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
@@ -246,6 +246,7 @@ def _described(
     for _ in range(_ATTEMPTS):
         journal.check(absolute)
         with hdf5_lock():
+            own_writers.flush(absolute)
             before = FileIdentity.of(absolute)
             with no_garbage_collection(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
                 try:

@@ -98,7 +98,7 @@ class ColumnArray(PyTablesArray):
                 wanted,
                 cached_as=cache_key(descriptor, self.spec.path, version),
                 threads=self.threads,
-                label=self._label(),
+                label=self.label(),
             )
 
         self._guarded(read)

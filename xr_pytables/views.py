@@ -12,7 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from . import global_heap
-from .arrays import PyTablesArray, with_plain_empty_slices
+from .arrays import PyTablesArray, checked_key
 from .chunk_index import Selection
 from .files import Descriptor, FileIdentity
 
@@ -29,7 +29,7 @@ class _View(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         found: np.ndarray = indexing.explicit_indexing_adapter(
-            with_plain_empty_slices(key, self.shape), self.shape, indexing.IndexingSupport.OUTER, self._read
+            checked_key(key, self.shape, self.array.label()), self.shape, indexing.IndexingSupport.OUTER, self._read
         )
         return found
 
@@ -110,7 +110,7 @@ class ReferenceArray(PyTablesArray):
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             data = global_heap.read_values(
-                descriptor.fd, descriptors, 8, base=self.spec.base_address, threads=self.threads, label=self._label()
+                descriptor.fd, descriptors, 8, base=self.spec.base_address, threads=self.threads, label=self.label()
             )
             found[global_heap.lengths(descriptors) > 0] = data.view("<u8")
 
