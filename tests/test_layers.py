@@ -30,7 +30,7 @@ HDF5_SIDE = [
     {"attributes", "extents", "frames"},
     {"columns", "dimensions", "hdfstore", "matlab"},
     {"nodes", "target_file"},
-    {"frame_queries", "table_index", "table_indexes"},
+    {"frame_queries", "table_index", "table_indexes", "time_queries"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},

@@ -25,6 +25,7 @@ from .nodes import GroupSpec, VariableSpec
 from .safe_file import SafeFile
 from .table_arrays import ColumnArray, open_array
 from .table_index import IndexSearch, IndexSpec, UnusableIndexError, combined, describe_index
+from .time_queries import with_numbers
 
 _BATCH_BYTES: Final = 32 * 2**20
 """Decoded rows of one step through the table."""
@@ -95,6 +96,7 @@ def plan_query(table: GroupSpec, query: RowQuery, file: SafeFile) -> TableQuery:
         variables, where, condvars = as_stored(table, where, condvars)
     by_name = {str(spec.name): spec for spec in variables}
     try:
+        where, condvars = with_numbers(where, condvars, by_name)
         condition = compile_condition(where, {name: _dtype(spec) for name, spec in by_name.items()}, condvars)
     except ValueError as error:
         raise ValueError(f"{table.file}:{table.path}: {error}") from None
@@ -143,13 +145,44 @@ def find_rows(query: TableQuery, file: OpenedFile, *, threads: int | None = None
         return FoundRows(np.arange(rows.start, rows.stop, rows.step), 0)
     arrays = [_column_array(file, query.columns[name], threads) for name in condition.columns]
     candidates = _candidates(query, file, threads)
-    met, looked_at = [np.empty(0, np.int64)], 0
-    for some in _batches(rows, candidates, arrays[0].spec):
+    if candidates is not None:
+        try:
+            return _among(candidates, query, arrays)
+        except UnusableIndexError:  # it contradicts the table, so nobody knows what else it lacks
+            pass
+    return _among(None, query, arrays)
+
+
+def _among(candidates: NDArray[np.int64] | None, query: TableQuery, arrays: Sequence[ColumnArray]) -> FoundRows:
+    """The rows that meet the condition: of those that indexes named, or of all.
+
+    Raises UnusableIndexError if an index named a row whose value it cannot have found.
+    """
+    condition, met, looked_at = query.condition, [np.empty(0, np.int64)], 0
+    assert condition is not None
+    promised = _promised(query) if candidates is not None else []
+    for some in _batches(query.rows, candidates, arrays[0].spec):
         numbers = np.arange(some.start, some.stop, some.step) if isinstance(some, slice) else some
-        met.append(numbers[condition.evaluate(_read(arrays, some, len(numbers)))])
+        columns = _read(arrays, some, len(numbers))
+        for place, comparison, indexed in promised:
+            if not comparison.is_met_by(columns[place])[numbers < indexed].all():
+                raise UnusableIndexError(f"the index of {comparison.column!r} names rows with other values")
+        met.append(numbers[condition.evaluate(columns)])
         looked_at += len(numbers)
     used = tuple(query.indexes) if candidates is not None else ()
     return FoundRows(np.concatenate(met), looked_at, used)
+
+
+def _promised(query: TableQuery) -> list[tuple[int, Comparison, int]]:
+    """What full indexes say of each row that they name: the place of a column, the comparison that it meets, and how
+    many rows are indexed."""
+    assert query.condition is not None
+    found = []
+    for part in _all_of(query.condition.indexable):
+        index = query.indexes.get(part.column) if isinstance(part, Comparison) else None
+        if isinstance(part, Comparison) and index is not None and index.bucket == index.reduction == 1:
+            found.append((query.condition.columns.index(part.column), part, index.rows))
+    return found
 
 
 def _column_array(file: OpenedFile, spec: VariableSpec, threads: int | None) -> ColumnArray:

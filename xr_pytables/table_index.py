@@ -272,6 +272,8 @@ class IndexSearch:
         entries = np.concatenate([np.empty(0, np.int64), *found])
         if spec.bucket == 1:
             rows = np.sort(entries)
+            if (rows[1:] == rows[:-1]).any():
+                raise UnusableIndexError("it names a row twice")
         else:
             buckets = np.unique(entries)
             if len(buckets) * spec.bucket > limit:
@@ -347,9 +349,10 @@ class IndexSearch:
             number = int(np.searchsorted(bounds, value, side))
             start = number * step
             if number not in kept:
-                kept[number] = chunk(start, min(start + step, count))
+                kept[number] = _checked_order(chunk(start, min(start + step, count)))
             return start + int(np.searchsorted(kept[number], value, side))
 
+        _checked_order(bounds)
         symbol, value = comparison.operator, _sortable(comparison.value)
         start = place(value, "left") if symbol in (">=", "==") else place(value, "right") if symbol == ">" else 0
         if symbol in ("<=", "=="):
@@ -376,6 +379,14 @@ class IndexSearch:
         elif size == 1:
             entries += number * spec.slicesize // spec.bucket
         return entries
+
+
+def _checked_order(values: NDArray[Any]) -> NDArray[Any]:
+    """`values`, if they are sorted, NaN behind all others. A search among others would pass rows by."""
+    before, after = values[:-1], values[1:]
+    if not np.all((before <= after) | (after != after)):
+        raise UnusableIndexError("its values are not sorted")
+    return values
 
 
 def _sortable(value: Any) -> Any:
