@@ -837,3 +837,57 @@ def test_rows_of_any_object_by_number_and_conditions_need_a_table(stores: dict[t
         assert ds["b"].values.tolist() == [11, 15, 19]
     with pytest.raises(ValueError, match="'/frames/mixed' is stored in pandas' fixed format"):
         opened(stores["pandas-3.1.1", "fixed"], "frames/mixed", where="i > 1")
+
+
+# -- objects without rows, and odd ones ----------------------------------------------------------------------
+
+ONE_ROW: dict[str, Any] = {
+    "integers": pd.Index([3]),
+    "text": pd.Index(["x"]),
+    "objects": pd.Index(["x"], dtype=object),
+    "dates": pd.Index([datetime.date(2020, 1, 1)]),
+    "times": pd.DatetimeIndex(["2020-01-01"]),
+    "times with a zone": pd.DatetimeIndex(["2020-01-01"], tz="Europe/Berlin"),
+    "time deltas": pd.TimedeltaIndex(["1D"]),
+    "periods": pd.PeriodIndex(["2020-01"], freq="M"),
+    "categories": pd.CategoricalIndex(["a"]),
+    "levels": pd.MultiIndex.from_arrays([["a"], [1]], names=["run", "n"]),
+    "levels of times": pd.MultiIndex.from_arrays([pd.DatetimeIndex(["2020-01-01"]), ["x"]], names=["when", "who"]),
+}
+COLUMNS_OF_ONE_ROW: dict[str, Any] = {
+    "f": [1.0], "i": [1], "b": [True], "s": ["x"], "t": pd.to_datetime(["2020-01-01"]), "d": pd.to_timedelta(["1D"]),
+    "z": pd.to_datetime(["2020-01-01"]).tz_localize("UTC"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("kind", ["frame", "series"])
+@pytest.mark.parametrize("index", ONE_ROW)
+def test_fixed_objects_without_rows_are_what_they_are(tmp_path: Path, index: str, kind: str, rows: int) -> None:
+    frame = pd.DataFrame(COLUMNS_OF_ONE_ROW, index=ONE_ROW[index])
+    parts = {"k": frame[["f", "i"]]} if kind == "frame" else {name: frame[name] for name in frame}
+    if kind == "frame":
+        parts |= {"whole": frame, "alone": frame[["t"]]}
+    for name, part in parts.items():
+        part[:rows].to_hdf(tmp_path / "e.h5", key=name)
+    with xr.open_datatree(tmp_path / "e.h5", engine="pytables") as tree:  # a warning would be an error
+        for name, part in parts.items():
+            names = [part.name] if isinstance(part, pd.Series) else list(part.columns)
+            levels = [level or "index" for level in part.index.names]
+            assert set(map(str, tree[name].ds.variables)) == {*levels, *names}
+            assert {variable.shape for variable in tree[name].ds.variables.values()} == {(rows,)}
+            for column in {"f", "i", "t"} & set(names):
+                dtype = frame[column].dtype
+                assert tree[name][column].dtype == dtype
+
+
+def test_tuples_among_objects_are_read_one_by_one_and_in_blocks(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"pairs": [(1, 2), (3, 4)], "lists": [[1], [2, 3]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that pandas pickles it
+        frame.to_hdf(tmp_path / "t.h5", key="k")
+    for chunks in (None, {}, 1):
+        with opened(tmp_path / "t.h5", "k", chunks=chunks) as ds:
+            assert ds["pairs"].values.tolist() == [(1, 2), (3, 4)]
+            assert ds["pairs"][1].values.item() == (3, 4)
+            assert ds["lists"].values.tolist() == [[1], [2, 3]]

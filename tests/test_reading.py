@@ -695,3 +695,43 @@ def test_names_that_are_no_identifiers_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(names):
         with open_raw(tmp_path / "a.h5", group=f"g{name}") as ds:
             assert int(ds["x"][0]) == number
+
+
+# -- attributes that are not what CF says they are -----------------------------------------------------------
+
+ODD: dict[str, object] = {
+    "text": "0.1", "array": np.array([1.0, 2.0]), "one": np.array([2.0]), "texts": np.array([b"a", b"b"]),
+    "complex": 1j,
+    "bool": True, "nan": np.nan, "big": 2**40, "negative": -5, "bytes": np.bytes_("x"), "nothing": h5py.Empty("f4"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", ODD)
+def test_an_attribute_of_a_wrong_type_costs_no_variable(tmp_path: Path, value: str) -> None:
+    data = {"i": np.arange(3, dtype="i2"), "u": np.arange(3, dtype="u1"), "f": np.arange(3.0), "c": np.arange(3) * 1j,
+            "s": np.array([b"a", b"b", b"c"]), "b": np.array([True, False, True]), "v": ["a", "b", "c"]}  # fmt: skip
+    for key in ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar", "dtype",
+                "_Encoding", "coordinates", "valid_range", "flag_values", "bounds", "grid_mapping"):  # fmt: skip
+        path = tmp_path / f"{key}.h5"
+        with h5py.File(path, "w") as file:
+            for name, values in data.items():
+                file.create_dataset(name, data=values, dtype=h5py.string_dtype() if name == "v" else None)
+                file[name].attrs[key] = ODD[value]
+            file["good"] = np.arange(3.0)
+            file["good"].attrs["scale_factor"] = 2.0
+        for kwargs in ({}, {"decode_coords": "all"}, {"chunks": {}}):
+            ds = xr.open_dataset(path, engine="pytables", **kwargs)
+            assert set(ds.variables) == {*data, "good"}
+            assert ds.load()["good"].values.tolist() == [0, 2, 4]
+
+
+def test_a_scale_that_is_text_is_not_applied_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.arange(3, dtype="i2")
+        file["a"].attrs["scale_factor"], file["a"].attrs["_FillValue"] = "0.1", np.int16(2)
+    with pytest.warns(UserWarning, match=r"s\.h5:/: attributes that were not applied: scale_factor='0.1' of 'a'"):
+        ds = xr.open_dataset(path, engine="pytables")
+    np.testing.assert_array_equal(ds["a"], [0, 1, np.nan])
+    assert ds["a"].attrs == {"scale_factor": "0.1"}

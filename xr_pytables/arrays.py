@@ -30,6 +30,7 @@ from .chunk_index import (
     plan_selection,
     read_index,
 )
+from .datatypes import Datatype, as_numbers
 from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
 from .filters import SHUFFLE, FilterPipeline
 from .global_heap import DESCRIPTOR
@@ -434,7 +435,7 @@ def _range(index: int | np.integer[Any] | slice, size: int) -> range:
 
 def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
     """Stored elements as the user sees them: native byte order, times as integers, text as str."""
-    return as_seen(stored, spec.dtype, spec.conversion)
+    return as_seen(without_padding(stored, spec.datatype), spec.dtype, spec.conversion)
 
 
 def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
@@ -463,10 +464,23 @@ def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: FileIdentity,
         )
     # what is contiguous cannot grow: its shape is part of what has to be the same
     grown = now.shape is not None and all(a <= b for a, b in zip(old.shape or (), now.shape, strict=False))
-    if not grown or replace(now, shape=old.shape if old.layout == "chunked" else now.shape) != old:
+    shape = old.shape if old.layout == "chunked" else now.shape
+    if not grown or not _is_same(replace(now, shape=shape), old):
         raise FileChangedError(
             f"{where}: the array was changed since it was opened (then {old.shape}, now {now.shape}). Open it again"
         )
+
+
+def _is_same(now: DatasetInfo, old: DatasetInfo) -> bool:
+    """Whether two headers say the same, whatever bitfields are shown as."""
+    return replace(now, datatype=as_numbers(now.datatype)) == replace(old, datatype=as_numbers(old.datatype))
+
+
+def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
+    """Strings without the spaces that fill them up, if they are padded so."""
+    if not datatype.space_padded or stored.dtype.kind != "S":
+        return stored
+    return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
 
 
 def check_unchanged_since(before: FileIdentity, after: FileIdentity, spec: VariableSpec) -> None:

@@ -10,7 +10,7 @@ import base64
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,6 +103,28 @@ def texts(raw: RawAttribute | None) -> tuple[str, ...] | None:
     return tuple(_decoded(bytes(value), raw.datatype) for value in raw.value.reshape(-1))
 
 
+def names(raw: RawAttribute | None) -> tuple[str | None, ...] | None:
+    """An attribute that lists names, None for one that is missing or empty; None for an attribute of anything else.
+
+    PyTables pickles a list that is set by its own means: then the restricted decoder reads it.
+    """
+    found: Sequence[object] | None = texts(raw)
+    if found and raw is not None and isinstance(raw.value, np.ndarray) and raw.datatype.kind == "string":
+        whole = raw.value.tobytes() if not raw.value.shape else b""
+        listed = _string(whole, raw.datatype, by_pytables=True, allow_pickle=False)
+        if isinstance(listed, np.ndarray) and listed.ndim == 1:
+            listed = listed.tolist()
+        if isinstance(listed, OpaqueBytes) or not isinstance(listed, str | bytes | list | tuple):
+            return None
+        found = listed if isinstance(listed, list | tuple) else found
+    if found is None:
+        return None
+    decoded = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in found]
+    if not all(name is None or isinstance(name, str) for name in decoded):
+        return None
+    return tuple(str(name) if name else None for name in decoded)
+
+
 def value(raw: RawAttribute, *, allow_pickle: bool = False) -> object:
     """One attribute of a file by PyTables, as `read` gives it; Unreadable for what nobody can decode."""
     return _value(raw, by_pytables=True, allow_pickle=allow_pickle)
@@ -175,6 +197,8 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
         if value.shape == () or (not by_pytables and value.shape == (1,)):
             return decoded[0]
         return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
+    if datatype.bits and not by_pytables:
+        value = value.view(np.uint8)
     if value.dtype.kind != "O":
         value = value.astype(value.dtype.newbyteorder("="))
     # netCDF libraries write every scalar as an array of one element

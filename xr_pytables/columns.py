@@ -135,7 +135,7 @@ def owner_of(name: str, columns: Container[str], positions: Sequence[str]) -> tu
 
 def _recorded_row_dim(raw: Mapping[str, RawAttribute]) -> str | None:
     for convention in (_DIMENSIONS, "DIMENSION_LABELS"):
-        names = attributes.texts(raw.get(convention))
+        names = attributes.names(raw.get(convention))
         if names and len(names) == 1 and names[0]:
             return names[0]
     return None

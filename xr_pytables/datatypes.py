@@ -59,6 +59,8 @@ class Datatype:
     """Why the type is `unsupported`, or why a compound has no `dtype`."""
     fields: tuple[Field, ...] = ()
     """Members of a compound, in the order of the file."""
+    bits: bool = False
+    """A `bool` that is an 8-bit bitfield: true or false to PyTables, eight bits to others (see `as_numbers`)."""
     stored_size: int | None = None
     """Bytes of one compound in the file; None where a member has another length in memory (variable-length values)."""
 
@@ -229,7 +231,7 @@ def _string(datatype: int) -> Datatype:
 def _bitfield(datatype: int) -> Datatype:
     size = call("H5Tget_size", datatype)
     if size == 1:
-        return Datatype("bool", np.dtype(bool))
+        return Datatype("bool", np.dtype(bool), bits=True)
     if size not in (2, 4, 8):
         return _unsupported(f"{8 * size}-bit bitfields")
     return Datatype("integer", np.dtype(f"{_order(datatype)}u{size}"))
@@ -257,6 +259,22 @@ def _time_of_numpy(datatype: int, size: int) -> np.dtype | None:
     except (TypeError, ValueError):
         return None
     return dtype if dtype.kind in "mM" and as_shown(dtype) is not None else None
+
+
+def as_numbers(datatype: Datatype) -> Datatype:
+    """The type with 8-bit bitfields as what they are to everybody but PyTables: unsigned integers."""
+    if datatype.bits:
+        return replace(datatype, kind="integer", dtype=np.dtype("u1"), bits=False)
+    base = None if datatype.base is None else as_numbers(datatype.base)
+    fields = tuple(replace(field, datatype=as_numbers(field.datatype)) for field in datatype.fields)
+    if (base, fields) == (datatype.base, datatype.fields):
+        return datatype
+    dtype = datatype.dtype
+    if dtype is not None and fields:
+        formats = [(field.datatype.dtype, field.datatype.shape) for field in fields]
+        names, offsets = [field.name for field in fields], [field.offset for field in fields]
+        dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize})
+    return replace(datatype, base=base, fields=fields, dtype=dtype)
 
 
 def as_shown(dtype: np.dtype) -> np.dtype | None:

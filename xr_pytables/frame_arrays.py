@@ -82,7 +82,7 @@ class FrameArray(BackendArray):
             return np.asarray(np.full(self.shape, np.nan, self.dtype)[key])
         try:
             if self.stored is None:
-                return np.asarray(self._objects()[key])
+                return np.asarray(self._objects()[(*key, ...)])  # the ellipsis: one tuple is no array
             values = frames.decode(self._elements(key[0]), spec.decoding, spec.element_dtype)
             return values if spec.categories is None else self._taken(values, spec.categories)
         except (UnicodeDecodeError, IndexError, UnknownLayoutError, UnsafePickleError, NotAPickleError) as error:

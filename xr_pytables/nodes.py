@@ -21,7 +21,7 @@ import numpy as np
 from . import attributes, dimensions, frames, hdfstore, own_writers, safe_pickle
 from . import libhdf5 as h5
 from .columns import Column, describe_columns, is_table
-from .datatypes import Datatype, as_shown
+from .datatypes import Datatype, as_numbers, as_shown
 from .dimensions import Leaf, PhonyDims, Scales
 from .libhdf5 import HDF5Error, call
 from .matlab import MatlabArray, holds_sizes
@@ -205,6 +205,10 @@ class _Contents:
     places: dict[str, _Place]
     skipped: list[Skipped]
     problems: list[str] = field(default_factory=list)
+    unnamed: list[tuple[int, ...]] = field(default_factory=list)
+    """Shapes of the arrays that refer to no scales."""
+    empty_scales: list[Leaf] = field(default_factory=list)
+    """Dimension scales without a shape: names and nothing else."""
     pandas_object: hdfstore.PandasObject | None = None
 
 
@@ -219,6 +223,8 @@ class NodeReader:
         self._by_pytables: dict[str, bool] = {}
         self._base_addresses: dict[str, int] = {}
         self._scales: dict[tuple[str, str], Scales] = {}
+        self._paths: dict[str, Scales] = {}
+        self._whole_tree = False
 
     def __enter__(self) -> Self:
         return self
@@ -261,6 +267,7 @@ class NodeReader:
             if call("H5Iget_type", node) != h5.GROUP_ID:
                 yield "/", self._one_leaf(start)
                 return
+        self._whole_tree = True
         hard, linked = deque([("/", start)]), deque[tuple[str, _Place]]()
         shown: dict[tuple[str, int], str] = {}
         while hard or linked:
@@ -362,11 +369,16 @@ class NodeReader:
                 return
             if kind != h5.DATASET_ID:  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
                 return
-            info = describe_dataset(node, place.address)
+            info = self._dataset_info(place, node)
             raw = read_attributes(node)
+            if info.shape is not None and not _is_scale(raw) and not _refers_to_scales(raw):
+                contents.unnamed.append(info.shape)
             matlab = MatlabArray.of(raw)
             if matlab is not None and matlab.is_empty and holds_sizes(info):
                 info = matlab.without_elements(info, read_hyperslab(node, info, [0], list(info.shape or ()), [1]))
+        if info.shape is None and _is_scale(raw):
+            contents.empty_scales.append(_leaf(name, place, info, raw))
+            return
         reason = why_not_array(info, raw)
         if reason:
             contents.skipped.append(Skipped(path, reason))
@@ -379,7 +391,7 @@ class NodeReader:
         contents.infos[name], contents.places[name] = info, place
 
     def _described(self, place: _Place, contents: _Contents) -> GroupSpec:
-        scales = Scales.of(contents.leaves)
+        scales = Scales.of((*contents.leaves, *contents.empty_scales))
         self._scales[place.file.path, place.path] = scales
         problems: list[str] = []
         resolved = dimensions.resolve(
@@ -388,6 +400,7 @@ class NodeReader:
             dims=self._options.dims,
             phony_dims=self._options.phony_dims,
             where=place.file.path,
+            numbered=self._numbered(place, contents),
         )
         problems.extend(f"{place.file.path}: {problem}" for problem in resolved.problems)
         variables = []
@@ -432,7 +445,7 @@ class NodeReader:
     def _one_leaf(self, place: _Place) -> GroupSpec:
         """The dataset of one leaf: a table's columns, or one array."""
         with place.file.open_at(place.address) as node:
-            info = describe_dataset(node, place.address)
+            info = self._dataset_info(place, node)
             if is_table(info):
                 raw = read_attributes(node)
         return self._table(place, info, raw) if is_table(info) else self._one_array(place)
@@ -440,12 +453,11 @@ class NodeReader:
     def _table(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> GroupSpec:
         """A table as a dataset of its columns."""
         options = self._options
-        given = options.dims.get(posixpath.basename(place.path), options.dims.get(place.path))
         columns = describe_columns(
             place.path,
             info,
             raw,
-            row_dim=_checked_row_dim(given, place),
+            row_dim=self._row_dim(place, info, raw),
             drop=frozenset(name for name in options.drop_variables if isinstance(name, str)),
         )
         rows, grows = (info.shape or ()), tuple(size == h5.UNLIMITED for size in info.maxshape)
@@ -485,6 +497,20 @@ class NodeReader:
             row_dim=columns.row_dim,
         )
 
+    def _row_dim(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
+        """The name of a table's rows that `dims` gives, or the scale that is attached to them."""
+        dims = self._options.dims
+        given = dims.get(posixpath.basename(place.path), dims.get(place.path, dims.get(dimensions.ONE_ARRAY)))
+        if given is not None:
+            return _checked_row_dim(given, place)
+        if not _refers_to_scales(raw):
+            return None
+        leaf = _leaf(posixpath.basename(place.path), place, info, raw)
+        parent = self._find(place.file, posixpath.dirname(place.path))
+        own = self._scales_of(parent)
+        names, _ = dimensions.recorded_names(leaf, own.over(self._outer_scales(parent, [leaf], own)))
+        return names[0]
+
     def _one_array(self, place: _Place) -> GroupSpec:
         """The dataset of one leaf: named and with dimensions as its group would show it, without its siblings."""
         name = posixpath.basename(place.path)
@@ -492,16 +518,17 @@ class NodeReader:
         contents = _Contents([], [], {}, {}, {}, [])
         parent = self._find(place.file, parent_path)
         self._add_member(contents, place.path, name, place, by_link=False)
-        if contents.skipped:
-            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {contents.skipped[0].reason}")
-        siblings = self._contents(parent).leaves if _refers_to_scales(contents.leaves[0]) else contents.leaves
-        self._scales[place.file.path, place.path] = Scales.of(siblings)
+        if not contents.leaves:
+            reason = contents.skipped[0].reason if contents.skipped else "it is a dimension without a size"
+            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {reason}")
+        scales = self._scales_of(parent) if _refers_to_scales(contents.leaves[0].raw) else Scales.of(contents.leaves)
         resolved = dimensions.resolve(
             contents.leaves,
-            Scales.of(siblings).over(self._outer_scales(parent, contents.leaves, Scales.of(siblings))),
+            scales.over(self._outer_scales(parent, contents.leaves, scales)),
             dims=self._options.dims,
             phony_dims=self._options.phony_dims,
             where=place.file.path,
+            numbered=self._numbered(parent, None),
         )
         spec, problems = self._variable(
             contents.leaves[0], place, contents.infos[name], resolved.names[name], contents.leaves[0].shape
@@ -562,18 +589,68 @@ class NodeReader:
 
     def _outer_scales(self, place: _Place, leaves: Sequence[Leaf], own: Scales) -> Scales:
         """The scales of the enclosing groups, looked up only if some leaf refers to one that is not its group's."""
-        if not any(_refers_outside(leaf, own) for leaf in leaves):
-            return Scales()
         outer, path = Scales(), place.path
-        while path != "/":
+        while path != "/" and not all(own.over(outer).known(leaf) for leaf in leaves):
             path = posixpath.dirname(path)
-            key = (place.file.path, path)
-            if key not in self._scales:
-                with place.file.open(path) as group:
-                    address = h5.object_address(group)
-                self._scales[key] = Scales.of(self._contents(_Place(place.file, path, address)).leaves)
-            outer = outer.over(self._scales[key])
+            with place.file.open(path) as group:
+                address = h5.object_address(group)
+            outer = outer.over(self._scales_of(_Place(place.file, path, address)))
+        strays = {leaf.file for leaf in leaves if "DIMENSION_LIST" in leaf.raw and not own.over(outer).known(leaf)}
+        for file in strays:  # their scales lie in other groups
+            outer = outer.over(self._all_paths(file))
         return outer
+
+    def _numbered(self, place: _Place, contents: _Contents | None) -> list[dimensions.Sized]:
+        """The dimensions that arrays of the group take names from, if they are numbered through the file."""
+        mode = self._options.phony_dims
+        if mode not in ("sort", "access"):
+            return []
+        made_up = scales = 0
+        sort = mode == "sort"
+        for earlier in self._all_groups(place.file) if sort or self._whole_tree else self._groups_above(place):
+            if earlier.address == place.address:
+                break
+            found, own = _numbered_in(self._contents(earlier), 0)
+            made_up, scales = made_up + len(found) - own, scales + own
+        contents = contents or self._contents(place)
+        _, own = _numbered_in(contents, 0)  # "sort" leaves room for the ids of the scales
+        return _numbered_in(contents, made_up + (scales + own if sort else 0))[0]
+
+    def _groups_above(self, place: _Place) -> Iterator[_Place]:
+        """The groups on the way to a group, from the root on."""
+        names = [name for name in place.path.split("/") if name]
+        for depth in range(len(names)):
+            yield self._find(place.file, "/" + "/".join(names[:depth]))
+
+    def _all_groups(self, file: SafeFile) -> Iterator[_Place]:
+        """All groups of a file, each before those in it."""
+        todo, seen = [self._find(file, "/")], set[int]()
+        while todo:
+            place = todo.pop()
+            if place.address in seen:
+                continue
+            seen.add(place.address)
+            yield place
+            members = self._contents(place).members
+            todo += [member.place for member in reversed(members) if member.kind == "group" and not member.by_link]
+
+    def _scales_of(self, place: _Place) -> Scales:
+        """The dimension scales of a group."""
+        key = (place.file.path, place.path)
+        if key not in self._scales:
+            contents = self._contents(place)
+            self._scales[key] = Scales.of((*contents.leaves, *contents.empty_scales))
+        return self._scales[key]
+
+    def _all_paths(self, file: str) -> Scales:
+        """All objects of a file as scales, named as the nodes that they are: which of them are is said by those who
+        refer to them."""
+        if file not in self._paths:
+            paths = self._files[os.path.realpath(file)].paths()
+            self._paths[file] = Scales(
+                {(file, at): posixpath.basename(path) for at, path in paths.items() if path != "/"}
+            )
+        return self._paths[file]
 
     def _variable(
         self,
@@ -621,6 +698,11 @@ class NodeReader:
             element=None if column is None else datatype,
         )
         return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
+
+    def _dataset_info(self, place: _Place, node: int) -> DatasetInfo:
+        """What the opened dataset is. Only to PyTables an 8-bit bitfield is bool: values of others may be any."""
+        info = describe_dataset(node, place.address)
+        return info if self._is_by_pytables(place.file) else replace(info, datatype=as_numbers(info.datatype))
 
     def _is_by_pytables(self, file: SafeFile) -> bool:
         if file.path not in self._by_pytables:
@@ -679,7 +761,7 @@ def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
     """The name that the argument `dims` gives to the rows of the table at `place`."""
     if given is None:
         return None
-    if isinstance(given, str) or len(given) != 1 or not all(isinstance(name, str) and name for name in given):
+    if len(given) != 1 or not all(isinstance(name, str) and name for name in given):
         raise ValueError(
             f"{place.file.path}: dims[{posixpath.basename(place.path)!r}] must be one name, for the rows of the table "
             f"{place.path!r}, not {given!r}; the dimensions of a column are named by dims[<column>]"
@@ -721,16 +803,18 @@ def _member_type(info: DatasetInfo, member: str | None) -> Datatype | None:
     return next((field.datatype for field in info.datatype.fields if field.name == member), None)
 
 
-def _refers_to_scales(leaf: Leaf) -> bool:
-    return "DIMENSION_LIST" in leaf.raw or "_Netcdf4Coordinates" in leaf.raw
+def _numbered_in(contents: _Contents, first: int) -> tuple[list[dimensions.Sized], int]:
+    """The dimensions of a group, and how many of them are scales."""
+    scales = sum(leaf.is_scale and bool(leaf.shape) for leaf in contents.leaves)
+    return dimensions.number_dimensions(contents.leaves, contents.unnamed, first), scales
 
 
-def _refers_outside(leaf: Leaf, own: Scales) -> bool:
-    listed = leaf.raw.get("DIMENSION_LIST")
-    if listed is not None and isinstance(listed.value, list):
-        return any(row and all((leaf.file, to.address) not in own.by_address for to in row) for row in listed.value)
-    numbers = attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ()
-    return any((leaf.file, number) not in own.by_id for number in numbers)
+def _refers_to_scales(raw: Mapping[str, RawAttribute]) -> bool:
+    return "DIMENSION_LIST" in raw or "_Netcdf4Coordinates" in raw
+
+
+def _is_scale(raw: Mapping[str, RawAttribute]) -> bool:
+    return attributes.text(raw.get("CLASS")) == "DIMENSION_SCALE"
 
 
 _Meaning = tuple[np.dtype, Conversion, dict[str, object], ElementSpec | None]

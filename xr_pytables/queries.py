@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from . import memory
-from .arrays import PyTablesArray
+from .arrays import PyTablesArray, without_padding
 from .chunk_index import UnsupportedIndex
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .files import OpenedFile
@@ -230,7 +230,7 @@ def _read(arrays: Sequence[ColumnArray], rows: slice | NDArray[np.int64], count:
 def _as_compared(stored: NDArray[Any], spec: VariableSpec) -> NDArray[Any]:
     """Stored values as conditions see them: PyTables takes times as seconds."""
     if spec.conversion != "time64":
-        return stored
+        return without_padding(stored, spec.datatype)
     microseconds = (stored & 0xFFFFFFFF).astype("i4")
     return (stored >> 32).astype("i4") + microseconds * 1e-6
 

@@ -12,17 +12,17 @@ import warnings
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-from xarray import Variable
+from xarray import Dataset, Variable
 from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
 from . import journal, own_writers
 from .arrays import PyTablesArray
-from .dimensions import PhonyDims
+from .dimensions import ONE_ARRAY, PhonyDims
 from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
 from .frame_arrays import FrameArray
 from .libhdf5 import HDF5Error
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 def read_options(
     *,
-    dims: Mapping[str, Sequence[str]] | None,
+    dims: Mapping[str, str | Sequence[str]] | str | Sequence[str] | None,
     phony_dims: str,
     external_links: str,
     allow_pickle: bool,
@@ -52,22 +52,35 @@ def read_options(
     string: str | None = None,
 ) -> ReadOptions:
     """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
-    if phony_dims not in ("size", "leaf"):
-        raise ValueError(f"phony_dims must be 'size' or 'leaf', not {phony_dims!r}")
+    if phony_dims not in ("size", "leaf", "sort", "access"):
+        raise ValueError(f"phony_dims must be 'size', 'leaf', 'sort' or 'access', not {phony_dims!r}")
     if external_links not in ("near", "any", "never"):
         raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
     if ragged not in ("object", "flat"):
         raise ValueError(f"ragged must be 'object' or 'flat', not {ragged!r}")
     if string not in (None, "text", "bytes"):
         raise ValueError(f"string must be 'text', 'bytes' or None (as the file says), not {string!r}")
-    if dims is not None and not isinstance(dims, Mapping):
-        raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
     dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
-    phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
+    phony = cast(PhonyDims, phony_dims)
     links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
     rows: Ragged = "flat" if ragged == "flat" else "object"
     strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
-    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
+    return ReadOptions(_checked_dims(dims), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
+
+
+def _checked_dims(dims: object) -> dict[str, Sequence[str]]:
+    """The names of dimensions by name or absolute path of an array; names alone are those of the one array."""
+    if dims is None:
+        return {}
+    if isinstance(dims, str | tuple | list):
+        dims = {ONE_ARRAY: dims}
+    if not isinstance(dims, Mapping):
+        raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
+    found: dict[str, Sequence[str]] = {}
+    for array, names in dims.items():
+        path = f"/{array}" if isinstance(array, str) and "/" in array.lstrip("/") and array[0] != "/" else array
+        found[path] = (names,) if isinstance(names, str) else names
+    return found
 
 
 def checked_threads(threads: object) -> int | None:
@@ -238,6 +251,28 @@ class PyTablesDataStore(AbstractDataStore):
             file.close()
 
 
+def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
+    """The dataset without coordinates of its dimensions that cannot be read; the warning begins with `where`.
+
+    xarray reads them as soon as it has the dataset: one of them would cost a whole tree. What could be read is kept.
+    """
+    lost = {}
+    for name in [name for name in dataset.dims if name in dataset.variables]:
+        try:
+            dataset.variables[name].load()
+        except FileChangedError:
+            raise
+        except (OSError, ValueError) as error:
+            lost[name] = str(error)
+    if not lost:
+        return dataset
+    told = "; ".join(f"{name!r}: {reason}" for name, reason in lost.items())
+    warnings.warn(f"{where}: coordinates that cannot be read are left out: {told}", stacklevel=4)
+    rest = dataset.drop_vars(lost)
+    rest.set_close(dataset._close)
+    return rest
+
+
 def _described(
     path: object, options: ReadOptions, describe: Callable[[NodeReader], _T]
 ) -> tuple[_T, dict[str, OpenedFile]]:
@@ -290,7 +325,7 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     arrays = [variable for spec in specs for variable in spec.variables if variable.decoding is None]
     known = {name for variable in arrays for name in (variable.name, variable.path)}
     known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim and not spec.is_pandas_object}
-    unknown = [name for name in options.dims if name not in known]
+    unknown = [name for name in options.dims if name not in known and name != ONE_ARRAY]
     if unknown:
         raise ValueError(
             f"{specs[0].file}: dims names {', '.join(map(repr, unknown))}, but there is no such array; there are "

@@ -163,7 +163,9 @@ def _compared(name: str, spec: VariableSpec, operator: type[ast.cmpop], value: o
 
 def _missing(spec: VariableSpec) -> list[int | float]:
     """The numbers that stand for missing times in a column. (Missing integers are the least one, said or not.)"""
-    found = [_LEAST] if spec.datatype.dtype is not None and spec.datatype.dtype.newbyteorder("=") == "i8" else []
+    found: list[int | float] = (
+        [_LEAST] if spec.datatype.dtype is not None and spec.datatype.dtype.newbyteorder("=") == "i8" else []
+    )
     for key in ("_FillValue", "missing_value"):
         value = spec.attributes.get(key)
         number = value.item() if isinstance(value, np.number) else value
