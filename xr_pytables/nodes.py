@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -225,6 +225,7 @@ class NodeReader:
         self._scales: dict[tuple[str, str], Scales] = {}
         self._paths: dict[str, Scales] = {}
         self._whole_tree = False
+        self._numbers: dict[str, dict[int, tuple[int, int]]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -590,13 +591,15 @@ class NodeReader:
     def _outer_scales(self, place: _Place, leaves: Sequence[Leaf], own: Scales) -> Scales:
         """The scales of the enclosing groups, looked up only if some leaf refers to one that is not its group's."""
         outer, path = Scales(), place.path
-        while path != "/" and not all(own.over(outer).known(leaf) for leaf in leaves):
+        strays = [leaf for leaf in leaves if not own.known(leaf)]
+        while path != "/" and strays:
             path = posixpath.dirname(path)
             with place.file.open(path) as group:
                 address = h5.object_address(group)
             outer = outer.over(self._scales_of(_Place(place.file, path, address)))
-        strays = {leaf.file for leaf in leaves if "DIMENSION_LIST" in leaf.raw and not own.over(outer).known(leaf)}
-        for file in strays:  # their scales lie in other groups
+            known = own.over(outer)
+            strays = [leaf for leaf in strays if not known.known(leaf)]
+        for file in {leaf.file for leaf in strays if "DIMENSION_LIST" in leaf.raw}:  # they lie in other groups
             outer = outer.over(self._all_paths(file))
         return outer
 
@@ -605,16 +608,25 @@ class NodeReader:
         mode = self._options.phony_dims
         if mode not in ("sort", "access"):
             return []
-        made_up = scales = 0
-        sort = mode == "sort"
-        for earlier in self._all_groups(place.file) if sort or self._whole_tree else self._groups_above(place):
-            if earlier.address == place.address:
-                break
-            found, own = _numbered_in(self._contents(earlier), 0)
-            made_up, scales = made_up + len(found) - own, scales + own
+        file = place.file
+        if mode == "sort" or self._whole_tree:
+            if file.path not in self._numbers:
+                self._numbers[file.path] = self._counted(self._all_groups(file))
+            before = self._numbers[file.path].get(place.address, (0, 0))
+        else:
+            before = self._counted((*self._groups_above(place), place))[place.address]
         contents = contents or self._contents(place)
         _, own = _numbered_in(contents, 0)  # "sort" leaves room for the ids of the scales
-        return _numbered_in(contents, made_up + (scales + own if sort else 0))[0]
+        return _numbered_in(contents, before[0] + (before[1] + own if mode == "sort" else 0))[0]
+
+    def _counted(self, places: Iterable[_Place]) -> dict[int, tuple[int, int]]:
+        """For each of the groups, by address, how many numbered dimensions and scales those before it have."""
+        found, made_up, scales = {}, 0, 0
+        for place in places:
+            found[place.address] = made_up, scales
+            every, own = _numbered_in(self._contents(place), 0)
+            made_up, scales = made_up + len(every) - own, scales + own
+        return found
 
     def _groups_above(self, place: _Place) -> Iterator[_Place]:
         """The groups on the way to a group, from the root on."""
