@@ -154,14 +154,15 @@ def test_path_without_text_form(tmp_path: Path, path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "error", "message"),
     [
-        ({"phony_dims": "access"}, ValueError, "phony_dims must be 'size' or 'leaf', not 'access'"),
+        ({"phony_dims": "any"}, ValueError, "phony_dims must be 'size', 'leaf', 'sort' or 'access', not 'any'"),
         ({"external_links": "all"}, ValueError, "external_links must be 'near', 'any' or 'never', not 'all'"),
         ({"external_links": True}, ValueError, "external_links must be"),
-        ({"dims": ["x", "y"]}, TypeError, "dims must map names of arrays .* not list"),
+        ({"dims": {"x", "y"}}, TypeError, "dims must map names of arrays .* not set"),
+        ({"dims": ["x", "y"]}, ValueError, r"dims=\('x', 'y'\) is for one array of 2 dimensions; there are: none"),
         ({"dims": {"nothing": ("x",)}}, ValueError, r"dims names 'nothing', but there is no such array; .*'b'"),
         ({"dims": {"b": ("x", "y")}}, ValueError, r"'/b' has shape \(2,\), so dims\['b'\] needs 1 .*\('x', 'y'\)"),
-        ({"dims": {"b": "x"}}, ValueError, r"dims\['b'\] must be a sequence of names, not 'x'"),
-        ({"dims": {"b": (5,)}}, ValueError, r"dims\['b'\] must be a sequence of names"),
+        ({"dims": {"b": ""}}, ValueError, r"dims\['b'\] must be a name or a sequence of names, not \(''"),
+        ({"dims": {"b": (5,)}}, ValueError, r"dims\['b'\] must be a name or a sequence of names"),
         ({"nonsense": 1}, TypeError, "nonsense"),
     ],
 )
