@@ -239,9 +239,9 @@ class PyTablesArray(BackendArray):
 
         Where the chunks were is known if they were located before. Else full ones lie at least within the old file.
         """
-        if self.spec.chunks is None:
+        storage = self._storage_of_leaf()
+        if storage is None or storage.chunkshape is None:
             return
-        storage = storage_of(self.spec)
         kept, proven = descriptor.kept.get(self.spec.path), descriptor.kept.get(f"grown {self.spec.path}")
         known = kept.whole if isinstance(kept, _KeptIndex) and kept.version in (self.file.identity, proven) else None
         if known is None and math.prod(storage.grid) > SMALL_GRID:
@@ -265,6 +265,10 @@ class PyTablesArray(BackendArray):
             raise FileChangedError(
                 f"{self.label()}: chunks that were full when it was opened were written again since. Open it again"
             )
+
+    def _storage_of_leaf(self) -> ChunkStorage | None:
+        """Where the bytes of the whole leaf are; None if its elements have no size in the file that is known."""
+        return storage_of(self.spec)
 
     def _grows(self) -> tuple[bool, ...]:
         """For each dimension of the leaf, whether it may grow."""

@@ -52,6 +52,9 @@ class ColumnArray(PyTablesArray):
         column = ".".join(self.spec.member) + (str(list(self.spec.item)) if self.spec.item else "")
         return f"ColumnArray({self.spec.file}:{self.spec.path}, {column!r}, shape={self.shape}, dtype={self.dtype})"
 
+    def _storage_of_leaf(self) -> ChunkStorage | None:
+        return None if self.spec.info.datatype.stored_size is None else rows_of(self.spec)
+
     def wanted(self, out: np.ndarray, within: Sequence[AxisSelection] = ()) -> Wanted:
         """The column as something to read into `out`; `within` selects along its own dimensions."""
         spec = self.spec
