@@ -135,6 +135,8 @@ class Scale:
     size: int
     number: int | None
     """Its netCDF-4 dimension id, unique in the file; None where the writer gave none."""
+    extensible: bool = True
+    """Whether the array that stands for it can grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +417,11 @@ class NodeReader:
             variables=tuple(variables),
             attributes=user.values,
             scales={
-                leaf.name: Scale(resolved.shapes.get(leaf.name, leaf.shape)[0], leaf.netcdf4_id)
+                leaf.name: Scale(
+                    resolved.shapes.get(leaf.name, leaf.shape)[0],
+                    leaf.netcdf4_id,
+                    leaf.extendable[0],
+                )
                 for leaf in contents.leaves
                 if leaf.is_scale and len(leaf.shape) == 1
             },

@@ -122,7 +122,13 @@ def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -
         raise KeyError(
             f"{where}: region='auto' needs the coordinate {dim!r} in the file, and there is none. Give a slice"
         )
-    places = pd.Index(decoded(variable, dataset)).get_indexer(pd.Index(dataset[dim].data))
+    index = pd.Index(decoded(variable, dataset))
+    if not index.is_unique:
+        raise ValueError(
+            f"{where}: coordinate {dim!r} of the file has some value more than once, so that region='auto' cannot tell "
+            "where to write. Give a slice"
+        )
+    places = index.get_indexer(pd.Index(dataset[dim].data))
     if (places == -1).any():
         missing = dataset[dim].values[places == -1]
         raise KeyError(

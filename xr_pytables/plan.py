@@ -23,7 +23,6 @@ from xarray.core.utils import emit_user_level_warning
 
 from . import attributes, frames, layouts, ragged_layout
 from .alignment import aligned, conflict
-from .arrays import PyTablesArray
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
 from .files import FileIdentity, OpenedFile
@@ -40,6 +39,7 @@ from .placement import (
     same_units,
     warn_if_not_continued,
 )
+from .ragged import lazy_array
 from .table_indexes import ColumnIndex
 from .target_file import ArrayLayout
 
@@ -229,7 +229,7 @@ class _Dimensions:
     def declare(self, group: str, name: str, size: int, *, grows: bool) -> int:
         """A new dimension of `group`; its id."""
         number, self._next = self._next, self._next + 1
-        self._scales[group, name] = Scale(size, number)
+        self._scales[group, name] = Scale(size, number, extensible=grows)
         if grows:
             self._growing.add(posixpath.join(group, name))
         return number
@@ -369,6 +369,10 @@ class _Here:
         found = self.array(NON_COORDINATE_PREFIX + name)
         return found if found is not None and found.name == name else self.array(name)
 
+    def target_of(self, name: str) -> VariableSpec | None:
+        """The array on disk that takes the values of that variable as it is; None where it is written anew."""
+        return self.variable(name) if self.mode == "r+" or self.placement is not None else None
+
     def stored(self, name: str) -> Variable | None:
         """The variable of that name in the file, lazy and not decoded."""
         spec = self.variable(name)
@@ -442,7 +446,7 @@ def _plan_group(
     unlimited = _growing(
         dataset,
         sizes,
-        _checked_unlimited(dataset, unlimited_dims, here),
+        _checked_unlimited(dataset, unlimited_dims, here) | _new_growing(here, dimensions),
         dimensions,
         here,
         strict=unlimited_dims is not None,
@@ -454,11 +458,12 @@ def _plan_group(
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
     coordinates_noted, global_attributes = conventions.encode_dataset_coordinates(dataset)
+    coordinates_noted = {
+        name: _of_kind(variable, here.target_of(str(name))) for name, variable in coordinates_noted.items()
+    }
     first = {name: ragged_layout.first_values(variable) for name, variable in coordinates_noted.items()}
     rows = {
-        name: ragged_layout.rows_of(
-            variable, encoding.get(name) or variable.encoding, f"{here}: variable {name!r}", first[name]
-        )
+        name: _rows_of(variable, encoding.get(name) or variable.encoding, here, str(name), first[name])
         for name, variable in coordinates_noted.items()
     }
     originals = {
@@ -528,6 +533,46 @@ def _plan_group(
     return GroupPlan(here.path, encoded, own + emptied + redeclared, arranged, removed, given_up, grown)
 
 
+def _of_kind(variable: Variable, present: VariableSpec | None) -> Variable:
+    """A variable of objects of which none says what it is, or that has no elements: as the array in the file has it."""
+    if present is None or variable.dtype.kind != "O" or variable.chunks is not None:
+        return variable
+    values = np.asarray(variable.data)
+    if any(value is not None for value in values.reshape(-1)):
+        return variable
+    if present.conversion in ("text", "fixed text"):
+        return variable.copy(data=np.full(values.shape, "", "U1"))
+    base = present.info.datatype.base
+    if base is None or base.dtype is None:
+        return variable
+    rows = np.empty(values.shape, np.dtype(object, metadata={"vlen": np.dtype((base.dtype, base.shape))}))
+    for place in np.ndindex(rows.shape):
+        rows[place] = np.empty((0, *base.shape), base.dtype)
+    return variable.copy(data=rows)
+
+
+_NEVER_WRITTEN: Final = ("bool", "compound", "opaque", "reference", "time", "unsupported")
+
+
+def _rows_of(
+    variable: Variable, encoding: Mapping[str, Any], here: _Here, name: str, first: np.ndarray | None
+) -> ragged_layout.Rows | None:
+    """What the rows of a variable are, if it is one of rows. Raises as `ragged_layout.rows_of` and `check_rows`."""
+    label, present = f"{here}: variable {name!r}", here.target_of(name)
+    if present is None:
+        return ragged_layout.rows_of(variable, encoding, label, first)
+    kind, has_rows = present.info.datatype.kind, present.info.datatype.base is not None
+    if kind in _NEVER_WRITTEN:
+        raise ValueError(
+            f"{label}: the array is of kind {kind!r} in the file, which is never written. Leave it out with drop_vars, "
+            "or replace it with mode='a' alone"
+        )
+    rows = ragged_layout.rows_of(variable, {"ragged": "vlen"} if has_rows else {}, label, first)
+    if has_rows:
+        ragged_layout.check_rows(rows, present, label)
+    return rows
+
+
 def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
     """The variable with the encoding that counts: what `encoding=` says; for `r+`, what the file has."""
     if asked is not None and not isinstance(asked, Mapping):
@@ -561,6 +606,8 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     stored = spec.info.datatype.dtype
     if spec.conversion in ("text", "fixed text"):
         return {**found, "string": "vlen" if spec.conversion == "text" else "fixed"}
+    if spec.info.datatype.base is not None:
+        return {**found, "ragged": "vlen", "dtype": spec.info.datatype.base.dtype}
     if stored is None or stored.kind == "S":  # a width would truncate
         return found
     return {**found, "dtype": stored}
@@ -643,6 +690,13 @@ def _growing(
                 "cannot name it. Write all of the file with mode='w', or to a group with a dimension of its own"
             )
     return frozenset(grows)
+
+
+def _new_growing(here: _Here, dimensions: _Dimensions) -> frozenset[str]:
+    """The dimension that is appended along, if arrays of the file have it and no scale stands for it yet."""
+    append_dim = here.placement.append_dim if here.placement is not None else None
+    is_new = append_dim is not None and dimensions.find(here.path, append_dim) is None
+    return frozenset({append_dim} if append_dim is not None and is_new else ())
 
 
 def _check_names(dataset: Dataset, here: _Here) -> None:
@@ -1061,7 +1115,7 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
         return False
     if layout.dtype is None or datatype.dtype is None:
         if layout.row_dtype is not None and datatype.base is not None:
-            return (layout.row_dtype, layout.row_shape) == (datatype.base.dtype, datatype.base.shape)
+            return ragged_layout.fits(layout, datatype.base)
         return layout.dtype is None and layout.row_dtype is None and datatype.kind == "text"
     if datatype.kind in ("bool", "time") or not datatype.exact:
         return False
@@ -1184,6 +1238,8 @@ def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -
     """Whether the array in the file has these very values: most often coordinates that do not grow."""
     if isinstance(plan.data, dask.array.Array) or plan.data.nbytes > _STREAM_BYTES:
         return False
+    if plan.layout.row_dtype is not None:
+        return False  # rows are compared by writing them
     stored = _stored_variable(spec, version).values
     if spec.conversion == "fixed text":
         stored = _utf8(stored, None, plan.name)
@@ -1192,6 +1248,7 @@ def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -
 
 def _stored_layout(spec: VariableSpec, shape: tuple[int, ...]) -> ArrayLayout:
     info = spec.info
+    row = info.datatype.base
     return ArrayLayout(
         shape,
         info.datatype.dtype,
@@ -1199,6 +1256,8 @@ def _stored_layout(spec: VariableSpec, shape: tuple[int, ...]) -> ArrayLayout:
         info.chunkshape,
         info.filters,
         members=info.datatype.members,
+        row_dtype=None if row is None else row.dtype,
+        row_shape=() if row is None else row.shape,
     )
 
 
@@ -1218,12 +1277,28 @@ def _rewritten(
     )
     dtype = np.dtype(object) if stored.dtype is None else stored.dtype.newbyteorder("=")
     parts = [old.astype(dtype), new.astype(dtype)]
-    return replace(plan, layout=layout, data=dask.array.concatenate(parts, axis=axes[0]), action="replace")
+    return replace(
+        plan,
+        layout=layout,
+        attributes=_kept_attributes(plan, spec, here),
+        data=dask.array.concatenate(parts, axis=axes[0]),
+        action="replace",
+    )
+
+
+def _kept_attributes(plan: VariablePlan, spec: VariableSpec, here: _Here) -> tuple[EncodedAttribute, ...]:
+    """The attributes of an array that is made anew: its own, and those that say how its values are stored."""
+    kept = attributes.encode(spec.attributes, where=f"{here}: array {plan.name!r}")
+    return (*kept, *(item for item in plan.attributes if item.name in _MARKS))
+
+
+_MARKS: Final = (attributes.TEXT_MARKER, *ragged_layout.MARKS)
 
 
 def _stored_variable(spec: VariableSpec, version: FileIdentity) -> Variable:
-    """An array of the file, lazy and not decoded."""
-    data = indexing.LazilyIndexedArray(PyTablesArray(OpenedFile(spec.file, version, for_users=False), spec))
+    """An array of the file, lazy and not decoded: as users read it, but rows with the elements that are stored."""
+    opened = OpenedFile(spec.file, version, for_users=False)
+    data = indexing.LazilyIndexedArray(lazy_array(opened, ragged_layout.with_stored_rows(spec)))
     return Variable(spec.dims, data, dict(spec.attributes), fastpath=True)
 
 
@@ -1250,7 +1325,8 @@ def _grown(
     scale, size = found[0], max(sizes, default=found[1].size)
     if size == found[1].size:
         return (), ()
-    could_grow, has_values = dimensions.grows(scale), here.variable(append_dim) is not None
+    has_values = here.variable(append_dim) is not None
+    could_grow = dimensions.grows(scale) and (has_values or found[1].extensible)
     if not could_grow and posixpath.dirname(scale) != here.path:
         raise ValueError(
             f"{here}: append_dim={append_dim!r} is {scale} in the file, of a group above, and cannot grow. Append to "
