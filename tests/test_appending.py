@@ -186,13 +186,13 @@ def test_values_that_the_encoding_cannot_hold_are_refused(path, chunked):
     hourly = daily.assign(when=daily["when"] + pd.Timedelta("6h"))
     with warnings.catch_warnings():  # xarray says what it does instead, which is refused
         warnings.simplefilter("ignore", UserWarning)
-        with pytest.raises(ValueError, match=r"units|Times can't be serialized"):
+        with pytest.raises(ValueError, match=r"variable 'when': 2000-01-01T06.* is no whole number of 'days since"):
             to_pytables(lazy_if(chunked, hourly), path, append_dim="n")
-        with pytest.raises(ValueError, match=r"units|Times can't be serialized"):
+        with pytest.raises(ValueError, match=r"variable 'when': 2000-01-01T06.* is no whole number of 'days since"):
             to_pytables(lazy_if(chunked, hourly), path, mode="r+")
     with pytest.raises(ValueError, match="cannot hold the values"):
         to_pytables(lazy_if(chunked, daily.assign(i=("n", [1.5, 2.5]))), path, append_dim="n")
-    with pytest.raises(ValueError, match="cannot hold the values"):
+    with pytest.raises(ValueError, match="variable 'i': 1099511627776 does not fit: int16 holds -32768 to 32767"):
         to_pytables(lazy_if(chunked, daily.assign(i=("n", [1, 2**40]))), path, append_dim="n")
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["file.h5"]

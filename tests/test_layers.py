@@ -14,7 +14,7 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "cpus", "filters", "libblosc2", "progress"},
+    {"_version", "cpus", "filters", "fitting", "libblosc2", "progress"},
     {"chunk_index", "memory", "scatter"},
     {"codecs"},
     {"team", "chunk_decoder"},
@@ -37,7 +37,7 @@ XARRAY_SIDE = [
     {"arrays", "layouts", "targets"},
     {"table_arrays", "views", "placement", "chunk_writer"},
     {"frame_arrays", "queries", "ragged"},
-    {"store", "ragged_layout", "decoding"},
+    {"cf_encoding", "store", "ragged_layout", "decoding"},
     {"plan"},
     {"backend", "structure", "table_plan"},
     {"changes"},

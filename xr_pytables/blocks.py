@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import numpy as np
 
 from .chunk_encode import EncodedChunk
+from .fitting import cast
 from .segment import Segment, SegmentError, SegmentWriter
 
 Box = tuple[slice, ...]
@@ -107,7 +108,8 @@ class BlockTarget:
             return
         making = f"{name}.{uuid.uuid4().hex[:8]}"
         with open(making, "xb") as file:
-            _write_array(file, np.ascontiguousarray(values, self.dtype).reshape(values.shape))
+            stored = cast(values, self.dtype, f"a block of the Dask array is not {self.dtype}")
+            _write_array(file, np.ascontiguousarray(stored, self.dtype).reshape(values.shape))
         os.replace(making, name)
 
 

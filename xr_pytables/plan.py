@@ -21,7 +21,7 @@ from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core import indexing
 from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, frames, layouts, ragged_layout
+from . import attributes, cf_encoding, frames, layouts, ragged_layout
 from .alignment import aligned, conflict
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
@@ -327,8 +327,11 @@ def encoded_variables(
         name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here)
         for name, variable in noted.items()
     }
-    coded, attrs = conventions.cf_encoder(
-        {name: _without_width(variable) for name, variable in originals.items()}, attrs
+    coded, attrs = cf_encoding.encoded(
+        {name: _without_width(variable) for name, variable in originals.items()},
+        attrs,
+        where=str(here),
+        stored=stored.get,
     )
     found = []
     for name, variable in coded.items():
@@ -475,9 +478,11 @@ def _plan_group(
         )
         for name, variable in coordinates_noted.items()
     }
-    coded, global_attributes = conventions.cf_encoder(
+    coded, global_attributes = cf_encoding.encoded(
         {name: _without_width(variable) for name, variable in originals.items() if rows[name] is None},
         global_attributes,
+        where=str(here),
+        stored=here.target_of,
     )
     coded = {name: coded.get(name, variable) for name, variable in originals.items()}
     plans = [
@@ -489,7 +494,7 @@ def _plan_group(
             here,
             unlimited,
             strict=name in encoding,
-            width=_text_width(here.variable(str(name))) if here.placement is not None else None,
+            width=_text_width(here.target_of(str(name))),
             rows=rows[name],
             first=first[name],
         )
@@ -608,7 +613,7 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
         return {**found, "string": "vlen" if spec.conversion == "text" else "fixed"}
     if spec.info.datatype.base is not None:
         return {**found, "ragged": "vlen", "dtype": spec.info.datatype.base.dtype}
-    if stored is None or stored.kind == "S":  # a width would truncate
+    if stored is None or (stored.kind == "S" and stored.itemsize == 1):  # which asks for arrays of characters
         return found
     return {**found, "dtype": stored}
 
@@ -898,7 +903,7 @@ def _with_text(
         elif width is None:
             width = _longest(data)
         return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), declared, label)), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), width or declared, label)), "fixed"
 
 
 def _without_width(variable: Variable) -> Variable:
@@ -938,6 +943,7 @@ def _as_str(values: np.ndarray, label: str) -> np.ndarray:
     texts = np.empty(values.shape, object)
     texts.reshape(-1)[:] = [_text_of(value) for value in values.reshape(-1)]
     for text in texts.reshape(-1):
+        _encoded_text(text, label)
         if "\0" in text:
             raise ValueError(f"{label}: variable-length text cannot hold the NUL in {text!r}; string='fixed' can")
     return texts
@@ -949,16 +955,26 @@ def _text_of(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
+def _encoded_text(text: str, label: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{label}: {text!r} cannot be encoded: it holds half of a character (a lone surrogate). Repair the text"
+        ) from None
+
+
 def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
-    encoded = [_text_of(value).encode("utf-8", "surrogateescape") for value in values.reshape(-1)]
+    encoded = [_encoded_text(_text_of(value), label) for value in values.reshape(-1)]
     for data in encoded:
         if data.endswith(b"\0"):
             raise ValueError(f"{label}: fixed-length text cannot keep a NUL at its end")
     longest = max(map(len, encoded), default=1) or 1
     if width is not None and longest > width:
+        text = max(encoded, key=len).decode("utf-8", "surrogateescape")
         raise ValueError(
-            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
-            "for one"
+            f"{label}: {text!r}, a text of {longest} bytes does not fit the {width} bytes that the array, or its "
+            "encoding, has for one. Write all of it anew with mode='a' and a wider dtype in encoding, or string='vlen'"
         )
     longest = width or longest
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
@@ -1137,6 +1153,8 @@ def _placed_in_file(
     if is_new:
         if region is not None:
             raise ValueError(f"{here}: there is nothing in this group that a region could be part of")
+        if append_dim is not None:
+            dataset = cf_encoding.with_seconds(dataset, append_dim)
         asked = [] if unlimited is None else [unlimited] if isinstance(unlimited, str) else list(unlimited)
         return dataset, here, [*asked, append_dim] if append_dim in dataset.dims else unlimited
     if append_dim is not None and append_dim not in _dimensions_of(present):
@@ -1367,6 +1385,12 @@ def _check_attributes(plan: VariablePlan, original: Variable, spec: VariableSpec
     """Raise ValueError if the values would mean something else under the attributes of the array in the file."""
     coded = {item.name: item.value for item in plan.attributes}
     is_time = original.dtype.kind in "mMO"
+    units = spec.attributes.get("units")
+    if " since " in str(units) and "units" not in coded and not is_time:
+        raise ValueError(
+            f"{here}: array {plan.name!r} holds times ({units!r}), the variable is of {original.dtype} without units. "
+            "Convert it to times, or give it the attributes that it is to be read with"
+        )
     for key in (*_CF_KEYS, "units", "calendar"):
         old, new = spec.attributes.get(key), coded.get(key)
         if new is None or (key == "calendar" and is_time and old is None):
@@ -1427,15 +1451,8 @@ def _check_range(variable: Variable, spec: VariableSpec, here: _Here) -> None:
 
 
 def _holds(stored: np.dtype, variable: Variable) -> bool:
-    """Whether integers of a dtype can hold numbers as they are. Values are looked at only if they are in memory."""
-    if stored.kind not in "iu" or variable.dtype.kind not in "iuf":
-        return True
-    if np.can_cast(variable.dtype, stored):
-        return True
-    if variable.dtype.kind == "f" or not variable._in_memory:
-        return False
-    limits = np.iinfo(stored)
-    return not variable.size or bool(limits.min <= variable.values.min() and variable.values.max() <= limits.max)
+    """Whether an array of a dtype can hold numbers of that kind as they are; whether it holds each is seen later."""
+    return not (stored.kind in "iu" and variable.dtype.kind == "f")
 
 
 def _same_value(old: object, new: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from . import layouts
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .datatypes import Datatype
+from .fitting import cast
 from .nodes import ElementSpec, VariableSpec
 from .ragged import ROW_SIZE, SAMPLE_DIMENSION
 from .target_file import ArrayLayout
@@ -186,7 +187,7 @@ def _as_row(value: object, dtype: np.dtype, shape: tuple[int, ...], label: str) 
         raise ValueError(f"{label}: a row has shape {row.shape}; expected (n, {', '.join(map(str, shape))})")
     if row.size and not np.can_cast(row.dtype, dtype, "same_kind"):
         raise TypeError(f"{label}: a row has dtype {row.dtype}, which {dtype} cannot hold")
-    return np.ascontiguousarray(row, dtype)
+    return np.ascontiguousarray(cast(row, dtype, label) if row.size else row, dtype)
 
 
 def fits(plan: ArrayLayout, base: Datatype) -> bool:

@@ -24,6 +24,7 @@ from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .columns import OF_COLUMN, owner_of
 from .files import FileIdentity
+from .fitting import cast
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, VariableSpec
 from .placement import Mode
@@ -531,7 +532,9 @@ def _assembled(*columns: np.ndarray, members: Sequence[tuple[str, ...]], record:
         place: np.ndarray = rows
         for name in member:
             place = place[name]
-        place[...] = column
+        place[...] = cast(
+            column, place.dtype, f"column {'.'.join(member)!r}: a block of the Dask array is not {place.dtype}"
+        )
     return rows
 
 
