@@ -102,10 +102,11 @@ def test_blocks_that_are_not_what_dask_announced_are_cast_only_if_they_fit():
         (np.array([np.nan]), "i2"),
         (np.array([70000]), "i2"),
         (np.array([b"abc"]), "S2"),
-        (np.array(["a"], object), "f8"),
     ):
         with pytest.raises(ValueError, match=r"^v: "):
             cast(values, np.dtype(dtype), "v")
+    with pytest.raises(TypeError, match=r"^v: a block of dtype object came where float64 was announced"):
+        cast(np.array(["a"], object), np.dtype("f8"), "v")
 
 
 def test_unsigned_says_how_integers_are_read():

@@ -140,14 +140,15 @@ def _range(form: Form) -> str:
 
 
 def cast(values: _Array, dtype: np.dtype[Any], label: str) -> _Array:
-    """`values` as `dtype`, in either byte order. Raises ValueError if it cannot hold one of them.
+    """`values` as `dtype`, in either byte order; objects and records stay as they are.
 
-    For blocks of Dask, which need not be what was announced. Objects and records stay as they are.
+    For blocks of Dask, which need not be what was announced. Raises ValueError if the dtype cannot hold one of the
+    values, TypeError for what are no numbers.
     """
     if values.dtype.newbyteorder("=") == dtype.newbyteorder("=") or dtype.kind not in _KINDS:
         return values
     if values.dtype.kind not in _KINDS:
-        raise ValueError(f"{label}: a block of dtype {values.dtype} came where {dtype} was announced")
+        raise TypeError(f"{label}: a block of dtype {values.dtype} came where {dtype} was announced")
     form = Form(dtype, exact=True)
     if values.dtype.kind == "f" and dtype.kind in "iu":
         return packed(values, form, label)

@@ -973,8 +973,8 @@ def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
     if width is not None and longest > width:
         text = max(encoded, key=len).decode("utf-8", "surrogateescape")
         raise ValueError(
-            f"{label}: {text!r}, a text of {longest} bytes does not fit the {width} bytes that the array, or its "
-            "encoding, has for one. Write all of it anew with mode='a' and a wider dtype in encoding, or string='vlen'"
+            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
+            f"for one: {text!r}. Write all of it anew with mode='a' and a wider dtype in encoding, or string='vlen'"
         )
     longest = width or longest
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
