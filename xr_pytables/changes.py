@@ -307,7 +307,11 @@ def commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
 
 
 def check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
-    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost."""
+    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost.
+
+    Raises PermissionError if it may not be written to any more.
+    """
+    transaction.check_allowed()
     if plan.version is None:
         return
     if not os.path.exists(transaction.target) or not plan.version.same_version(FileIdentity.of(transaction.target)):

@@ -21,7 +21,7 @@ from typing import Final, Literal, Self
 
 import numpy as np
 
-from . import datatypes
+from . import datatypes, journal
 from . import libhdf5 as h5
 from .datatypes import Datatype
 from .filters import FilterPipeline
@@ -300,12 +300,15 @@ class SafeFile:
     """An HDF5 file opened for reading. The caller holds the HDF5 lock for as long as it is open.
 
     `path` must be absolute: HDF5 resolves names against the working folder each time it needs one. `alias` is
-    another path to open in its place: one that leads to a file which has no name any more.
+    another path to open in its place: one that leads to a file which has no name any more. A file that a dead writer
+    left half changed is put back first, whoever opens it and for what.
     """
 
     def __init__(self, path: str, *, alias: str | None = None) -> None:
         h5.silence_this_thread()
         self.path = path
+        if alias is None:
+            journal.check(path)
         try:
             with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_ACCESS_ID_g")) as properties:
                 if alias is not None:  # HDF5's default driver asks for the real path of a link, and there is none

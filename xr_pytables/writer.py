@@ -33,7 +33,7 @@ from xarray.backends.locks import get_dask_scheduler
 from .alignment import Blocks
 from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
 from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
-from .journal import check
+from .journal import check_for_writing
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode, checked_append_dim, chosen_mode
 from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_write
@@ -171,6 +171,8 @@ def to_pytables(
         With `"w-"` or `"x"`.
     FileNotFoundError
         With `"r+"` if there is no file, or if the folder is missing.
+    PermissionError
+        If the file, or its folder, may not be written to.
     FileBusyError
         If this or another process has the file open for writing, or is changing it.
     KeyError
@@ -238,6 +240,7 @@ def planned(
             "write the whole table again; append_dim appends rows"
         )
     version, existing = _existing(target, mode)
+    transaction.check_allowed()
     if layout == "table":
         parent, leaf = posixpath.split(group)
         if append_dim is not None and parent in existing and leaf in existing[parent].tables:
@@ -303,7 +306,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
             raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
         return None, {}
     checked_path(path)
-    check(path)
+    check_for_writing(path)
     _check_not_busy(path)
     if mode == "w":
         return None, {}
