@@ -35,7 +35,7 @@ HDF5_SIDE = [
 XARRAY_SIDE = [
     {"alignment", "files"},
     {"arrays", "layouts", "targets"},
-    {"table_arrays", "views", "placement", "chunk_writer"},
+    {"extension_types", "table_arrays", "views", "placement", "chunk_writer"},
     {"frame_arrays", "queries", "ragged"},
     {"store", "ragged_layout", "decoding"},
     {"plan"},

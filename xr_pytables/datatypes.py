@@ -389,13 +389,16 @@ def create(dtype: np.dtype, *, utf8: bool = False, members: tuple[tuple[str, int
 
     bool becomes an 8-bit bitfield, complex a compound of `r` and `i`, `S n` a NUL-terminated string of n bytes
     (`utf8` sets its character set); `members` makes an enumeration of an integer dtype. A structured dtype becomes a
-    compound with the same offsets; fields whose dtype has the metadata `enum` become enumerations. Raises TypeError
-    for dtypes without an HDF5 form (objects, text, datetimes: encode them first).
+    compound with the same offsets; fields whose dtype has the metadata `enum` become enumerations.
+    Raw bytes become opaque, and times as well, with the tag by which h5py knows them. Raises TypeError for dtypes
+    without an HDF5 form (objects, text: encode them first).
     """
     if members:
         return _create_enum(dtype, members)
     if dtype.names is not None:
         return _create_compound(dtype)
+    if dtype.kind in "VmM":
+        return _create_opaque(dtype)
     if dtype.kind == "b":
         return opened("H5Tcopy", h5.constant("H5T_STD_B8LE_g"))
     if dtype.kind == "S":
@@ -431,6 +434,20 @@ def _create_compound(dtype: np.dtype) -> Identifier:
             with opened("H5Tarray_create2", element, len(field.shape), h5.sizes(field.shape)) as array:
                 call("H5Tinsert", compound.id, h5.name_bytes(name), offset, array)
     return compound
+
+
+def has_form(dtype: np.dtype) -> bool:
+    """Whether `create` makes a type for `dtype`, of which elements are not empty."""
+    if dtype.fields is not None:
+        return bool(dtype.names) and all(has_form(field[0].base) for field in dtype.fields.values())
+    return dtype.kind in "biufcSVmM" and dtype.itemsize > 0
+
+
+def _create_opaque(dtype: np.dtype) -> Identifier:
+    opaque = opened("H5Tcreate", h5.OPAQUE, dtype.itemsize)
+    if dtype.kind != "V":
+        call("H5Tset_tag", opaque.id, f"{_NUMPY_TAG}{dtype.str}".encode())
+    return opaque
 
 
 def _create_enum(dtype: np.dtype, members: tuple[tuple[str, int], ...]) -> Identifier:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -26,6 +26,7 @@ from .alignment import aligned, conflict
 from .arrays import PyTablesArray
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
+from .extension_types import plain_objects, without_extension_types
 from .files import FileIdentity, OpenedFile
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, Scale, VariableSpec
@@ -277,6 +278,10 @@ def plan_write(
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
         here = _Here(path, where, mode, existing.get(where), version)
+        if isinstance(obj, DataTree):
+            dataset = _without_formless(dataset, here)
+        keeps = mode == "r+" or append_dim is not None or region is not None
+        dataset = without_extension_types(dataset, wishes, here.attributes() if keeps else {}, where=str(here))
         has_dim = has_dim or append_dim in dataset.dims
         if append_dim in dataset.dims:
             _check_not_above(append_dim, here, existing)
@@ -322,19 +327,30 @@ def encoded_variables(
             f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
+    dataset = without_extension_types(dataset, encoding, {n: s.attributes for n, s in stored.items()}, where=str(here))
     noted, attrs = conventions.encode_dataset_coordinates(dataset)
     originals = {
-        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here)
+        name: _as_objects_known(
+            name,
+            _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here),
+            here,
+        )
         for name, variable in noted.items()
     }
-    coded, attrs = conventions.cf_encoder(
-        {name: _without_width(variable) for name, variable in originals.items()}, attrs
-    )
+    coded, attrs = _cf_encoded({name: _without_width(variable) for name, variable in originals.items()}, attrs, here)
     found = []
     for name, variable in coded.items():
         original, spec = originals[name], stored.get(str(name))
         plan = _plan_variable(
-            str(name), variable, original, base, here, frozenset(), strict=name in encoding, width=_text_width(spec)
+            str(name),
+            variable,
+            original,
+            base,
+            here,
+            frozenset(),
+            strict=name in encoding,
+            width=_text_width(spec),
+            first=ragged_layout.first_values(original),
         )
         if spec is not None:
             _check_attributes(plan, original, spec, here)
@@ -363,6 +379,10 @@ class _Here:
             return None
         wanted = posixpath.join(self.path, name)
         return next((spec for spec in self.existing.variables if spec.path == wanted), None)
+
+    def attributes(self) -> dict[str, Mapping[str, Any]]:
+        """The attributes of the variables on disk."""
+        return {str(spec.name): spec.attributes for spec in self.existing.variables} if self.existing else {}
 
     def variable(self, name: str) -> VariableSpec | None:
         """The array on disk that holds the variable of that name."""
@@ -470,9 +490,14 @@ def _plan_group(
         )
         for name, variable in coordinates_noted.items()
     }
-    coded, global_attributes = conventions.cf_encoder(
+    originals = {
+        name: _as_objects_known(name, variable, here) if rows[name] is None else variable
+        for name, variable in originals.items()
+    }
+    coded, global_attributes = _cf_encoded(
         {name: _without_width(variable) for name, variable in originals.items() if rows[name] is None},
         global_attributes,
+        here,
     )
     coded = {name: coded.get(name, variable) for name, variable in originals.items()}
     plans = [
@@ -521,7 +546,7 @@ def _plan_group(
         global_attributes = {
             name: value for name, value in global_attributes.items() if name not in old or not _equal(old[name], value)
         }
-    encoded = tuple(attributes.encode(global_attributes, where=str(here)))
+    encoded = tuple(attributes.encode(global_attributes, where=str(here), leave_out=teller_of(dataset.encoding)))
     removed = (*removed, *(each.name for each in redeclared))
     gone = {*removed, *(plan.name for plan in arranged if plan.action == "replace")}
     given_up = tuple(spec.info.address for spec in map(here.array, sorted(gone)) if spec is not None)
@@ -538,7 +563,7 @@ def _with_encoding(variable: Variable, asked: object, present: VariableSpec | No
             "values in the encoding that the array has"
         )
     if asked is not None:
-        variable.encoding = dict(asked)
+        variable.encoding = {**asked, **{key: value for key, value in variable.encoding.items() if key == "source"}}
     if here.placement is not None and present is not None:
         label = f"{here}: variable {present.name!r}"
         variable = in_order_of(variable, present.dims, _named(present, here), label)
@@ -549,6 +574,32 @@ def _with_encoding(variable: Variable, asked: object, present: VariableSpec | No
     return variable
 
 
+def _as_objects_known(name: Hashable, variable: Variable, here: _Here) -> Variable:
+    """A variable of objects of which xarray's encoders can tell what they are."""
+    return plain_objects(variable, is_text=_is_to_be_text(variable.encoding), label=f"{here}: variable {name!r}")
+
+
+def _is_to_be_text(encoding: Mapping[str, Any]) -> bool:
+    """Whether an encoding is one of text, so that objects of which nobody can tell are text."""
+    asked = encoding.get("dtype")
+    return "string" in encoding or asked is str or asked == "S1" or _declared_width(asked) is not None
+
+
+def _cf_encoded(
+    variables: Mapping[Hashable, Variable], attrs: dict[str, object], here: _Here
+) -> tuple[dict[Hashable, Variable], dict[str, object]]:
+    """Variables and attributes as CF has them. What xarray raises names the file and the variable."""
+    try:
+        return conventions.cf_encoder(variables, attrs)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        names = [found[1] for note in getattr(error, "__notes__", ()) if (found := _ENCODED.search(note))]
+        names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
+        where = f"{here}: variable {' or '.join(map(repr, names))}" if names else str(here)
+        kind = type(error) if isinstance(error, TypeError | ValueError) else ValueError
+        raise kind(f"{where}: {error}") from None
+
+
+_ENCODED: Final = re.compile(r"while encoding variable '(.+?)' with value")
 _CF_KEYS: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
 
 
@@ -724,11 +775,11 @@ def _plan_variable(
     wishes["dtype"] = asked.get("dtype")
     if rows is not None:
         return _plan_rows(name, variable, rows, wishes, label, unlimited)
-    variable = ensure_dtype_not_object(_known_as_text(variable, first, label), name=name)
-    if variable.dtype.kind == "O" and variable.dtype.metadata is None:
-        raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
+    variable = _with_dtype(_known_as_text(variable, first, label, is_text=_is_to_be_text(asked)), name, label)
     variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
     variable, storage = _with_text(variable, wishes, label, width)
+    if storage == "characters" and len(chunks := wishes.get("chunksizes") or ()) == variable.ndim - 1:
+        wishes["chunksizes"] = (*chunks, variable.shape[-1])  # a text is never cut
     variable, extra = _quantized(variable, wishes, label)
     members = enum_members(original, variable)
     if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
@@ -743,7 +794,7 @@ def _plan_variable(
     except OverflowError as error:
         raise ValueError(f"{label}: {error}") from None
     noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or not _says_no_fill(value)}
-    encoded = attributes.encode({**noted, **extra}, where=label)
+    encoded = attributes.encode({**noted, **extra}, where=label, leave_out=teller_of(asked))
     if storage in ("fixed", "characters"):
         encoded.append(attributes.text_marker("utf-8" if storage == "fixed" else "characters"))
     return VariablePlan(
@@ -753,6 +804,28 @@ def _plan_variable(
         attributes=tuple(encoded),
         data=variable.data,
     )
+
+
+def teller_of(encoding: Mapping[str, Any]) -> Callable[[str], None] | None:
+    """Who hears of an attribute without a form in HDF5: a warning if it was read from a file, else it is refused."""
+    return emit_user_level_warning if "source" in encoding else None
+
+
+def _without_formless(dataset: Dataset, here: _Here) -> Dataset:
+    """A dataset without those variables that were read and have no form, each named by a warning."""
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind not in "OV" or variable.dtype.metadata or "source" not in variable.encoding:
+            continue
+        alone = Dataset({name: Variable(variable.dims, variable.data, encoding=variable.encoding)})
+        try:
+            if ragged_layout.rows_of(variable, variable.encoding, f"{here}: variable {name!r}") is None:
+                encoded_variables(alone, here.file, here.path, {}, {})
+        except (TypeError, ValueError) as error:
+            emit_user_level_warning(f"{error}. It was read from a file, and is left out of the tree")
+            dataset = dataset.drop_vars([name])
+            growing = dataset.encoding.get("unlimited_dims") or ()
+            dataset.encoding = {**dataset.encoding, "unlimited_dims": {dim for dim in growing if dim in dataset.dims}}
+    return dataset
 
 
 def _plan_rows(
@@ -772,17 +845,38 @@ def _plan_rows(
         name=name,
         dims=dims,
         layout=layout,
-        attributes=(*attributes.encode(variable.attrs, where=label), *ragged_layout.marks(layout, rows)),
+        attributes=(
+            *attributes.encode(variable.attrs, where=label, leave_out=teller_of(variable.encoding)),
+            *ragged_layout.marks(layout, rows),
+        ),
         data=ragged_layout.stored(variable.data, layout, rows, label),
     )
 
 
-def _known_as_text(variable: Variable, first: np.ndarray | None, label: str) -> Variable:
-    """A Dask array of objects marked as text, if its first values are: xarray would load all of it to find out."""
-    if first is None or variable.dtype.kind != "O":  # decoded meanwhile: times
+def _with_dtype(variable: Variable, name: str, label: str) -> Variable:
+    """A variable of objects as numbers, text or bytes. Raises TypeError or ValueError if they are neither."""
+    try:
+        variable = ensure_dtype_not_object(variable, name=name)
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{label}: its objects have no form in HDF5: {error}. Convert it with astype()") from None
+    if variable.dtype.kind == "O" and variable.dtype.metadata is None:
+        raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
+    if variable.dtype.names is not None and variable.ndim == 1:
+        raise TypeError(f"{label}: a row of records is a table. Write its fields as variables, with layout='table'")
+    return variable
+
+
+def _known_as_text(variable: Variable, first: np.ndarray | None, label: str, *, is_text: bool) -> Variable:
+    """A Dask array of objects marked as text, if its first values are: xarray would load all of it to find out.
+
+    `is_text` says that it is where the first values do not tell.
+    """
+    if variable.dtype.kind != "O" or variable.dtype.metadata or variable.chunks is None:
+        return variable  # perhaps decoded meanwhile: times
+    if not is_text and (first is None or not any(isinstance(value, str) for value in first)):
         return variable
-    texts = [value for value in first if isinstance(value, str)]
-    if not texts or not all(isinstance(value, str) or pd.isna(value) for value in first):
+    if first is not None and not all(isinstance(value, str) or pd.isna(value) for value in first):
         return variable
     meta = np.empty((0,) * variable.ndim, np.dtype(object, metadata={"element_type": str}))
     return variable.copy(data=variable.data.map_blocks(_only_text, label, meta=meta))
@@ -791,8 +885,10 @@ def _known_as_text(variable: Variable, first: np.ndarray | None, label: str) -> 
 def _only_text(values: np.ndarray, label: str) -> np.ndarray:
     for value in values.reshape(-1):
         if not isinstance(value, str) and not pd.isna(value):
-            raise TypeError(f"{label}: holds text in its first block, but also {value!r} of {type(value).__name__}")
-    return values
+            raise TypeError(f"{label}: is text by its first block or its encoding, but also holds {value!r}")
+    texts = values.copy()
+    texts[pd.isna(values)] = ""
+    return texts
 
 
 def _says_no_fill(value: object) -> bool:
@@ -817,6 +913,8 @@ def _with_text(
     metadata = variable.dtype.metadata or {}
     element = metadata.get("element_type", metadata.get("vlen"))
     is_text = variable.dtype.kind in "UT" or element is str
+    if variable.dtype == "S1":  # single bytes are no text, and need no dimension along it
+        return variable, None
     if wishes.get("dtype") in ("S1", np.dtype("S1")) and (is_text or element is bytes or variable.dtype.kind == "S"):
         coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
         return CharacterArrayCoder().encode(coded), "characters"  # type: ignore[no-untyped-call]
@@ -1001,6 +1099,7 @@ def _placed(
         keeps_role = plan.is_coordinate == (here.existing is not None and name in here.existing.scales)
         keeps_type = plan.layout.members == present.info.datatype.members
         fits = keeps_role and keeps_type and not strict and fits_in_place(plan.layout, present)
+        fits = fits and not attributes.are_large(plan.attributes)  # the array there may not be made for those
         action = "set values" if fits else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values

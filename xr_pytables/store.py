@@ -341,7 +341,7 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
-        "contiguous": spec.chunks is None,
+        "contiguous": spec.chunks is None and 0 not in spec.shape,  # netCDF has dimensions of size 0 as unlimited ones
     }
     if spec.conversion == "paths":
         return found
@@ -349,7 +349,7 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     elif spec.info.datatype.dtype is None:  # of variable length
         found["ragged"] = "vlen"
-    else:
+    elif spec.dtype.kind not in "mM":  # opaque times: others write times as numbers
         found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
     if spec.member:
         rows = rows_at_once(spec)
@@ -368,6 +368,8 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
         dim: max(1, min(chunk, size)) for dim, chunk, size in zip(spec.dims, spec.chunks, spec.shape, strict=True)
     }
     found.update(spec.info.filters.to_encoding())
+    if "string" in found:
+        del found["fletcher32"]  # others write text with variable length, which takes no checksum; we always write one
     return found
 
 

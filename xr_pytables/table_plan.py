@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from .files import FileIdentity
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, VariableSpec
 from .placement import Mode
-from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members
+from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members, teller_of
 from .safe_file import SafeFile
 from .table_index import TableIndexes, describe_indexes
 from .table_indexes import ColumnIndex, rows_attribute, table_attributes
@@ -103,7 +103,9 @@ def plan_table(
         name=leaf,
         dims=(f"rows of {leaf}",),
         layout=layout,
-        attributes=tuple(_table_attributes(columns, attrs, record, row_dim, rows, where)),
+        attributes=tuple(
+            _table_attributes(columns, attrs, record, row_dim, rows, where, leave_out=teller_of(obj.encoding))
+        ),
         data=_rows(columns, record, rows, layout),
         action="replace" if replaced else "create",
     )
@@ -548,7 +550,14 @@ def _aligned(blocks: Sequence[int], chunk: int, block: int) -> tuple[int, ...]:
 
 
 def _table_attributes(
-    columns: Sequence[_Column], attrs: Mapping[str, object], record: np.dtype, row_dim: str, rows: int, where: str
+    columns: Sequence[_Column],
+    attrs: Mapping[str, object],
+    record: np.dtype,
+    row_dim: str,
+    rows: int,
+    where: str,
+    *,
+    leave_out: Callable[[str], None] | None,
 ) -> Iterable[EncodedAttribute]:
     """PyTables' own attributes of a table, the dataset's, and those of the columns under `<column>@<name>`."""
     names = {column.name for column in columns}
@@ -556,7 +565,7 @@ def _table_attributes(
     for number, column in enumerate(columns):
         fill = np.zeros((), column.dtype if column.dtype.kind != "S" else "S1")
         yield EncodedAttribute(f"FIELD_{number}_FILL", fill)  # PyTables wants all of them or none
-    for attribute in attributes.encode(attrs, where=where):
+    for attribute in attributes.encode(attrs, where=where, leave_out=leave_out):
         if owner_of(attribute.name, names, record.names or ())[0] is not None:  # it would be read as the column's
             attribute = replace(attribute, name=attributes.ESCAPE + attribute.name)
         yield attribute

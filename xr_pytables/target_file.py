@@ -58,8 +58,11 @@ class ArrayLayout:
 class TargetFile:
     """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
 
-    def __init__(self, path: str, *, create: bool, keep: int = 0) -> None:
-        """`keep` are the bytes at the beginning of the file that must stay if the disk is full."""
+    def __init__(self, path: str, *, create: bool, keep: int = 0, large_attributes: bool = False) -> None:
+        """`keep` are the bytes at the beginning of the file that must stay if the disk is full.
+
+        With `large_attributes` the root group that is made can have attributes of more than 64 KB.
+        """
         h5.silence_this_thread()
         self.path = path
         self._keep = keep
@@ -68,6 +71,7 @@ class TargetFile:
             if create:
                 with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
                     _track_order(properties)
+                    _allow_large_attributes(properties, large_attributes)
                     self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, h5.DEFAULT)
             else:
                 self._file = opened("H5Fopen", raw, h5.READ_WRITE, h5.DEFAULT)
@@ -124,13 +128,14 @@ class TargetFile:
         """Whether `path` names something; its parent must exist."""
         return path == "/" or bool(call("H5Lexists", self.id, h5.name_bytes(path), h5.DEFAULT))
 
-    def require_group(self, path: str) -> None:
+    def require_group(self, path: str, *, large_attributes: bool = False) -> None:
         """Make the group at `path` and those above it, where they are missing."""
         if self.exists_with_parents(path):
             return
         self.require_group(posixpath.dirname(path))
         with opened("H5Pcreate", h5.constant("H5P_CLS_GROUP_CREATE_ID_g")) as properties:
             _track_order(properties)
+            _allow_large_attributes(properties, large_attributes)
             opened("H5Gcreate2", self.id, h5.name_bytes(path), h5.DEFAULT, properties, h5.DEFAULT).close()
 
     def exists_with_parents(self, path: str) -> bool:
@@ -143,13 +148,14 @@ class TargetFile:
 
     # -- arrays ---------------------------------------------------------------------------------------------
 
-    def create_array(self, path: str, layout: ArrayLayout) -> None:
+    def create_array(self, path: str, layout: ArrayLayout, *, large_attributes: bool = False) -> None:
         """Make an array that holds its fill value; nothing is allocated for chunks before they are written."""
         with (
             _stored_type(layout) as stored,
             h5.simple_space(layout.shape, layout.maxshape) as space,
             opened("H5Pcreate", h5.constant("H5P_CLS_DATASET_CREATE_ID_g")) as properties,
         ):
+            _allow_large_attributes(properties, large_attributes)
             if layout.chunkshape is not None:
                 call("H5Pset_chunk", properties, len(layout.chunkshape), h5.sizes(layout.chunkshape))
                 _set_filters(properties, layout.filters)
@@ -229,11 +235,23 @@ class TargetFile:
             marker = given.pop(attributes.JSON_MARKER, None)
             names = _json_names(node, given, marker)
             for attribute in given.values():
-                _write_attribute(node, attribute)
+                try:
+                    _write_attribute(node, attribute)
+                except HDF5Error as error:
+                    raise self._explained(path, attribute, error) from None
             if names is not None and names.size:
                 _write_attribute(node, EncodedAttribute(attributes.JSON_MARKER, names, utf8=True))
             elif names is not None:
                 call("H5Adelete", node, h5.name_bytes(attributes.JSON_MARKER))
+
+    def _explained(self, path: str, attribute: EncodedAttribute, error: HDF5Error) -> Exception:
+        """What to say if an attribute cannot be written."""
+        if not attributes.are_large([attribute]):
+            return error
+        return ValueError(
+            f"{path}: attribute {attribute.name!r} takes more than 64 KB, for which HDF5 has no room in an object that "
+            "was not made for it. Write all of the file with mode='w', or store the value as a variable"
+        )
 
     def user_attributes(self, path: str) -> list[str]:
         """Names of the attributes that are neither PyTables' nor those of a convention about dimensions."""
@@ -331,6 +349,16 @@ class TargetArray:
             other = np.append(flat, np.uint8(0))
             call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, other.size, other.ctypes.data)
         call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
+
+
+def _allow_large_attributes(properties: int, wanted: bool) -> None:
+    """Let an object that is going to be made have attributes of more than 64 KB.
+
+    Objects that keep the order of their attributes get a header of version 2, which can keep attributes outside of
+    itself ("dense"). HDF5 reads those since 1.8; others keep the header that they always had.
+    """
+    if wanted:
+        call("H5Pset_attr_creation_order", properties, h5.CREATION_ORDER_TRACKED)
 
 
 def _track_order(properties: int) -> None:

@@ -31,6 +31,7 @@ from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
 from .alignment import Blocks
+from .attributes import are_large
 from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
 from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .journal import check_for_writing
@@ -557,7 +558,8 @@ def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, d
         raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
     if plan.version is not None:
         shutil.copyfile(transaction.target, making)
-    with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
+    large = any(are_large(group.attributes) for group in plan.groups if group.path == "/")
+    with hdf5_lock(), TargetFile(making, create=plan.version is None, large_attributes=large) as file:
         write_structure(file, plan)
     with kept_open(making) as file:
         budget = effort.budget()
