@@ -494,3 +494,14 @@ def test_package_does_not_import_h5py_or_netcdf4() -> None:
         print([name for name in ("h5py", "netCDF4", "h5netcdf") if name in sys.modules])
     """
     assert run_python(code).strip() == "[]"
+
+
+def test_files_that_are_open_when_the_interpreter_ends_are_closed_without_a_word(path: Path) -> None:
+    code = """
+        import sys, xr_pytables.files as files
+        kept = files.OpenedFile(sys.argv[1], files.FileIdentity.of(sys.argv[1]), for_users=False)
+        with kept.descriptor():
+            print("open")
+        sys.kept = kept
+    """
+    assert run_python(code, path) == "open\n"

@@ -1409,14 +1409,23 @@ def test_a_symbolic_link_to_nothing_leads_to_the_new_file(path, mode):
 @pytest.mark.parametrize("mode", ["w", "a"])
 def test_a_full_disk_leaves_the_old_file_and_no_crash(path, mode):
     code = f"""
-        import os, numpy as np, xarray as xr, dask.array, xr_pytables
+        import itertools, os, numpy as np, xarray as xr, dask.array, xr_pytables
         target = {str(path)!r}
+        text = np.array(["x" * 1000 + str(number) for number in range(4000)], object)
+        rows = np.empty(400, object)
+        rows[:] = [np.ones(1000)] * 400
         xr_pytables.to_pytables(xr.Dataset({{"old": ("x", [1, 2, 3])}}), target)
-        for data in (np.ones(400_000), dask.array.ones(400_000, chunks=50_000)):
+        kinds = np.ones(400_000), dask.array.ones(400_000, chunks=50_000), text, rows
+        for data, compute in itertools.product(kinds, (True, False)):
+            encoding = {{"x": {{"string": "vlen"}}}} if data is text else {{}}
             try:
-                xr_pytables.to_pytables(xr.Dataset({{"x": ("a", data)}}), target, mode={mode!r})
+                later = xr_pytables.to_pytables(
+                    xr.Dataset({{"x": ("a", data)}}), target, mode={mode!r}, encoding=encoding, compute=compute
+                )
+                later.compute()
             except OSError as error:
-                assert "No space left" in str(error), error
+                assert error.errno == 28, error
+                assert str(error) == f"[Errno 28] {{target}}: No space left on device. The file was left as it was"
             else:
                 raise AssertionError
         with xr.open_dataset(target, engine="pytables") as old:

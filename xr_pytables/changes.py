@@ -64,7 +64,7 @@ def change_now(
         values = _values(plan, transaction)
         lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
         size = sum(math.prod(each.shape) * each.itemsize for each in values.values())
-        with bar(size, os.path.basename(plan.path), shown=progress) as done:
+        with bar(size, os.path.basename(plan.path), shown=progress) as done, transaction.naming_the_target():
             if lazy:
                 dask.array.store(lazy, _targets(values), lock=False)
             change(plan, transaction, values, fsync=fsync, effort=effort, done=done)
@@ -130,7 +130,8 @@ def _change_delayed(ready: object, whole: _Whole) -> None:
         transaction.remove()
         return
     try:
-        change(whole.plan, transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
+        with transaction.naming_the_target():
+            change(whole.plan, transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
     except BaseException:
         transaction.abandon()
         raise

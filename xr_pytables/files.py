@@ -152,7 +152,8 @@ class _OwnManager(CachingFileManager["Descriptor"]):
 
     def __del__(self) -> None:
         self.close(needs_lock=False)
-        super().__del__()
+        if hasattr(CachingFileManager, "__del__"):  # xarray takes it away when the interpreter ends
+            super().__del__()
 
 
 class OpenedFile:

@@ -285,7 +285,11 @@ def check(target: str) -> None:
     try:
         check_for_writing(target)
     except ForeignJournalError as error:
-        warnings.warn(f"{error}. It was ignored", stacklevel=3)
+        # asked from several places for one read: by this registry, users hear of it once
+        warnings.warn_explicit(f"{error}. It was ignored", UserWarning, __name__, 0, __name__, _TOLD)
+
+
+_TOLD: Final[dict[str | tuple[str, type[Warning], int], int]] = {}
 
 
 def check_for_writing(target: str) -> None:

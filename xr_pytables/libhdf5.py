@@ -13,9 +13,11 @@ would be held while the callback waits for the GIL, and PyTables waits for that 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import glob
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_uint32, c_uint64, c_void_p
@@ -54,7 +56,10 @@ FILL_TIME_IFSET, ALLOC_TIME_INCR = 2, 3
 
 
 class HDF5Error(OSError):
-    """A call of libhdf5 failed; the message is what HDF5 says of the innermost cause."""
+    """A call of libhdf5 failed; the message is what HDF5 says of the innermost cause.
+
+    `errno` is set where the disk was the cause.
+    """
 
 
 class Token(ctypes.Structure):
@@ -303,8 +308,21 @@ def call(name: str, *args: object) -> int:
     """The result of one HDF5 function; raises HDF5Error where HDF5 answers with a negative number."""
     result = _FUNCTIONS[name](*args)
     if result < 0:
-        raise HDF5Error(f"{_innermost_message() or 'HDF5 gives no reason'} ({name})")
+        raise _error(_innermost_message() or "HDF5 gives no reason", name)
     return result
+
+
+_ERRNO: Final = re.compile(r"errno = (\d+)")
+_OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+
+
+def _error(reason: str, name: str) -> HDF5Error:
+    """What to raise for a failed call. Of a failed write, HDF5 tells addresses and names of hidden files: not shown."""
+    found = _ERRNO.search(reason)
+    number = int(found[1]) if found else 0
+    if number in _OF_THE_DISK:
+        return HDF5Error(number, f"{os.strerror(number)} ({name})")
+    return HDF5Error(f"{reason} ({name})")
 
 
 def _innermost_message() -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import posixpath
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -30,6 +32,7 @@ from .safe_file import DatasetInfo, describe_dataset, explained, read_attributes
 
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""
+_HEAP_SLACK: Final = 2**18
 _LOCKED: Final = "unable to lock file"
 _LOCAL: Final = 0  # H5F_SCOPE_LOCAL
 
@@ -178,14 +181,25 @@ class TargetFile:
                 described = datatypes.describe(stored)
                 if described.base is not None:
                     rows, _keep = _row_pointers(values, described.base)
+                    self._check_room(len(rows), _keep.nbytes)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, rows.ctypes.data)
                 elif values.dtype.kind == "O":
                     pointers, _texts = _text_pointers(values)
+                    self._check_room(len(_texts), sum(map(len, _texts)))
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
                 else:
                     as_stored = np.ascontiguousarray(values, described.dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
             call("H5Fflush", dataset, _LOCAL)
+
+    def _check_room(self, count: int, size: int) -> None:
+        """Raise OSError (ENOSPC) if values of variable length do not fit the disk: HDF5 (1.14) crashes if one does not.
+
+        Each takes a header and padding in its heap besides its bytes, and 16 bytes in the array.
+        """
+        free = shutil.disk_usage(os.path.dirname(os.path.abspath(self.path))).free
+        if free < size + 48 * count + _HEAP_SLACK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
     def array(self, path: str) -> Iterator[TargetArray]:

@@ -12,7 +12,7 @@ import glob
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 try:
@@ -23,6 +23,7 @@ except ImportError:  # Windows: folders of dead writers are then left for the us
 from .journal import MAGIC, give_access
 
 _MARK = ".xrpt-"
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _PRIVATE = 0o700
 """Of the folder: nobody else sees a file in the making, whatever becomes of it."""
 
@@ -51,6 +52,17 @@ class Transaction:
     def commit_mark(self) -> str:
         """Path of what says, from the moment of commit on, that it has happened."""
         return os.path.join(self.folder, "committed")
+
+    @contextlib.contextmanager
+    def naming_the_target(self) -> Iterator[None]:
+        """If the disk is full (or the like), say so of the user's file, and not of one in the hidden folder."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            reason = os.strerror(error.errno)
+            raise OSError(error.errno, f"{self.target}: {reason}. The file was left as it was") from error
 
     def mark_commit(self) -> None:
         """Make the sign of commit for the new file: another name of it."""

@@ -391,10 +391,13 @@ def execute_all(
         size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
         with bar(size, title, shown=progress) as done:
             for plan, transaction in jobs:
-                prepare(plan, transaction, effort, done)
-            _stream([job for job in jobs if _streamed(job[0])], effort, done)
+                with transaction.naming_the_target():
+                    prepare(plan, transaction, effort, done)
+            with jobs[0][1].naming_the_target() if jobs else contextlib.nullcontext():  # they are on one disk, mostly
+                _stream([job for job in jobs if _streamed(job[0])], effort, done)
         for plan, transaction in jobs:
-            _commit(plan, transaction, fsync=fsync)
+            with transaction.naming_the_target():
+                _commit(plan, transaction, fsync=fsync)
 
 
 def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
@@ -471,7 +474,8 @@ def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = U
     if os.path.exists(transaction.new_file):
         return  # an earlier run of this step made it
     try:
-        prepare(plan, transaction, effort)
+        with transaction.naming_the_target():
+            prepare(plan, transaction, effort)
     except BaseException:
         transaction.remove()
         raise
@@ -487,17 +491,24 @@ def _commit_delayed(
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
-        if spooled:
-            # a run of this step that died may have left its file in any state: fill a copy
-            filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
-            shutil.copyfile(transaction.new_file, filling)
-            unspool(filling, transaction.target, spooled)
-            os.replace(filling, transaction.new_file)
-        _commit(plan, transaction, fsync=fsync)
+        with transaction.naming_the_target():
+            _fill_and_commit(plan, transaction, spooled, fsync)
     except BaseException:
         transaction.abandon()
         raise
     transaction.remove()
+
+
+def _fill_and_commit(
+    plan: WritePlan, transaction: Transaction, spooled: Sequence[tuple[SpoolTarget, Blocks]], fsync: bool
+) -> None:
+    if spooled:
+        # a run of this step that died may have left its file in any state: fill a copy
+        filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
+        shutil.copyfile(transaction.new_file, filling)
+        unspool(filling, transaction.target, spooled)
+        os.replace(filling, transaction.new_file)
+    _commit(plan, transaction, fsync=fsync)
 
 
 _Stream = tuple[GroupPlan, VariablePlan]
