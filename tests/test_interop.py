@@ -182,3 +182,19 @@ def test_what_was_read_can_be_saved_by_other_engines(tmp_path, kind, stored, chu
             xr.testing.assert_equal(again, read)
             words = ("complib", "complevel", "bitshuffle")
             assert [again["v"].encoding.get(word) for word in words] == [read["v"].encoding.get(word) for word in words]
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+@pytest.mark.parametrize("pandas", [False, True])
+def test_columns_that_were_read_can_be_saved_by_other_engines(tmp_path, pandas, engine):
+    words = xr.Dataset({"s": ("x", np.array(["aa", "b", ""], object)), "n": ("x", [1.5, 2.5, 3.5])})
+    if pandas:
+        with pd.HDFStore(tmp_path / "file.h5", complib="blosc:zstd", complevel=5, fletcher32=True) as store:
+            store.put("t", words.to_dataframe(), format="table", track_times=False)
+    else:
+        to_pytables(words, tmp_path / "file.h5", layout="table", group="/t", encoding={"n": {"complib": "blosc:zstd"}})
+    with xr.open_dataset(tmp_path / "file.h5", engine="pytables", group="/t") as read:
+        read.to_netcdf(tmp_path / "file.nc", engine=engine)
+        with xr.open_dataset(tmp_path / "file.nc", engine=engine) as back:
+            assert back["s"].values.tolist() == ["aa", "b", ""]
+            assert back["n"].values.tolist() == [1.5, 2.5, 3.5]

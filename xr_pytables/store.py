@@ -356,7 +356,7 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
         if rows < spec.shape[0]:
             found["preferred_chunks"] = {spec.dims[0]: rows, **dict(zip(spec.dims[1:], spec.shape[1:], strict=True))}
         if spec.chunks is not None:
-            found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+            found.update(chunksizes=spec.chunks, **_filter_words(spec))
         return found
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
@@ -367,10 +367,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     found["preferred_chunks"] = {
         dim: max(1, min(chunk, size)) for dim, chunk, size in zip(spec.dims, spec.chunks, spec.shape, strict=True)
     }
-    found.update(spec.info.filters.to_encoding())
-    if "string" in found:
-        del found["fletcher32"]  # others write text with variable length, which takes no checksum; we always write one
+    found.update(_filter_words(spec))
     return found
+
+
+def _filter_words(spec: VariableSpec) -> dict[str, bool | int | str]:
+    """The filters; of text without the checksum: others write it with variable length, which takes none."""
+    words = spec.info.filters.to_encoding()
+    return {word: value for word, value in words.items() if word != "fletcher32" or spec.dtype.kind != "O"}
 
 
 def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
@@ -392,7 +396,7 @@ def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
     if rows < spec.shape[0]:
         found["preferred_chunks"] = dict.fromkeys(spec.dims, rows)
     if spec.chunks is not None:
-        found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+        found.update(chunksizes=spec.chunks, **_filter_words(spec))
     return found
 
 
