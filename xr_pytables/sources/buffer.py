@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from mmap import mmap
 
-from .source import WritableBuffer, flat_view, in_range
+from .source import WritableBuffer, flat_view, in_range, printable
 
 
 class Buffer:
@@ -13,7 +13,7 @@ class Buffer:
 
     def __init__(self, data: bytes | bytearray | memoryview | mmap, name: str = "<bytes>") -> None:
         self._view = memoryview(data).cast("B").toreadonly()
-        self.name = name
+        self.name = printable(name)
         self.size = len(self._view)
 
     def read(self, offset: int, count: int) -> bytes:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from .source import WritableBuffer, cut_off, flat_view, in_range
+from .source import WritableBuffer, cut_off, flat_view, in_range, printable
 
 
 class FileObject:
@@ -16,7 +16,7 @@ class FileObject:
     def __init__(self, file: BinaryIO, name: str | None = None) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self.name = name or str(getattr(file, "name", "<file object>"))
+        self.name = printable(name or str(getattr(file, "name", "<file object>")))
         self.size = file.seek(0, os.SEEK_END)
 
     def read(self, offset: int, count: int) -> bytes:

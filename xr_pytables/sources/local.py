@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from .source import WritableBuffer, cut_off, flat_view, in_range
+from .source import WritableBuffer, cut_off, flat_view, in_range, printable
 
 _HAS_PREADV: Final = hasattr(os, "preadv")  # not on older macOS
 
@@ -16,7 +16,7 @@ class LocalFile:
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor
-        self.name = name
+        self.name = printable(name)
         self.size = os.fstat(descriptor).st_size
 
     def __repr__(self) -> str:

@@ -39,6 +39,13 @@ class Source(Protocol):
         """`read` for each (offset, count), for a source that can fetch them together."""
 
 
+def printable(text: str) -> str:
+    """`text` with its control characters escaped: names come from strangers, messages go to terminals."""
+    if text.isprintable():
+        return text
+    return "".join([sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text])
+
+
 def in_range(source: Source, offset: int, count: int) -> None:
     """Raise FormatError unless a source has `count` bytes at `offset`."""
     if offset < 0 or count < 0 or offset + count > source.size:
