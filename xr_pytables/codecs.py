@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from . import libblosc2
 from .chunk_index import ChunkError
 from .filters import BLOSC, BLOSC2, BLOSC_CODES, BZIP2, DEFLATE, FLETCHER32, SHUFFLE, Filter, FilterPipeline
+from .fletcher32 import fletcher32
 from .libblosc2 import Bytes
-from .libhdf5 import fletcher32
 
 ENTRY_POINTS: Final = "xr_pytables.codecs"
 _CHECKSUM_BYTES: Final = 4

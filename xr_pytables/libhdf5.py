@@ -507,17 +507,3 @@ def _filter(creation_properties: int, number: int) -> Filter:
 _FLAGS, _COUNT, _CONFIG = c_uint(), c_size_t(), c_uint()
 _VALUES, _NAME = (c_uint * 32)(), ctypes.create_string_buffer(256)
 _FILTER_ANSWERS = (ctypes.byref(_FLAGS), ctypes.byref(_COUNT), _VALUES, 256, _NAME, ctypes.byref(_CONFIG))
-
-
-def fletcher32(data: bytes | bytearray | memoryview | np.ndarray) -> int:
-    """HDF5's Fletcher-32 checksum of a contiguous buffer. Touches no state of the library: needs no lock."""
-    flat = np.frombuffer(data, np.uint8)
-    return _checksum()(flat.ctypes.data, flat.size)
-
-
-@functools.cache
-def _checksum() -> Callable[[int, int], int]:
-    function = ctypes.CDLL(_library_paths()[0]).H5_checksum_fletcher32
-    function.restype, function.argtypes = c_uint32, (c_void_p, c_size_t)
-    checksum: Callable[[int, int], int] = function
-    return checksum
