@@ -257,6 +257,8 @@ def decompress(data: Bytes, out: Bytes) -> None:
 def decompress_part(data: Bytes, header: BufferHeader, start: int, out: Bytes) -> None:
     """Decode `out.size` bytes from `start` on (multiples of the header's typesize); only the blocks they lie in."""
     size = header.typesize
+    if start % size or out.size % size:
+        raise ValueError(f"{out.size} bytes from {start} on are not whole items of {size} bytes")
     got = _required().blosc2_getitem_ctx(
         _context(), pointer(data), data.size, start // size, out.size // size, pointer(out), out.size
     )
