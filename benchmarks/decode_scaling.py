@@ -21,8 +21,10 @@ import numpy as np
 import tables
 
 from xr_pytables import libhdf5
-from xr_pytables.chunk_index import ChunkStorage, read_index
+from xr_pytables.chunk_index import ChunkStorage
 from xr_pytables.chunk_io import read_contiguous, read_into
+from xr_pytables.hdf5.chunk_indexes import read_index
+from xr_pytables.sources.local import LocalFile
 
 CODECS = {
     "none": None,
@@ -74,15 +76,15 @@ def main() -> None:
             path = Path(folder) / "a.h5"
             storage = written(path, array, filters)
             with path.open("rb") as file:
-                index = read_index(file.fileno(), storage)
-                read = functools.partial(read_into, file.fileno(), storage, index, (), out)
+                index = read_index(LocalFile(file.fileno(), str(path)), storage)
+                read = functools.partial(read_into, LocalFile(file.fileno(), str(path)), storage, index, (), out)
                 compare(name, read, array.nbytes, options)
             assert np.array_equal(out, array)
         path = Path(folder) / "raw"
         array.tofile(path)
         storage = ChunkStorage(array.shape, None, array.dtype, offset=0)
         with path.open("rb") as file:
-            read = functools.partial(read_contiguous, file.fileno(), storage, (), out)
+            read = functools.partial(read_contiguous, LocalFile(file.fileno(), str(path)), storage, (), out)
             compare("contiguous", read, array.nbytes, options)
 
 

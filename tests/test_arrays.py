@@ -187,9 +187,9 @@ def test_few_chunks_of_a_huge_grid_do_not_cost_the_whole_index(tmp_path, monkeyp
     regions = []
     real = arrays.read_index
 
-    def noted(fd, storage, region=None):
+    def noted(source, storage, region=None):
         regions.append(region)
-        return real(fd, storage, region)
+        return real(source, storage, region)
 
     monkeypatch.setattr(arrays, "read_index", noted)
     with opened(path) as dataset:

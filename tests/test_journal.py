@@ -29,6 +29,7 @@ from xr_pytables.extents import others, raw_extents
 from xr_pytables.files import hdf5_lock
 from xr_pytables.journal import Journal
 from xr_pytables.safe_file import SafeFile
+from xr_pytables.sources.local import LocalFile
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_journal_saves_all_but_raw_data(path):
     make(path, 10)
     size = path.stat().st_size
     with hdf5_lock(), SafeFile(str(path)) as file, open(path, "rb") as raw:
-        extents = raw_extents(file, raw.fileno())
+        extents = raw_extents(file, LocalFile(raw.fileno(), str(path)))
         saved = others(size, extents, changed=(), rewritten=())
         (header,) = [address for address, rows in extents.items() if len(rows) == 9]
         some = others(size, extents, changed=(), rewritten=[int(extents[header][0, 0])])
@@ -115,7 +116,7 @@ def test_all_kinds_of_leaves_are_known_to_the_journal(path):
         ragged.append(np.arange(1000))
         file.create_carray("/", "carray", obj=np.arange(10_000.0), filters=tables.Filters(1, "zlib"))
     with hdf5_lock(), SafeFile(str(path)) as file, open(path, "rb") as raw:
-        extents = raw_extents(file, raw.fileno())
+        extents = raw_extents(file, LocalFile(raw.fileno(), str(path)))
         saved = others(path.stat().st_size, extents, changed=(), rewritten=())
     assert sum(n for _, n in saved) < 40_000 < path.stat().st_size - 100_000
 

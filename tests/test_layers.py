@@ -14,7 +14,7 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "cpus", "filters", "libblosc2", "progress"},
+    {"_version", "cpus", "filters", "fletcher32", "libblosc2", "progress", "sources"},
     {"chunk_index", "memory", "scatter"},
     {"codecs"},
     {"team", "chunk_decoder"},
@@ -24,6 +24,7 @@ BYTES_SIDE = [
     {"blocks"},
 ]
 HDF5_SIDE = [
+    {"hdf5"},
     {"journal", "libhdf5", "safe_pickle"},
     {"datatypes", "transaction"},
     {"safe_file"},
@@ -45,8 +46,6 @@ XARRAY_SIDE = [
     {"many_files"},
 ]
 EDGE = [{"listing"}, {"__init__", "cli"}, {"__main__"}]
-# the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock
-CHECKSUM = ("codecs", "libhdf5")
 ORDER = [*BYTES_SIDE, *HDF5_SIDE, *XARRAY_SIDE, *EDGE]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -57,12 +56,26 @@ def imports(module: str) -> tuple[set[str], set[str]]:
     own, others = set(), set()
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module} if node.module else {name.name for name in node.names}
+            own |= {node.module.partition(".")[0]} if node.module else {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.partition(".")[0])
             assert node.module.partition(".")[0] != "xr_pytables", f"{module}: use relative imports"
         elif isinstance(node, ast.Import):
             others |= {name.name.partition(".")[0] for name in node.names}
+    return own, others
+
+
+def imports_of_folder(folder: str) -> tuple[set[str], set[str]]:
+    """Modules of this package outside of the folder, and packages of others, that the modules of a folder import."""
+    own, others = set(), set()
+    for path in (PACKAGE / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                own |= {node.module.partition(".")[0]} if node.module else {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                others.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Import):
+                others |= {name.name.partition(".")[0] for name in node.names}
     return own, others
 
 
@@ -76,7 +89,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
-    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module] and (module, name) != CHECKSUM}
+    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module]}
     if module == "__init__":
         assert not upward
         return
@@ -86,6 +99,13 @@ def test_imports_point_down(module):
 @pytest.mark.parametrize("module", names_in(BYTES_SIDE))
 def test_bytes_side_knows_neither_xarray_nor_pytables(module):
     assert not imports(module)[1] & {"xarray", "tables", "dask"}
+
+
+@pytest.mark.parametrize(("folder", "below"), [("sources", set()), ("hdf5", {"sources", "chunk_index", "filters"})])
+def test_folders_know_only_what_is_below(folder, below):
+    own, others = imports_of_folder(folder)
+    assert own <= below
+    assert not others & {"ctypes", "dask", "tables", "xarray", "xr_pytables"}
 
 
 @pytest.mark.parametrize("module", names_in(HDF5_SIDE))

@@ -19,6 +19,7 @@ from xarray.core import indexing
 
 from . import chunk_io, codecs, journal, memory
 from .chunk_index import (
+    MAX_GRID,
     MISSING,
     ChunkError,
     ChunkIndex,
@@ -28,11 +29,11 @@ from .chunk_index import (
     UnsupportedIndex,
     bounding_region,
     plan_selection,
-    read_index,
 )
 from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
 from .filters import SHUFFLE, FilterPipeline
 from .global_heap import DESCRIPTOR
+from .hdf5.chunk_indexes import read_index
 from .libhdf5 import HDF5Error, chunk_info, object_address
 from .nodes import Conversion, VariableSpec
 from .safe_file import DatasetInfo, describe_dataset, read_hyperslab
@@ -60,8 +61,6 @@ def why_not_direct(spec: VariableSpec) -> str | None:
         return f"elements of kind {datatype.kind!r} are read by HDF5"
     if info.external or info.layout not in ("chunked", "contiguous"):
         return f"its layout is {'external' if info.external else info.layout}"
-    if info.whole_chunks_filtered_only:
-        return "its edge chunks are stored without the filters"
     return why_not_decoded(info)
 
 
@@ -152,13 +151,13 @@ class PyTablesArray(BackendArray):
     ) -> None:
         """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
         if storage.chunkshape is None:
-            chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
+            chunk_io.read_contiguous(descriptor.source, storage, key, out, threads=self.threads, label=self._label())
             return
         plans = plan_selection(storage, key)
         touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
         index = self._index(descriptor, version, storage, bounding_region(storage, plans), touched)
         chunk_io.read_into(
-            descriptor.fd, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
+            descriptor.source, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
         )
 
     def _is_short(self) -> bool:
@@ -196,7 +195,7 @@ class PyTablesArray(BackendArray):
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             index = self._index(descriptor, version, storage, region, out.size)
             chunk_io.read_points(
-                descriptor.fd, storage, index, flat, out.reshape(-1), threads=self.threads, label=self._label()
+                descriptor.source, storage, index, flat, out.reshape(-1), threads=self.threads, label=self._label()
             )
 
         self._guarded(read)
@@ -241,10 +240,11 @@ class PyTablesArray(BackendArray):
             if kept.version != version:
                 kept.forget(version)
             whole = math.prod(storage.grid)
-            if kept.whole is None and (whole <= SMALL_GRID or kept.located > whole // _SHARE_BEFORE_WHOLE):
-                kept.whole = read_index(descriptor.fd, storage)
+            often = whole <= MAX_GRID and kept.located > whole // _SHARE_BEFORE_WHOLE
+            if kept.whole is None and (whole <= SMALL_GRID or often):
+                kept.whole = read_index(descriptor.source, storage)
             kept.located += touched
-            index = kept.whole if kept.whole is not None else read_index(descriptor.fd, storage, region)
+            index = kept.whole if kept.whole is not None else read_index(descriptor.source, storage, region)
             if not kept.checked:
                 self._self_check(descriptor, storage, index)
                 kept.checked = True

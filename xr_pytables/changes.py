@@ -24,7 +24,7 @@ from dask.delayed import Delayed
 from . import chunk_writer
 from .arrays import storage_of
 from .blocks import BlockTarget, InMemory, PutAside, Values
-from .chunk_index import ChunkStorage, UnsupportedIndex
+from .chunk_index import ChunkStorage
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
 from .extents import others, raw_extents
 from .files import FileChangedError, FileIdentity, hdf5_lock
@@ -33,6 +33,8 @@ from .libhdf5 import object_address
 from .plan import VariablePlan, WritePlan
 from .progress import Done, bar, nobody
 from .safe_file import SafeFile, describe_dataset
+from .sources.local import LocalFile
+from .sources.source import Source
 from .structure import write_structure
 from .table_indexes import create_indexes
 from .target_file import TargetFile, why_not_encode
@@ -150,9 +152,10 @@ def change(
     _check_complete(transaction, values)
     check_unchanged(plan, transaction)
     with open(transaction.target, "rb") as old:
-        changes = _planned_changes(plan, values, old.fileno())
+        source = LocalFile(old.fileno(), transaction.target)
+        changes = _planned_changes(plan, values, source)
         work = _Work(plan, values, changes, effort, done)
-        ranges = _ranges_to_save(plan, transaction.target, changes, old.fileno())
+        ranges = _ranges_to_save(plan, source, changes)
         if ranges is not None:
             try:
                 _change_in_place(work, transaction, ranges, fsync=fsync)
@@ -211,13 +214,13 @@ def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, f
     journal.commit(keep_as=transaction.commit_mark)
 
 
-def _ranges_to_save(plan: WritePlan, target: str, changes: Mapping[str, ArrayChange], descriptor: int) -> Ranges | None:
+def _ranges_to_save(plan: WritePlan, source: Source, changes: Mapping[str, ArrayChange]) -> Ranges | None:
     """What a journal must save so that the file can be changed in place; None where a copy is less work."""
-    size = os.fstat(descriptor).st_size
+    size = source.size
     if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
         return None
-    with hdf5_lock(), SafeFile(target) as file:
-        extents = raw_extents(file, descriptor)
+    with hdf5_lock(), SafeFile(source.name) as file:
+        extents = raw_extents(file, source)
     changed = {address for group in plan.groups for address in group.given_up}
     changed |= {
         variable.stored.info.address
@@ -240,7 +243,7 @@ def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> N
             )
 
 
-def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: int) -> dict[str, ArrayChange]:
+def _planned_changes(plan: WritePlan, values: Mapping[str, Values], source: Source) -> dict[str, ArrayChange]:
     """What happens to the chunks of arrays in the file, by path; without those that HDF5 has to write."""
     found = {}
     for group, variable in plan:
@@ -254,8 +257,7 @@ def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: 
             continue
         storage = replace(storage_of(spec), shape=spec.info.shape)
         start = variable.start or (0,) * len(storage.shape)
-        with contextlib.suppress(UnsupportedIndex):
-            found[path] = plan_change(descriptor, storage, variable.layout.shape, start, values[path].shape)
+        found[path] = plan_change(source, storage, variable.layout.shape, start, values[path].shape)
     return found
 
 

@@ -14,24 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import libhdf5 as h5
-from .chunk_index import MISSING, ChunkError, ChunkStorage, UnsupportedIndex, read_index
+from .chunk_index import DAMAGED, MISSING, ChunkError, ChunkStorage
+from .hdf5.chunk_indexes import read_index
 from .libhdf5 import HDF5Error, call, opened
 from .safe_file import DatasetInfo, SafeFile, describe_dataset
+from .sources.source import Source
 
 Extents = NDArray[np.int64]
 """Rows of (offset, count) in bytes."""
 
 
-def raw_extents(file: SafeFile, fd: int) -> dict[int, Extents]:
-    """The raw data of each dataset, by the address of its header. `fd` is a descriptor of the same file.
+def raw_extents(file: SafeFile, source: Source) -> dict[int, Extents]:
+    """The raw data of each dataset, by the address of its header. `source` has the bytes of the same file.
 
     Datasets whose data cannot be located are left out.
     """
     base, found = file.base_address(), {}
     for dataset in _datasets(file):
         try:
-            found[dataset.info.address] = _extents_of(dataset, fd, base)
-        except (UnsupportedIndex, ChunkError):
+            found[dataset.info.address] = _extents_of(dataset, source, base)
+        except ChunkError:
             continue
     return found
 
@@ -73,15 +75,15 @@ def _dataset(node: int, address: int) -> _Dataset:
     return _Dataset(info, element_size, call("H5Dget_storage_size", node) if info.layout == "contiguous" else 0)
 
 
-def _extents_of(dataset: _Dataset, fd: int, base: int) -> Extents:
+def _extents_of(dataset: _Dataset, source: Source, base: int) -> Extents:
     info = dataset.info
     if info.layout == "contiguous" and info.offset is not None and not info.external:
         return np.array([[info.offset, dataset.contiguous_size]], np.int64)
     if info.layout != "chunked" or info.chunkshape is None or info.shape is None:
         return np.empty((0, 2), np.int64)
     element = np.dtype(f"V{dataset.element_size}")
-    index = read_index(fd, ChunkStorage(info.shape, info.chunkshape, element, header=info.address, base=base))
-    stored = index.address != MISSING
+    index = read_index(source, ChunkStorage(info.shape, info.chunkshape, element, header=info.address, base=base))
+    stored = (index.address != MISSING) & (index.address != DAMAGED)
     return np.stack([index.address[stored].astype(np.int64), index.size[stored].astype(np.int64)], axis=1)
 
 

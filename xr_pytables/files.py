@@ -22,6 +22,7 @@ from xarray.backends.locks import HDF5_LOCK
 from .journal import FileBusyError as FileBusyError
 from .journal import NeedsRecoveryError as NeedsRecoveryError
 from .safe_file import SafeFile
+from .sources.local import LocalFile
 
 _FORK_PATIENCE: Final = 60.0
 _HOST: Final = platform.node()
@@ -133,12 +134,18 @@ class Descriptor:
 
     def __init__(self, path: str, expected: FileIdentity, *, mode: str) -> None:
         assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
+        self.path = path
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         if not FileIdentity.of(self.fd).same_file(expected):
             os.close(self.fd)
             raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
         self.kept: dict[str, object] = {}
         """By path of a node. Readers in several threads use `dict.setdefault`, which is atomic."""
+
+    @property
+    def source(self) -> LocalFile:
+        """The bytes of the file, as many as there are now."""
+        return LocalFile(self.fd, self.path)
 
     def close(self) -> None:
         os.close(self.fd)

@@ -204,7 +204,7 @@ class BlockArray(PyTablesArray):
                 region = (plan.bounds, (0, self.shape[1]))
                 index = _of_rows(self._index(descriptor, version, storage, region, len(plan.chunks)))
             row_blocks.read_columns(
-                descriptor.fd,
+                descriptor.source,
                 of_rows,
                 index,
                 several,

@@ -27,9 +27,9 @@ from .chunk_index import (
     UnsupportedIndex,
     bounding_region,
     plan_selection,
-    read_compact,
 )
 from .files import Descriptor, FileIdentity, OpenedFile
+from .hdf5.chunk_indexes import read_compact
 from .libhdf5 import stored_chunk
 from .nodes import ElementSpec, VariableSpec
 from .table_arrays import open_array
@@ -87,7 +87,7 @@ class VariableLengthArray(PyTablesArray):
             self._fill_up(descriptors, key)
             if values:
                 data = global_heap.read_values(
-                    descriptor.fd,
+                    descriptor.source,
                     descriptors.reshape(-1),
                     itemsize,
                     base=storage.base,
@@ -105,7 +105,7 @@ class VariableLengthArray(PyTablesArray):
         if reason:
             raise OSError(f"{self._label()}: cannot be read: {reason}")
         if self.spec.info.layout == "compact":
-            out[...] = read_compact(descriptor.fd, storage)[key]
+            out[...] = read_compact(descriptor.source, storage)[key]
             return
         if self.why_not_direct is None:
             try:

@@ -91,7 +91,7 @@ class ColumnArray(PyTablesArray):
                 region: Region = (plan.bounds,)
                 index = self._index(descriptor, version, storage, region, len(plan.chunks))
             row_blocks.read_columns(
-                descriptor.fd,
+                descriptor.source,
                 storage,
                 index,
                 rows,

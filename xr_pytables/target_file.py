@@ -21,12 +21,14 @@ from . import attributes, codecs, datatypes
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .chunk_encode import EncodedChunk
-from .chunk_index import ChunkStorage, UnsupportedIndex, read_index
+from .chunk_index import ChunkStorage
 from .datatypes import Datatype
 from .dimensions import NOT_A_VARIABLE
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .hdf5.chunk_indexes import read_index
 from .libhdf5 import HDF5Error, Identifier, call, opened
 from .safe_file import DatasetInfo, describe_dataset, explained, read_attributes
+from .sources.local import LocalFile
 
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""
@@ -198,10 +200,7 @@ class TargetFile:
     def may_have_masks(self, storage: ChunkStorage) -> bool:
         """Whether a chunk that is in the array lacks one of its filters. To be asked before anything is written."""
         with open(self.path, "rb") as file:
-            try:
-                return bool(read_index(file.fileno(), storage).filter_mask.any())
-            except UnsupportedIndex:
-                return True
+            return bool(read_index(LocalFile(file.fileno(), self.path), storage).filter_mask.any())
 
     def write_chunks(self, path: str, chunks: Iterable[EncodedChunk], *, masks: bool) -> None:
         """Put encoded chunks into an array as they are. `masks` says what `may_have_masks` said."""

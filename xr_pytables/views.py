@@ -110,7 +110,12 @@ class ReferenceArray(PyTablesArray):
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             data = global_heap.read_values(
-                descriptor.fd, descriptors, 8, base=self.spec.base_address, threads=self.threads, label=self._label()
+                descriptor.source,
+                descriptors,
+                8,
+                base=self.spec.base_address,
+                threads=self.threads,
+                label=self._label(),
             )
             found[global_heap.lengths(descriptors) > 0] = data.view("<u8")
 
