@@ -26,7 +26,7 @@ from .attributes import (
     decode_value,
 )
 from .btree_v2 import ATTRIBUTE_NAMES, BTreeV2
-from .damage import Damaged, Reading, Unsupported, reason
+from .damage import OF_WRONG_BYTES, Damaged, Reading, Unsupported, reason
 from .data_layout import Layout, decode_layout
 from .dataset import DatasetInfo, describe
 from .dataspace import Extent, decode_dataspace
@@ -177,9 +177,8 @@ class File:
         header = self.header(address)
         if is_group(header):
             return "group"
-        types = {message.type for message in header.messages}
-        if DATATYPE in types:
-            return "dataset" if DATASPACE in types else "datatype"
+        if DATATYPE in header.types:
+            return "dataset" if DATASPACE in header.types else "datatype"
         return "unknown"
 
     def _body(self, message: Message) -> bytes:
@@ -380,7 +379,7 @@ class File:
             shared = bool(record[8] & 2)
             try:
                 body = self._shared_messages().get(ATTRIBUTE, record[:8]) if shared else heap.get(record[:8])
-            except (ValueError, OSError) as error:
+            except (*OF_WRONG_BYTES, FormatError) as error:
                 found[_nameless(len(found))] = _unreadable(error)
                 continue
             name, attribute = self._attribute(body, False, len(found))
@@ -389,12 +388,11 @@ class File:
     def _attribute(self, body: bytes, shared: bool, number: int) -> tuple[str, RawAttribute]:
         name = _nameless(number)
         try:
-            with Reading(self.name, "an attribute", number):
-                message = decode_attribute(self._unshared(ATTRIBUTE, body) if shared else body)
-                name = message.name or name
-                pair = name, self._raw_attribute(message)
-        except FormatError as error:
-            return name, _unreadable(error.__cause__ or error)
+            message = decode_attribute(self._unshared(ATTRIBUTE, body) if shared else body)
+            name = message.name or name
+            pair = name, self._raw_attribute(message)
+        except (*OF_WRONG_BYTES, FormatError) as error:
+            return name, _unreadable(error)
         if not shared and len(body) <= _MAX_KEPT_BODY:
             if len(self._attributes) >= _MAX_KEPT_VALUES:
                 self._attributes.clear()

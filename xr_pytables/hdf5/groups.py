@@ -31,7 +31,7 @@ class Links(Protocol):
 
 def is_group(header: ObjectHeader) -> bool:
     """Whether an object has links."""
-    return any(message.type in (SYMBOL_TABLE, LINK_INFO) for message in header.messages)
+    return SYMBOL_TABLE in header.types or LINK_INFO in header.types
 
 
 def open_group(metadata: Metadata, header: ObjectHeader, k: int) -> Links:
