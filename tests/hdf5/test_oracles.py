@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import tables
 
+from xr_pytables.hdf5.attributes import Reference
+from xr_pytables.hdf5.object_header import ATTRIBUTE, DATASPACE, DATATYPE, FILL_VALUE, FILTER_PIPELINE
+
 from ..helpers_reading import plain_file
 from .helpers_corpus import VERSIONS, write_with_h5py, write_with_netcdf4, write_with_pandas, write_with_pytables
 from .helpers_oracle import assert_same_file, opened
@@ -47,3 +50,24 @@ def test_floats_wider_than_any_of_numpy():
             info = file.dataset(file.resolve(leaf._v_pathname).address)
             assert info.shape == leaf.shape, leaf
             assert info.datatype.dtype is not None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_messages_that_objects_share(version):
+    path = Path(__file__).parent / "data" / f"shared_messages_v{version}.h5"
+    with opened(path) as file:
+        shared = [
+            message.type
+            for link in file.links(file.root)
+            for message in file.header(link.address).messages
+            if message.shared
+        ]
+    assert {DATATYPE, FILL_VALUE, FILTER_PIPELINE, DATASPACE, ATTRIBUTE} <= set(shared)
+    assert assert_same_file(path) == 5
+
+
+def test_revised_references_to_objects():
+    with opened(Path(__file__).parent / "data" / "revised_references.h5") as file:
+        found = file.attributes(file.root)["refs"]
+        assert found.datatype.kind == "reference"
+        assert found.value == [[Reference(file.resolve("/g").address)], [Reference(file.root)]]

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from .conversion import convert
+from .conversion import convert, referenced_addresses
 from .damage import Damaged, check_version, decoded, taken
 from .datatype import Datatype
 from .metadata import UNDEFINED
@@ -123,7 +123,7 @@ def decode_value(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_o
     if datatype.dtype is None:
         return Unreadable(datatype.reason)
     if datatype.kind == "reference":
-        return _references(datatype, data)
+        return [[reference] for reference in _references(datatype, data)]
     values = np.frombuffer(data, datatype.stored_dtype)
     if not datatype.exact:
         values = convert(values, datatype)
@@ -131,10 +131,9 @@ def decode_value(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_o
     return values if len(whole) == 1 else values.reshape(whole)
 
 
-def _references(datatype: Datatype, data: bytes) -> list[list[Reference]] | Unreadable:
-    if datatype.stored_size != 8:
-        return Unreadable("region references are not supported")
-    return [[Reference(address)] for (address,) in struct.iter_unpack("<Q", data)]
+def _references(datatype: Datatype, data: bytes) -> list[Reference]:
+    addresses = referenced_addresses(np.frombuffer(data, datatype.stored_dtype), datatype)
+    return [Reference(address) for address in addresses.tolist()]
 
 
 def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_object: HeapObject, limit: int) -> Value:
@@ -155,15 +154,8 @@ def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_obje
     if base is None:
         return _objects([row.split(b"\0", 1)[0] for row in rows], whole)
     if base.kind == "reference":
-        return [[one for found in _reference_row(base, row) for one in found] for row in rows]
+        return [_references(base, row) for row in rows]
     return _objects([convert(np.frombuffer(row, base.stored_dtype), base) for row in rows], whole)
-
-
-def _reference_row(base: Datatype, row: bytes) -> list[list[Reference]]:
-    found = _references(base, row)
-    if isinstance(found, Unreadable):
-        raise Damaged(found.reason)
-    return found
 
 
 def _objects(values: list[bytes] | list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

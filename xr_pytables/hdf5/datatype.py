@@ -296,13 +296,14 @@ def _opaque(body: bytes, head: _Head) -> Datatype:
     return Datatype("opaque", dtype, head.size, tag=tag)
 
 
-_REFERENCES: Final = {0: 8, 1: 12}
+_REFERENCES: Final = {0: 8, 1: 12, 2: 18}
+"""Bytes of references to objects, to regions of datasets, and of the revised ones to objects, in a file."""
 
 
 def _reference(body: bytes, head: _Head) -> Datatype:
     kind = head.flags & 15
     if kind not in _REFERENCES:
-        return _unsupported("references of the kind that HDF5 1.12 brought", head.size)
+        return _unsupported("references to regions or attributes of the kind that HDF5 1.12 brought", head.size)
     if head.size != _REFERENCES[kind]:
         raise Damaged(f"references of {head.size} bytes, expected {_REFERENCES[kind]}")
     return Datatype("reference", np.dtype(f"V{head.size}"), head.size)

@@ -93,4 +93,5 @@ def floats(data: NDArray[np.uint8], bits: FloatBits, dtype: np.dtype[Any]) -> ND
         fraction = high if bits.implied else high & np.uint64((1 << max(bits.mantissa_bits - low_bits - 1, 0)) - 1)
         value[special] = np.where((fraction | low)[special] == 0, np.inf, np.nan)
         negative = _extract(data, bits.sign, 1).astype(bool)
-        return np.where(negative, -value, value).astype(dtype)
+        signed: NDArray[Any] = np.where(negative, -value, value)
+        return signed.astype(dtype)
