@@ -148,7 +148,7 @@ def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_obje
         row = taken(heap_object(address, index), 0, length * width)
         total += len(row)
         if total > limit:
-            raise Damaged(f"values of more than {limit} bytes, the bytes of the file")
+            raise Damaged("values of variable length have more bytes than the file")
         rows.append(row)
     whole = shape + datatype.shape
     if base is None:
@@ -156,6 +156,13 @@ def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_obje
     if base.kind == "reference":
         return [_references(base, row) for row in rows]
     return _objects([convert(np.frombuffer(row, base.stored_dtype), base) for row in rows], whole)
+
+
+def size_of_objects(value: Value | None) -> int:
+    """Bytes of the values of variable length, or of the references in them."""
+    if isinstance(value, np.ndarray):
+        return sum(len(one) if isinstance(one, bytes) else one.nbytes for one in value.flat)
+    return sum(8 * len(row) for row in value) if isinstance(value, list) else 0
 
 
 def _objects(values: list[bytes] | list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

@@ -239,13 +239,15 @@ def _float(body: bytes, head: _Head) -> Datatype:
         raise Damaged(f"sign, exponent or mantissa of a float lie outside of its {size} bytes")
     layout = (sign, exponent, exponent_bits, mantissa, mantissa_bits, bias)
     order: ByteOrder = "vax" if head.flags & 0x41 == 0x41 else _order_name(head)
+    if order == "vax" and size % 2:
+        raise Damaged(f"floats of {size} bytes in VAX's order of two bytes each")
     if order != "vax":
         code = _IEEE.get((size, *layout)) if normalization == 2 else None
         if code:
             return Datatype("float", np.dtype(_order(head) + code), size)
         if layout == _X87 and size == np.dtype("g").itemsize and np.finfo("g").nmant == 63 and _order(head) == _NATIVE:
             return Datatype("float", np.dtype("g"), size)
-    if exponent_bits > 32 or mantissa_bits > 2 * _MAX_BITS:
+    if exponent_bits > 30 or mantissa_bits > 2 * _MAX_BITS:
         return _unsupported(f"floats with {exponent_bits} bits of exponent and {mantissa_bits} of mantissa", size)
     bits = FloatBits(size, order, *layout, implied=normalization == 2)
     return Datatype("float", _native_float(bits), size, exact=False, bits=bits)
@@ -406,8 +408,9 @@ def _of_fields(fields: tuple[Field, ...], size: int) -> Datatype:
             "compound", None, size, fields=fields, reason=f"a compound whose member {missing.name!r} is {what}"
         )
     exact = all(field.datatype.exact for field in fields)
-    names, formats = [field.name for field in fields], [_formatted(_seen(f.datatype), f.datatype.shape) for f in fields]
+    names = [field.name for field in fields]
     try:
+        formats = [_formatted(_seen(field.datatype), field.datatype.shape) for field in fields]
         if exact:
             offsets = [field.offset for field in fields]
             dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": min(size, 2**31 - 1)})
