@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import subprocess
 import sys
@@ -51,10 +52,24 @@ LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 
+# folders: what of ours a module in it may import, besides modules of the same folder; each knows third parties' NumPy
+FOLDERS = {
+    "sources": set(),
+    "hdf5": {"sources", "filters"},
+}
+FOLDER_MODULES = sorted(f"{folder}/{path.stem}" for folder in FOLDERS for path in (PACKAGE / folder).glob("*.py"))
+UNKNOWN_TO_FOLDERS = {"tables", "xarray", "dask", "ctypes", "h5py", "pandas", "blosc2", "numcodecs"}
+
+
 def imports(module: str) -> tuple[set[str], set[str]]:
-    """Modules of this package, and top-level packages of others, that a module imports anywhere in its text."""
+    """Modules of this package, and top-level packages of others, that a module imports anywhere in its text.
+
+    For a module of a folder: folders and modules outside of its own.
+    """
     own, others = set(), set()
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if "/" in module and isinstance(node, ast.ImportFrom) and node.level == 1:
+            continue
         if isinstance(node, ast.ImportFrom) and node.level:
             own |= {node.module.partition(".")[0]} if node.module else {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -116,6 +131,28 @@ def test_hdf5_side_does_not_know_xarray(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_no_second_hdf5_library(module):
     assert not imports(module)[1] & {"h5py", "netCDF4", "h5netcdf", "pyfive"}
+
+
+@pytest.mark.parametrize("module", FOLDER_MODULES)
+def test_folders_know_only_what_is_below_them(module):
+    own, others = imports(module)
+    assert {name.partition(".")[0] for name in own} <= FOLDERS[module.partition("/")[0]]
+    assert not others & UNKNOWN_TO_FOLDERS
+
+
+@pytest.mark.parametrize("module", [module for module in FOLDER_MODULES if module.startswith("hdf5/")])
+def test_the_format_is_read_without_names_of_files(module):
+    assert not imports(module)[1] & {"os", "pathlib", "io", "mmap"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_within_a_folder_make_no_circle(folder):
+    graph = {}
+    for path in (PACKAGE / folder).glob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        siblings = [node for node in nodes if node.level == 1]
+        graph[path.stem] = {node.module or name.name for node in siblings for name in node.names}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_looking_the_engine_up_does_not_import_tables():

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from .conversion import convert
+from .conversion import convert, referenced_addresses
 from .damage import Damaged, check_version, decoded, taken
 from .datatype import Datatype
 from .metadata import UNDEFINED
@@ -123,7 +123,7 @@ def decode_value(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_o
     if datatype.dtype is None:
         return Unreadable(datatype.reason)
     if datatype.kind == "reference":
-        return _references(datatype, data)
+        return [[reference] for reference in _references(datatype, data)]
     values = np.frombuffer(data, datatype.stored_dtype)
     if not datatype.exact:
         values = convert(values, datatype)
@@ -131,10 +131,9 @@ def decode_value(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_o
     return values if len(whole) == 1 else values.reshape(whole)
 
 
-def _references(datatype: Datatype, data: bytes) -> list[list[Reference]] | Unreadable:
-    if datatype.stored_size != 8:
-        return Unreadable("region references are not supported")
-    return [[Reference(address)] for (address,) in struct.iter_unpack("<Q", data)]
+def _references(datatype: Datatype, data: bytes) -> list[Reference]:
+    addresses = referenced_addresses(np.frombuffer(data, datatype.stored_dtype), datatype)
+    return [Reference(address) for address in addresses.tolist()]
 
 
 def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_object: HeapObject, limit: int) -> Value:
@@ -149,21 +148,21 @@ def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_obje
         row = taken(heap_object(address, index), 0, length * width)
         total += len(row)
         if total > limit:
-            raise Damaged(f"values of more than {limit} bytes, the bytes of the file")
+            raise Damaged("values of variable length have more bytes than the file")
         rows.append(row)
     whole = shape + datatype.shape
     if base is None:
         return _objects([row.split(b"\0", 1)[0] for row in rows], whole)
     if base.kind == "reference":
-        return [[one for found in _reference_row(base, row) for one in found] for row in rows]
+        return [_references(base, row) for row in rows]
     return _objects([convert(np.frombuffer(row, base.stored_dtype), base) for row in rows], whole)
 
 
-def _reference_row(base: Datatype, row: bytes) -> list[list[Reference]]:
-    found = _references(base, row)
-    if isinstance(found, Unreadable):
-        raise Damaged(found.reason)
-    return found
+def size_of_objects(value: Value | None) -> int:
+    """Bytes of the values of variable length, or of the references in them."""
+    if isinstance(value, np.ndarray):
+        return sum(len(one) if isinstance(one, bytes) else one.nbytes for one in value.flat)
+    return sum(8 * len(row) for row in value) if isinstance(value, list) else 0
 
 
 def _objects(values: list[bytes] | list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

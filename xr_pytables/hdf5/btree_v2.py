@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from . import checksum
 from .damage import Damaged, bytes_needed, check_signature, check_version
@@ -28,11 +28,14 @@ class _Level:
     """Bytes that say how many records there are below a child of the level above; 0 for leaves, which need none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(NamedTuple):
     address: int
-    count: int
+    records: int
     level: int
+
+
+_Contents = tuple[list[bytes], list[_Node]]
+"""Records and children of a node."""
 
 
 class BTreeV2:
@@ -58,6 +61,7 @@ class BTreeV2:
         self._levels = [_Level((self._node_size - _OVERHEAD) // self.record_size, 0)]
         self._count_width = bytes_needed(self._levels[0].capacity)
         self._add_levels()
+        self._known: dict[_Node, _Contents] = {}
         self._root = None if root == UNDEFINED or not self.count else _Node(root, root_count, self.depth)
 
     def _add_levels(self) -> None:
@@ -75,11 +79,10 @@ class BTreeV2:
         seen, nodes, found = set[int](), [self._root] if self._root else [], 0
         while nodes:
             children = list[_Node]()
-            for node, data in zip(nodes, self._read(nodes), strict=True):
+            for node, (records, below) in zip(nodes, self._read(nodes), strict=True):
                 if node.address in seen:
                     raise Damaged(f"the v2 B-tree refers to the node at {node.address} twice")
                 seen.add(node.address)
-                records, below = self._decode(node, data)
                 found += len(records)
                 children += below
                 yield from records
@@ -92,8 +95,7 @@ class BTreeV2:
         nodes = [self._root] if self._root else []
         while nodes:
             children = list[_Node]()
-            for node, data in zip(nodes, self._read(nodes), strict=True):
-                records, below = self._decode(node, data)
+            for records, below in self._read(nodes):
                 keys = [key_of(record) for record in records]
                 yield from (record for record, own in zip(records, keys, strict=True) if own == key)
                 for number, child in enumerate(below):
@@ -103,34 +105,36 @@ class BTreeV2:
                 raise Damaged("too many records of a v2 B-tree have the same key")
             nodes = children
 
-    def _read(self, nodes: list[_Node]) -> list[bytes]:
-        """The bytes of nodes of one level, checksums verified."""
-        size = self._node_size
-        self._metadata.prefetch((node.address, size) for node in nodes)
+    def _read(self, nodes: list[_Node]) -> list[_Contents]:
+        """The contents of nodes of one level, checksums verified; each node is read once."""
+        missing = [node for node in nodes if node not in self._known]
+        self._metadata.prefetch((node.address, self._node_size) for node in missing)
         blocks = []
-        for node in nodes:
+        for node in missing:
             used = self._used(node)
-            if used > size:
-                raise Damaged(f"a node of a v2 B-tree with {node.count} records, more than it has room for")
+            if used > self._node_size:
+                raise Damaged(f"a node of a v2 B-tree with {node.records} records, more than it has room for")
             blocks.append(self._metadata.read(node.address, used, "a node of a v2 B-tree"))
         checksum.check_all(blocks)
-        return blocks
+        for node, block in zip(missing, blocks, strict=True):
+            self._known[node] = self._decode(node, block)
+        return [self._known[node] for node in nodes]
 
     def _used(self, node: _Node) -> int:
-        used = _OVERHEAD + node.count * self.record_size
-        return used + (node.count + 1) * self._pointer_size(node.level) if node.level else used
+        pointers = (node.records + 1) * self._pointer_size(node.level) if node.level else 0
+        return _OVERHEAD + node.records * int(self.record_size) + pointers
 
     def _pointer_size(self, level: int) -> int:
         return 8 + self._count_width + self._levels[level - 1].total_width
 
-    def _decode(self, node: _Node, data: bytes) -> tuple[list[bytes], list[_Node]]:
+    def _decode(self, node: _Node, data: bytes) -> _Contents:
         """The records and the children of a node."""
         check_signature(data, b"BTIN" if node.level else b"BTLF")
         check_version(data[4], 0)
         if data[5] != self._kind:
             raise Damaged(f"a node of type {data[5]} in a v2 B-tree of type {self._kind}")
         size, place = self.record_size, 6
-        end = place + node.count * size
+        end = place + node.records * size
         records = [data[start : start + size] for start in range(place, end, size)]
         if not node.level:
             return records, []
@@ -141,5 +145,5 @@ class BTreeV2:
                 int.from_bytes(data[start + 8 : start + 8 + width], "little"),
                 node.level - 1,
             )
-            for start in range(end, end + (node.count + 1) * step, step)
+            for start in range(end, end + (node.records + 1) * step, step)
         ]

@@ -18,21 +18,33 @@ from .damage import Damaged
 _MASK: Final = 0xFFFFFFFF
 _SEED: Final = 0xDEADBEEF
 _FEW: Final = 24  # blocks: so few are quicker one by one
-_STEPS: Final = ((0, 2, 1, 4), (1, 0, 2, 6), (2, 1, 0, 8), (0, 2, 1, 16), (1, 0, 2, 19), (2, 1, 0, 4))
+_Words = NDArray[np.uint32]
+
+
+def _shifts(by: int) -> tuple[np.uint32, np.uint32]:
+    """What to shift left and right by for a rotation."""
+    return np.uint32(by), np.uint32(32 - by)
+
+
+# a, b and c are 0, 1 and 2
+_STEPS: Final = tuple(
+    (to, by, grown, *_shifts(shift))
+    for to, by, grown, shift in ((0, 2, 1, 4), (1, 0, 2, 6), (2, 1, 0, 8), (0, 2, 1, 16), (1, 0, 2, 19), (2, 1, 0, 4))
+)
+_LAST_STEPS: Final = tuple(
+    (to, by, *_shifts(shift))
+    for to, by, shift in ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24))
+)
 
 
 def lookup3(data: bytes) -> int:
     """The checksum of `data`."""
-    seed = (_SEED + len(data)) & _MASK
-    return _finished(data, 0, seed, seed, seed)
-
-
-def _finished(data: bytes, start: int, a: int, b: int, c: int) -> int:
-    """The checksum, if `start` bytes (a multiple of 12) of the data gave the state so far."""
     length = len(data)
+    a = b = c = (_SEED + length) & _MASK
     if not length:
         return c
-    words = struct.iter_unpack("<III", data[start : start + (length - start - 1) // 12 * 12])
+    whole = (length - 1) // 12 * 12
+    words = struct.iter_unpack("<III", data[:whole])
     mask = _MASK
     for x, y, z in words:
         a, b, c = a + x, b + y, (c + z) & mask
@@ -48,7 +60,7 @@ def _finished(data: bytes, start: int, a: int, b: int, c: int) -> int:
         a += c
         c = (c - b & mask) ^ ((b << 4 & mask) | b >> 28)
         b += a
-    rest = data[start + (length - start - 1) // 12 * 12 :]
+    rest = data[whole:]
     x, y, z = struct.unpack("<III", rest + bytes(12 - len(rest)))
     a, b, c = a + x & mask, b + y & mask, c + z & mask
     c = (c ^ b) - _rotated(b, 14) & mask
@@ -57,7 +69,8 @@ def _finished(data: bytes, start: int, a: int, b: int, c: int) -> int:
     c = (c ^ b) - _rotated(b, 16) & mask
     a = (a ^ c) - _rotated(c, 4) & mask
     b = (b ^ a) - _rotated(a, 14) & mask
-    return (c ^ b) - _rotated(b, 24) & mask
+    result: int = (c ^ b) - _rotated(b, 24) & mask
+    return result
 
 
 def _rotated(value: int, by: int) -> int:
@@ -66,35 +79,57 @@ def _rotated(value: int, by: int) -> int:
 
 def checksums(blocks: Sequence[bytes]) -> list[int]:
     """`lookup3` of each of the blocks."""
-    if len(blocks) < _FEW:
-        return [lookup3(block) for block in blocks]
-    order = sorted(range(len(blocks)), key=lambda number: -len(blocks[number]))
-    lengths = np.array([len(blocks[number]) for number in order])
-    rounds = np.maximum(lengths - 1, 0) // 12
-    together = int(rounds[_FEW - 1])  # rounds in which enough blocks take part
-    words = np.zeros((max(together, 1), 3, len(blocks)), np.uint32)
-    for column, number in enumerate(order):
-        count = min(int(rounds[column]), together)
-        words[:count, :, column] = np.frombuffer(blocks[number], "<u4", 3 * count).reshape(count, 3)
-    state = np.empty((3, len(blocks)), np.uint32)
-    state[:] = (lengths + _SEED).astype(np.uint32)
-    for number in range(together):
-        active = int(np.count_nonzero(rounds > number))
-        _mix(state[:, :active], words[number, :, :active])
+    alike: dict[int, list[int]] = {}
+    for number, block in enumerate(blocks):
+        alike.setdefault(len(block).bit_length(), []).append(number)
     found = [0] * len(blocks)
-    for column, number in enumerate(order):
-        start = 12 * min(int(rounds[column]), together)
-        found[number] = _finished(blocks[number], start, *state[:, column].tolist())
+    for numbers in alike.values():
+        some = [blocks[number] for number in numbers]
+        values = _together(some) if len(some) >= _FEW else map(lookup3, some)
+        for number, value in zip(numbers, values, strict=True):
+            found[number] = value
     return found
 
 
-def _mix(state: NDArray[np.uint32], words: NDArray[np.uint32]) -> None:
-    """One round for all columns: in each step one third is mixed with the third before it, which then grows."""
-    state += words
-    for to, by, grown, shift in _STEPS:
+def _together(blocks: Sequence[bytes]) -> list[int]:
+    """The same for blocks of similar lengths: a column of the arrays for each, the longest first."""
+    order = sorted(range(len(blocks)), key=lambda number: -len(blocks[number]))
+    lengths = np.array([len(blocks[number]) for number in order])
+    width = -(-int(lengths[0]) // 12) * 12
+    padded = b"".join([blocks[number].ljust(width, b"\0") for number in order])
+    words = np.frombuffer(padded, "<u4").astype(np.uint32).reshape(len(blocks), -1, 3)
+    rounds = np.maximum(lengths - 1, 0) // 12
+    last = words[np.arange(len(blocks)), rounds].T if width else np.zeros((3, len(blocks)), np.uint32)
+    words = np.ascontiguousarray(words.transpose(1, 2, 0))
+    state = [(lengths + _SEED).astype(np.uint32) for _ in range(3)]
+    active = np.searchsorted(-rounds, -np.arange(1, int(rounds[0]) + 1), side="right").tolist()
+    for part, count in zip(words, active, strict=False):
+        _mix([third[:count] for third in state], part[:, :count])
+    result = np.where(lengths > 0, _final(state, last), state[2])
+    found = [0] * len(blocks)
+    for number, value in zip(order, result.tolist(), strict=True):
+        found[number] = value
+    return found
+
+
+def _mix(state: list[_Words], words: _Words) -> None:
+    """One round for all columns: in each step one third is mixed with another, which then grows by the third one."""
+    for third, own in zip(state, words, strict=True):
+        third += own
+    for to, by, grown, left, right in _STEPS:
         state[to] -= state[by]
-        state[to] ^= (state[by] << np.uint32(shift)) | (state[by] >> np.uint32(32 - shift))
+        state[to] ^= (state[by] << left) | (state[by] >> right)
         state[by] += state[grown]
+
+
+def _final(state: list[_Words], words: _Words) -> _Words:
+    """The end of it: the last words, and more mixing. The result is the last of the three."""
+    mixed = [third + own for third, own in zip(state, words, strict=True)]
+    for to, by, left, right in _LAST_STEPS:
+        mixed[to] ^= mixed[by]
+        mixed[to] -= (mixed[by] << left) | (mixed[by] >> right)
+    c: _Words = mixed[2]
+    return c
 
 
 def check(block: bytes) -> None:

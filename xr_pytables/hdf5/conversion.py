@@ -52,3 +52,23 @@ def _compound(data: NDArray[np.uint8], datatype: Datatype) -> NDArray[Any]:
         stored = part.reshape(-1).view(f"V{inner.stored_size}").reshape(len(data), *inner.shape)
         out[field.name] = convert(stored, inner)
     return out
+
+
+_REVISED = np.dtype([("type", "u1"), ("flags", "u1"), ("size", "u1"), ("address", "<u8"), ("rest", "V7")])
+"""A revised reference to an object of the same file (VIII.B): a header, and a token, which is the address."""
+
+
+def referenced_addresses(stored: NDArray[Any], datatype: Datatype) -> NDArray[np.uint64]:
+    """The addresses of the headers that stored object references lead to; 0 for references to nothing.
+
+    Raises ValueError for references to something else, or to another file.
+    """
+    if datatype.stored_size == 8:
+        return stored.view("<u8")
+    if datatype.stored_size != _REVISED.itemsize:
+        raise ValueError("region references are not supported")
+    revised = stored.view(_REVISED)
+    used = revised["type"] != 0
+    if (used & ((revised["type"] != 2) | (revised["flags"] != 0) | (revised["size"] != 8))).any():
+        raise ValueError("references to objects of other files are not supported")
+    return np.where(used, revised["address"], np.uint64(0))

@@ -21,9 +21,11 @@ class Unsupported(ValueError):  # noqa: N818 - likewise
     """Sound bytes of a part of the format that is not read here."""
 
 
-_OF_WRONG_BYTES: Final = (
+OF_WRONG_BYTES: Final = (
     ValueError, struct.error, IndexError, KeyError, OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
+
+"""What decoding wrong bytes may raise."""
 
 
 class Reading:
@@ -40,7 +42,7 @@ class Reading:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, _OF_WRONG_BYTES):
+        if isinstance(error, OF_WRONG_BYTES):
             raise FormatError(f"{self._name}: {self._what} at address {self._address}: {reason(error)}") from error
 
 

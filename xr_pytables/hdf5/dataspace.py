@@ -9,6 +9,8 @@ from .damage import Damaged, check_version
 
 UNLIMITED: Final = 2**64 - 1
 MAX_RANK: Final = 32
+MAX_LENGTH: Final = 2**63 - 1
+"""Of a dimension, in elements: what NumPy can count."""
 
 Extent = tuple[tuple[int, ...] | None, tuple[int, ...]]
 """Shape and maximal shape in elements, UNLIMITED where a dimension may grow without end; a shape of None for none."""
@@ -25,6 +27,6 @@ def decode_dataspace(body: bytes) -> Extent:
     place = 8 if version == 1 else 4
     shape = struct.unpack_from(f"<{rank}Q", body, place)
     maxshape = struct.unpack_from(f"<{rank}Q", body, place + 8 * rank) if flags & 1 else shape
-    if UNLIMITED in shape or any(now > most for now, most in zip(shape, maxshape, strict=True)):
-        raise Damaged(f"the shape {shape} is larger than the maximal shape {maxshape}")
+    if any(now > most or now > MAX_LENGTH for now, most in zip(shape, maxshape, strict=True)):
+        raise Damaged(f"the shape {shape} is larger than the maximal shape {maxshape}, or than {MAX_LENGTH}")
     return shape, maxshape

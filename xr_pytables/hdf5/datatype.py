@@ -239,13 +239,15 @@ def _float(body: bytes, head: _Head) -> Datatype:
         raise Damaged(f"sign, exponent or mantissa of a float lie outside of its {size} bytes")
     layout = (sign, exponent, exponent_bits, mantissa, mantissa_bits, bias)
     order: ByteOrder = "vax" if head.flags & 0x41 == 0x41 else _order_name(head)
+    if order == "vax" and size % 2:
+        raise Damaged(f"floats of {size} bytes in VAX's order of two bytes each")
     if order != "vax":
         code = _IEEE.get((size, *layout)) if normalization == 2 else None
         if code:
             return Datatype("float", np.dtype(_order(head) + code), size)
         if layout == _X87 and size == np.dtype("g").itemsize and np.finfo("g").nmant == 63 and _order(head) == _NATIVE:
             return Datatype("float", np.dtype("g"), size)
-    if exponent_bits > 32 or mantissa_bits > 2 * _MAX_BITS:
+    if exponent_bits > 30 or mantissa_bits > 2 * _MAX_BITS:
         return _unsupported(f"floats with {exponent_bits} bits of exponent and {mantissa_bits} of mantissa", size)
     bits = FloatBits(size, order, *layout, implied=normalization == 2)
     return Datatype("float", _native_float(bits), size, exact=False, bits=bits)
@@ -296,13 +298,14 @@ def _opaque(body: bytes, head: _Head) -> Datatype:
     return Datatype("opaque", dtype, head.size, tag=tag)
 
 
-_REFERENCES: Final = {0: 8, 1: 12}
+_REFERENCES: Final = {0: 8, 1: 12, 2: 18}
+"""Bytes of references to objects, to regions of datasets, and of the revised ones to objects, in a file."""
 
 
 def _reference(body: bytes, head: _Head) -> Datatype:
     kind = head.flags & 15
     if kind not in _REFERENCES:
-        return _unsupported("references of the kind that HDF5 1.12 brought", head.size)
+        return _unsupported("references to regions or attributes of the kind that HDF5 1.12 brought", head.size)
     if head.size != _REFERENCES[kind]:
         raise Damaged(f"references of {head.size} bytes, expected {_REFERENCES[kind]}")
     return Datatype("reference", np.dtype(f"V{head.size}"), head.size)
@@ -405,8 +408,9 @@ def _of_fields(fields: tuple[Field, ...], size: int) -> Datatype:
             "compound", None, size, fields=fields, reason=f"a compound whose member {missing.name!r} is {what}"
         )
     exact = all(field.datatype.exact for field in fields)
-    names, formats = [field.name for field in fields], [_formatted(_seen(f.datatype), f.datatype.shape) for f in fields]
+    names = [field.name for field in fields]
     try:
+        formats = [_formatted(_seen(field.datatype), field.datatype.shape) for field in fields]
         if exact:
             offsets = [field.offset for field in fields]
             dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": min(size, 2**31 - 1)})

@@ -33,5 +33,10 @@ def decode_external_files(body: bytes, heap: LocalHeap) -> tuple[ExternalFile, .
     (used,) = struct.unpack_from("<H", body, 6)
     if 16 + 24 * used > len(body):
         raise Damaged(f"{used} external files in a message of {len(body)} bytes")
-    slots = struct.iter_unpack("<QQQ", body[16 : 16 + 24 * used])
-    return tuple(ExternalFile(heap.name(name), offset, size) for name, offset, size in slots)
+    found, left = [], heap.size
+    for name, offset, size in struct.iter_unpack("<QQQ", body[16 : 16 + 24 * used]):
+        found.append(ExternalFile(heap.name(name), offset, size))
+        left -= len(found[-1].name)
+        if left < 0:
+            raise Damaged("the names of external files share their bytes")
+    return tuple(found)

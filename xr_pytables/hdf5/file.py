@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from ..filters import FilterPipeline
 from ..sources.source import FormatError, Source, printable
 from .attributes import (
+    AttributeInfo,
     AttributeMessage,
     RawAttribute,
     Unreadable,
@@ -24,9 +25,10 @@ from .attributes import (
     decode_attribute,
     decode_attribute_info,
     decode_value,
+    size_of_objects,
 )
 from .btree_v2 import ATTRIBUTE_NAMES, BTreeV2
-from .damage import Damaged, Reading, Unsupported, reason
+from .damage import OF_WRONG_BYTES, Damaged, Reading, Unsupported, reason
 from .data_layout import Layout, decode_layout
 from .dataset import DatasetInfo, describe
 from .dataspace import Extent, decode_dataspace
@@ -36,7 +38,7 @@ from .fill_value import FillValue, decode_fill_value, decode_old_fill_value
 from .filter_pipeline import decode_filter_pipeline
 from .fractal_heap import FractalHeap
 from .global_heap import GlobalHeap
-from .groups import Links, checked, is_group, open_group
+from .groups import Links, checked, is_group, links_address, open_group
 from .links import Link
 from .local_heap import read_local_heap
 from .metadata import UNDEFINED, Metadata
@@ -108,7 +110,11 @@ class File:
         self._headers: dict[int, ObjectHeader | FormatError] = {}
         self._kept_bytes = 0
         self._attributes: dict[bytes, tuple[str, RawAttribute]] = {}
+        self._variable_bytes = 0
         self._groups: dict[int, Links] = {}
+        self._owners: dict[int, int] = {}
+        self._header_sizes: dict[int, int] = {}
+        self._header_bytes = 0
         self._messages: SharedMessages | None = None
         superblock = find_superblock(source)
         self._metadata = Metadata(source, superblock.base)
@@ -169,6 +175,11 @@ class File:
         if self._kept_bytes > _MAX_KEPT_BYTES:
             self._headers.clear()
             self._kept_bytes = 0
+        if isinstance(header, ObjectHeader) and address not in self._header_sizes:
+            self._header_sizes[address] = header.size
+            self._header_bytes += header.size
+            if self._header_bytes > self._metadata.size:
+                header = FormatError(f"{self.name}: the object header at address {address} overlaps others")
         self._headers[address] = header
         self._kept_bytes += 256 + (header.size if isinstance(header, ObjectHeader) else 0)
 
@@ -177,9 +188,8 @@ class File:
         header = self.header(address)
         if is_group(header):
             return "group"
-        types = {message.type for message in header.messages}
-        if DATATYPE in types:
-            return "dataset" if DATASPACE in types else "datatype"
+        if DATATYPE in header.types:
+            return "dataset" if DATASPACE in header.types else "datatype"
         return "unknown"
 
     def _body(self, message: Message) -> bytes:
@@ -219,11 +229,20 @@ class File:
     def _group(self, address: int) -> Links:
         group = self._groups.get(address)
         if group is None:
-            group = open_group(self._metadata, self.header(address), self.superblock.group_k)
+            header = self.header(address)
+            self._claim(links_address(header), address)
+            group = open_group(self._metadata, header, self.superblock.group_k)
             if len(self._groups) >= _MAX_KEPT_GROUPS:
                 self._groups.clear()
             self._groups[address] = group
         return group
+
+    def _claim(self, structure: int, owner: int) -> None:
+        """Note that a structure belongs to an object. Raises Damaged if it belongs to another: a file with many such
+        would take time and memory without end."""
+        other = self._owners.setdefault(structure, owner)
+        if other != owner and structure != UNDEFINED:
+            raise Damaged(f"what lies at {structure} belongs to the object at {other} too")
 
     def paths(self, most: int = 1_000_000) -> dict[int, str]:
         """A path of each object that hard links lead to, by the address of its header; of several the shortest.
@@ -254,25 +273,23 @@ class File:
 
         Raises MissingNodeError where it leads nowhere or in circles, ExternalLinkError where it leaves the file.
         """
-        root = Place("/", self.root)
-        done, todo = [root], deque(_components(path))
+        parent, todo = Place("/", self.root), deque(_components(path))
         followed = 0
         while todo:
             name = todo.popleft()
-            parent = done[-1]
             here = posixpath.join(parent.path, name)
             link = self.link(parent.address, name) if self.kind(parent.address) == "group" else None
             if link is None:
                 way = f" (on the way of the links from {path!r})" if followed else ""
                 raise MissingNodeError(f"{self.name}: there is no {here!r}{way}{self._suggestion(parent)}")
             if link.kind == "hard":
-                done.append(Place(here, link.address))
+                parent = Place(here, link.address)
             elif link.kind == "soft":
                 followed += 1
                 if followed > MAX_SOFT_LINKS:
                     raise MissingNodeError(f"{self.name}: the soft link {here!r} leads in circles")
                 if link.target.startswith("/"):
-                    done = [root]
+                    parent = Place("/", self.root)
                 todo.extendleft(reversed(_components(link.target)))
             elif link.kind == "external":
                 file, _, inside = link.target.partition("\0")
@@ -282,7 +299,7 @@ class File:
                 )
             else:
                 raise MissingNodeError(f"{self.name}: {here!r} is a link of a kind that is unknown here")
-        return done[-1]
+        return parent
 
     def _suggestion(self, group: Place, most: int = 8) -> str:
         if self.kind(group.address) != "group":
@@ -365,22 +382,26 @@ class File:
                 info = body
         if info is not None:
             with Reading(self.name, "the attributes of the object", address):
-                self._add_dense(info, found)
+                self._add_dense(decode_attribute_info(info), address, found)
         return found
 
-    def _add_dense(self, info_body: bytes, found: dict[str, RawAttribute]) -> None:
-        info = decode_attribute_info(info_body)
+    def _add_dense(self, info: AttributeInfo, address: int, found: dict[str, RawAttribute]) -> None:
         if info.heap == UNDEFINED:
             return
+        self._claim(info.heap, address)
         heap, tree = FractalHeap(self._metadata, info.heap), BTreeV2(self._metadata, info.names, ATTRIBUTE_NAMES)
         records = list(tree.records())
         if info.creation_order_tracked:
             records.sort(key=lambda record: record[12:8:-1])  # a number of four bytes, the lowest first
+        left = self._metadata.size
         for record in records:
             shared = bool(record[8] & 2)
             try:
                 body = self._shared_messages().get(ATTRIBUTE, record[:8]) if shared else heap.get(record[:8])
-            except (ValueError, OSError) as error:
+                left -= len(body)
+                if left < 0:
+                    raise Damaged("it shares its bytes with others")
+            except (*OF_WRONG_BYTES, FormatError) as error:
                 found[_nameless(len(found))] = _unreadable(error)
                 continue
             name, attribute = self._attribute(body, False, len(found))
@@ -389,15 +410,15 @@ class File:
     def _attribute(self, body: bytes, shared: bool, number: int) -> tuple[str, RawAttribute]:
         name = _nameless(number)
         try:
-            with Reading(self.name, "an attribute", number):
-                message = decode_attribute(self._unshared(ATTRIBUTE, body) if shared else body)
-                name = message.name or name
-                pair = name, self._raw_attribute(message)
-        except FormatError as error:
-            return name, _unreadable(error.__cause__ or error)
-        if not shared and len(body) <= _MAX_KEPT_BODY:
-            if len(self._attributes) >= _MAX_KEPT_VALUES:
-                self._attributes.clear()
+            message = decode_attribute(self._unshared(ATTRIBUTE, body) if shared else body)
+            name = message.name or name
+            pair = name, self._raw_attribute(message)
+        except (*OF_WRONG_BYTES, FormatError) as error:
+            return name, _unreadable(error)
+        variable = pair[1].datatype.kind in ("text", "vlen")
+        if variable:
+            self._variable_bytes += size_of_objects(pair[1].value)
+        if not shared and (variable or (len(body) <= _MAX_KEPT_BODY and len(self._attributes) < _MAX_KEPT_VALUES)):
             self._attributes[body] = pair
         return pair
 
@@ -410,7 +431,8 @@ class File:
         datatype, (shape, _) = _datatype(stored), _extent(space)
         if shape is None:
             return RawAttribute(None, datatype)
-        return RawAttribute(self.value(datatype, shape, message.data), datatype)
+        left = self._metadata.size - self._variable_bytes  # each value has its own bytes in the file
+        return RawAttribute(decode_value(datatype, shape, message.data, self._global_heap.get, left), datatype)
 
 
 _OF_DATASETS: Final = frozenset(

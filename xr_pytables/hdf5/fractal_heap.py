@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from . import checksum
@@ -45,6 +46,16 @@ class FractalHeap:
         self._direct: dict[int, bytes] = {}
         self._indirect: dict[int, tuple[int, ...]] = {}
         self._huge: dict[int, tuple[int, int]] | None = None
+
+    def objects(self, identifiers: Iterable[bytes]) -> Iterator[bytes]:
+        """The objects of many identifiers, each its own: together they have no more bytes than the file."""
+        left = self._metadata.size
+        for identifier in identifiers:
+            found = self.get(identifier)
+            left -= len(found)
+            if left < 0:
+                raise Damaged("objects of a fractal heap share their bytes")
+            yield found
 
     def get(self, identifier: bytes) -> bytes:
         """The object of that identifier."""

@@ -21,6 +21,9 @@ class GlobalHeap:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._kept: dict[int, dict[int, bytes]] = {}
+        self._seen = set[int]()
+        self._bytes = 0
+        """Of all collections that were looked at."""
 
     def get(self, address: int, index: int) -> bytes:
         """Object number `index` of the collection at `address`."""
@@ -28,18 +31,23 @@ class GlobalHeap:
         if objects is None:
             if len(self._kept) >= _MAX_KEPT:
                 self._kept.clear()
-            objects = self._kept[address] = _read_collection(self._metadata, address)
+            objects = self._kept[address] = decode_collection(self._read(address))
         if index not in objects:
             raise Damaged(f"the heap collection at {address} has no object {index}")
         return objects[index]
 
-
-def _read_collection(metadata: Metadata, address: int) -> dict[int, bytes]:
-    head = metadata.read(address, _HEADER, "a heap collection")
-    check_signature(head, b"GCOL")
-    check_version(head[4], 1)
-    (size,) = struct.unpack_from("<Q", head, 8)
-    return decode_collection(metadata.read(address, size, "a heap collection"))
+    def _read(self, address: int) -> bytes:
+        head = self._metadata.read(address, _HEADER, "a heap collection")
+        check_signature(head, b"GCOL")
+        check_version(head[4], 1)
+        (size,) = struct.unpack_from("<Q", head, 8)
+        data = self._metadata.read(address, size, "a heap collection")
+        if address not in self._seen:
+            self._seen.add(address)
+            self._bytes += size
+        if self._bytes > self._metadata.size:
+            raise Damaged(f"the heap collection at {address} overlaps others")
+        return data
 
 
 def decode_collection(data: bytes) -> dict[int, bytes]:

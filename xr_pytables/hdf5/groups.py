@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from . import checksum
@@ -31,7 +31,7 @@ class Links(Protocol):
 
 def is_group(header: ObjectHeader) -> bool:
     """Whether an object has links."""
-    return any(message.type in (SYMBOL_TABLE, LINK_INFO) for message in header.messages)
+    return SYMBOL_TABLE in header.types or LINK_INFO in header.types
 
 
 def open_group(metadata: Metadata, header: ObjectHeader, k: int) -> Links:
@@ -48,6 +48,15 @@ def open_group(metadata: Metadata, header: ObjectHeader, k: int) -> Links:
         return DenseLinks(metadata, info.heap, info.names, ordered=info.creation_order_indexed)
     bodies = [message.body for message in header.of_type(LINK)]
     return CompactLinks(bodies, ordered=info.creation_order_indexed)
+
+
+def links_address(header: ObjectHeader) -> int:
+    """Where the links of a group lie that are not in its header; UNDEFINED if all are."""
+    table = header.first(SYMBOL_TABLE)
+    if table is not None:
+        return int.from_bytes(table.body[:8], "little")
+    message = header.first(LINK_INFO)
+    return UNDEFINED if message is None else decode_link_info(message.body).heap
 
 
 class CompactLinks:
@@ -74,16 +83,14 @@ class DenseLinks:
         self._ordered = ordered
 
     def links(self) -> list[Link]:
-        return _sorted((self._link(record) for record in self._names.records()), self._ordered)
+        bodies = self._heap.objects(record[4:11] for record in self._names.records())
+        return _sorted(map(decode_link, bodies), self._ordered)
 
     def find(self, name: bytes) -> Link | None:
         text = name.decode("utf-8", "surrogateescape")
         records = self._names.find(checksum.lookup3(name), lambda record: int(_HASH.unpack_from(record)[0]))
-        found: Iterator[Link] = (self._link(record)[0] for record in records)
+        found = (decode_link(body)[0] for body in self._heap.objects(record[4:11] for record in records))
         return next((link for link in found if link.name == text), None)
-
-    def _link(self, record: bytes) -> tuple[Link, int]:
-        return decode_link(self._heap.get(record[4:11]))
 
 
 def _sorted(found: Iterable[tuple[Link, int]], by_creation: bool) -> list[Link]:

@@ -16,6 +16,8 @@ class LocalHeap:
 
     def __init__(self, segment: bytes) -> None:
         self._segment = segment
+        self.size = len(segment)
+        """In bytes: all names of sound users together have no more."""
 
     def raw_name(self, offset: int) -> bytes:
         """The C string at `offset`."""

@@ -88,9 +88,10 @@ def floats(data: NDArray[np.uint8], bits: FloatBits, dtype: np.dtype[Any]) -> ND
     if bits.implied:
         mantissa += ~tiny
     with np.errstate(over="ignore", under="ignore"):
-        value = np.ldexp(mantissa, power.astype(np.int32))
+        value = np.ldexp(mantissa, np.clip(power, -(2**30), 2**30).astype(np.int32))
         special = exponent == (1 << bits.exponent_bits) - 1
         fraction = high if bits.implied else high & np.uint64((1 << max(bits.mantissa_bits - low_bits - 1, 0)) - 1)
         value[special] = np.where((fraction | low)[special] == 0, np.inf, np.nan)
         negative = _extract(data, bits.sign, 1).astype(bool)
-        return np.where(negative, -value, value).astype(dtype)
+        signed: NDArray[Any] = np.where(negative, -value, value)
+        return signed.astype(dtype)

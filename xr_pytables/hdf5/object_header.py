@@ -46,6 +46,8 @@ class ObjectHeader:
     messages: tuple[Message, ...]
     size: int
     """Bytes of its blocks."""
+    types: frozenset[int]
+    """Of all its messages."""
 
     def of_type(self, kind: int) -> list[Message]:
         """The messages of one type."""
@@ -95,9 +97,9 @@ def read_headers(metadata: Metadata, addresses: Sequence[int]) -> list[ObjectHea
             if header.blocks:
                 still.append(header)
             else:
-                found[header.address] = ObjectHeader(
-                    header.address, header.version, tuple(header.messages), header.size
-                )
+                messages = tuple(header.messages)
+                types = frozenset([message[0] for message in messages])
+                found[header.address] = ObjectHeader(header.address, header.version, messages, header.size, types)
         waiting, read = still, _next_blocks
     return [found[address] for address in addresses]
 
@@ -202,7 +204,8 @@ def decode_block(block: bytes, start: int, end: int, prefix: int) -> list[Messag
     `prefix` bytes stand before the data of each: 8 in version 1; in version 2 4, and 2 more for a creation order. In
     version 2 fewer bytes than that may be left at the end: a gap.
     """
-    messages, decode = [], _V1 if prefix == 8 else _V2
+    messages, decode = list[Message](), _V1 if prefix == 8 else _V2
+    append, new = messages.append, tuple.__new__  # a file has tens of thousands of messages
     place, last = start, end - prefix
     while place <= last:
         kind, size, flags = decode(block, place)
@@ -213,6 +216,6 @@ def decode_block(block: bytes, start: int, end: int, prefix: int) -> list[Messag
         if kind > _KNOWN and flags & _FAIL_IF_UNKNOWN:
             raise Damaged(f"a message of the unknown type {kind}, which must not be ignored")
         if kind:
-            messages.append(Message(kind, bool(flags & _SHARED), block[place:stop]))
+            append(new(Message, (kind, bool(flags & _SHARED), block[place:stop])))
         place = stop
     return messages

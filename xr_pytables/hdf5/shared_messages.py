@@ -9,6 +9,7 @@ from . import checksum
 from .damage import Damaged, check_signature, check_version, taken
 from .fractal_heap import FractalHeap
 from .metadata import Metadata
+from .object_header import FILL_VALUE, OLD_FILL_VALUE
 
 _IN_HEAP: Final = 1
 _INDEX_BYTES: Final = 30
@@ -47,6 +48,7 @@ class SharedMessages:
 
     def get(self, kind: int, identifier: bytes) -> bytes:
         """The body of the message of that type."""
+        kind = FILL_VALUE if kind == OLD_FILL_VALUE else kind
         heap = next((heap for kinds, heap in self._heaps if kinds >> kind & 1), None)
         if heap is None:
             raise Damaged(f"a message of type {kind} is shared, but the file has no heap for such")

@@ -44,9 +44,14 @@ class SymbolTable:
             if found == 0:
                 break
         self._metadata.prefetch((address, 8) for address in addresses)
+        left = self._heap.size
         for address in addresses:
             for entry in self._entries(address):
-                yield self._link(entry)
+                link = self._link(entry)
+                left -= len(link.name) + len(link.target)
+                if left < 0:
+                    raise Damaged("the names of links share their bytes")
+                yield link
 
     def find(self, name: bytes) -> Link | None:
         """The link of that name, without the others."""
