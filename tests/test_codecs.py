@@ -249,20 +249,52 @@ def test_unfiltered_chunk_of_a_wrong_size() -> None:
 @pytest.mark.parametrize(
     ("steps", "reason"),
     [
-        ([Filter(4, (141, 32), "szip")], "szip (HDF5 filter 4) is not known here"),
-        ([Filter(6, (0,) * 20, "scaleoffset")], "scaleoffset (HDF5 filter 6) is not known here"),
-        ([Filter(5, (), "nbit")], "nbit (HDF5 filter 5) is not known here"),
-        ([Filter(305, (1,), "lzo")], "lzo (HDF5 filter 305) is not known here"),
-        ([Filter(32015, (3,))], "filter 32015 (HDF5 filter 32015) is not known here"),
+        ([Filter(4, (141, 32), "szip")], "szip: its client data are not complete"),
+        (
+            [Filter(305, (1,), "lzo")],
+            "lzo (HDF5 filter 305) is not known here; a plug-in of HDF5 in a folder that HDF5_PLUGIN_PATH names may "
+            "bring it",
+        ),
         ([Filter(SHUFFLE, (), "shuffle")], "shuffle: the element size is not recorded"),
         ([Filter(BLOSC, (2, 2, 4, 400, 5, 1, 3), "blosc")], "blosc: compressor 3 is not known"),
-        ([Filter(DEFLATE, (9,)), Filter(DEFLATE, (9,))], "more than one compressor: sizes between them are not known"),
+        ([Filter(DEFLATE, (9,)), Filter(SHUFFLE, (4,)), Filter(DEFLATE, (9,)), Filter(FLETCHER32)], None),
+        (
+            [Filter(DEFLATE, (9,)), Filter(BZIP2, (9,), "bzip2")],
+            "bzip2 behind another compressor: the size between them is not known",
+        ),
         ([Filter(SHUFFLE, (4,), "shuffle"), Filter(BZIP2, (9,)), Filter(FLETCHER32)], None),
         ([], None),
     ],
 )
 def test_why_not(steps: list[Filter], reason: str | None) -> None:
     assert why_not(FilterPipeline(tuple(steps))) == reason
+
+
+def test_two_compressors() -> None:
+    steps = FilterPipeline((Filter(DEFLATE, (1,)), Filter(SHUFFLE, (4,)), Filter(DEFLATE, (9,)), Filter(FLETCHER32)))
+    data = np.random.default_rng(0).integers(0, 3, 4000, "u1")
+    raw, mask = encode_chunk(data, steps, ChunkType((1000,), np.dtype("i4")))
+    assert mask == 0
+    stored = np.frombuffer(raw, np.uint8)
+    np.testing.assert_array_equal(decode_chunk(stored, 0, steps, 4000), data)
+    one = FilterPipeline((Filter(DEFLATE, (1,)), Filter(DEFLATE, (9,))))
+    for bomb in (zlib.compress(zlib.compress(bytes(10**6))), zlib.compress(bytes(10**6)), zlib.compress(b"x")[:-3]):
+        with pytest.raises(ChunkError, match="zlib cannot decode"):
+            decode_chunk(np.frombuffer(bomb, np.uint8), 0, one, 400)
+
+
+def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs.importlib.util, "find_spec", lambda name: None)
+    codecs.find_codec.cache_clear()
+    try:
+        for identifier, name, message in (
+            (32000, "lzf", "lzf: the package imagecodecs, which decodes it, is not installed"),
+            (4, "szip", "szip: the package imagecodecs, which decodes it, is not installed"),
+            (32015, "Zstandard", "Zstandard (HDF5 filter 32015) is not known here; the package hdf5plugin brings it"),
+        ):
+            assert why_not(FilterPipeline((Filter(identifier, (1, 2, 3, 4), name),))) == message
+    finally:
+        codecs.find_codec.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

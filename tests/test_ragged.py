@@ -380,9 +380,11 @@ def test_single_rows_of_a_compressed_vlarray(tmp_path: Path, complib: str) -> No
 
 
 def test_unknown_filters_are_an_error_and_no_search_by_hdf5(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "lzf.h5", "w") as file:
-        file.create_dataset("t", data=["a", "b"], dtype=h5py.string_dtype(), chunks=(2,), compression="lzf")
-    with open_raw(tmp_path / "lzf.h5") as ds, pytest.raises(OSError, match=r"lzf\.h5:/t: cannot be read: .*not known"):
+    with h5py.File(tmp_path / "lzo.h5", "w") as file:
+        unknown = {"compression": 305, "compression_opts": (1,), "allow_unknown_filter": True}
+        text = file.create_dataset("t", (2,), h5py.string_dtype(), chunks=(2,), **unknown)
+        text.id.write_direct_chunk((0,), b"x" * 99)
+    with open_raw(tmp_path / "lzo.h5") as ds, pytest.raises(OSError, match=r"lzo\.h5:/t: cannot be read: .*not known"):
         ds["t"].load()
 
 
