@@ -25,13 +25,13 @@ def _windows(data: Bytes) -> NDArray[np.uint64]:
     """The 8 bytes from each byte of the data on, as big-endian words."""
     padded = np.zeros(data.size + 8, np.uint8)
     padded[: data.size] = data
-    windows: NDArray[Any] = np.ndarray((data.size + 1,), ">u8", padded, strides=(1,))
+    windows: NDArray[np.uint64] = np.ndarray((data.size + 1,), ">u8", padded, strides=(1,))
     return windows
 
 
 def _bits(windows: NDArray[np.uint64], starts: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
     """`count` bits, `_PIECE` at most, from each of the positions in bits."""
-    words = windows[starts >> 3].astype(np.uint64)
+    words: NDArray[np.uint64] = windows[starts >> 3].astype(np.uint64)
     words <<= (starts & 7).astype(np.uint64)
     words >>= np.uint64(64 - count)
     return words
