@@ -69,7 +69,7 @@ def test_no_byte_makes_any_other_error(tmp_path, monkeypatch, kind, checked):
     path = tmp_path / "a.h5"
     writers[kind](path) if kind in writers else write_with_h5py(path, kind)
     data, rng, found = path.read_bytes(), random.Random(kind), 0
-    for _ in range(30):
+    for _ in range(15):
         errors = explore(damaged(data, rng))
         assert all(error.startswith("a.h5: ") for error in errors)
         found += bool(errors)

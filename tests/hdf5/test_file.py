@@ -8,6 +8,7 @@ import pytest
 import tables
 
 from xr_pytables.hdf5 import object_header
+from xr_pytables.hdf5.attributes import Unreadable
 from xr_pytables.hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError, Place
 from xr_pytables.sources.buffer import Buffer
 
@@ -163,3 +164,24 @@ def test_mappings_of_a_virtual_dataset():
     assert first.source.kind == "all"
     assert (second.virtual.start, second.virtual.count, second.virtual.block) == ((2, 1), (1, 1), (1, 3))
     assert (second.source.start, second.source.stride, second.source.count) == ((5,), (5,), (3,))
+
+
+def test_references_to_regions_are_unreadable_and_no_damage():
+    def write(file):
+        array = file.create_dataset("array", data=np.arange(4))
+        file.attrs["region"] = array.regionref[1:3]
+        file.create_dataset("regions", shape=(2,), dtype=h5py.regionref_dtype)
+
+    file = File(Buffer(image(write)))
+    found = file.attributes(file.root)["region"]
+    assert (found.value, found.datatype.kind) == (Unreadable("region references are not supported"), "reference")
+    info = file.dataset(file.resolve("/regions").address)
+    assert file.fill_value(info) == Unreadable("region references are not supported")
+
+
+def test_the_fill_value_of_text_is_read():
+    def write(file):
+        file.create_dataset("a", shape=(3,), dtype=h5py.string_dtype(), fillvalue="nothing ü")
+
+    file = File(Buffer(image(write)))
+    assert file.fill_value(file.dataset(file.resolve("/a").address))[()] == "nothing ü".encode()
