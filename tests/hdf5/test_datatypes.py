@@ -33,7 +33,7 @@ def compounds(draw, inner) -> h5t.TypeID:
 
 @st.composite
 def enumerations(draw) -> h5t.TypeID:
-    members = draw(st.dictionaries(NAMES, st.integers(-128, 127), max_size=5))
+    members = draw(st.dictionaries(NAMES, st.integers(-128, 127), min_size=1, max_size=5))
     values = list(dict.fromkeys(members.values()))
     enum = h5t.enum_create(draw(st.sampled_from([h5t.STD_I8LE, h5t.STD_I32BE])))
     for name, value in zip(members, values, strict=False):
