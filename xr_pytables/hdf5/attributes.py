@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from .conversion import convert, referenced_addresses
-from .damage import Damaged, check_version, decoded, taken
+from .damage import Damaged, Unsupported, check_version, decoded, taken
 from .datatype import Datatype
 from .metadata import UNDEFINED
 
@@ -109,6 +109,15 @@ HeapObject = Callable[[int, int], bytes]
 
 def decode_value(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_object: HeapObject, limit: int) -> Value:
     """`data` as elements. Values of variable length may take `limit` bytes in all, those of the file for instance."""
+    try:
+        return _decoded_value(datatype, shape, data, heap_object, limit)
+    except Unsupported as error:
+        return Unreadable(str(error))
+
+
+def _decoded_value(
+    datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_object: HeapObject, limit: int
+) -> Value:
     count = 1
     for length in shape:
         count *= length

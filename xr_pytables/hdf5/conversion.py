@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .damage import Unsupported
 from .datatype import Datatype
 from .numbers import FloatBits, IntegerBits, floats, integers
 
@@ -61,14 +62,14 @@ _REVISED = np.dtype([("type", "u1"), ("flags", "u1"), ("size", "u1"), ("address"
 def referenced_addresses(stored: NDArray[Any], datatype: Datatype) -> NDArray[np.uint64]:
     """The addresses of the headers that stored object references lead to; 0 for references to nothing.
 
-    Raises ValueError for references to something else, or to another file.
+    Raises Unsupported for references to something else, or to another file.
     """
     if datatype.stored_size == 8:
         return stored.view("<u8")
     if datatype.stored_size != _REVISED.itemsize:
-        raise ValueError("region references are not supported")
+        raise Unsupported("region references are not supported")
     revised = stored.view(_REVISED)
     used = revised["type"] != 0
     if (used & ((revised["type"] != 2) | (revised["flags"] != 0) | (revised["size"] != 8))).any():
-        raise ValueError("references to objects of other files are not supported")
+        raise Unsupported("references to objects of other files are not supported")
     return np.where(used, revised["address"], np.uint64(0))
