@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from xr_pytables import FileChangedError, arrays
 from xr_pytables.arrays import PyTablesArray
-from xr_pytables.chunk_index import ChunkError
+from xr_pytables.chunks.index import ChunkError
 
 
 def lazy_array(dataset: xr.Dataset, name: str) -> PyTablesArray:

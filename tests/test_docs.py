@@ -29,7 +29,7 @@ import xarray as xr
 
 import xr_pytables
 from xr_pytables.backend import PyTablesBackendEntrypoint
-from xr_pytables.filters import BLOSC_CODES, BLOSCS
+from xr_pytables.chunks.filters import BLOSC_CODES, BLOSCS
 from xr_pytables.layouts import KEYS
 from xr_pytables.many_files import save_mfdataset
 from xr_pytables.writer import to_pytables

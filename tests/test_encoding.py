@@ -24,9 +24,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import chunk_encode, codecs, target_file, targets, to_pytables
+from xr_pytables import chunk_encode, target_file, targets, to_pytables
 from xr_pytables.chunk_encode import cover
-from xr_pytables.chunk_index import ChunkError, ChunkStorage
+from xr_pytables.chunks import codecs
+from xr_pytables.chunks.index import ChunkError, ChunkStorage
 from xr_pytables.target_file import TargetFile
 
 COMPLIBS = [
@@ -357,7 +358,7 @@ def test_threads_bound_the_threads_that_encode(path, monkeypatch, threads, lazy)
             with lock:
                 active -= 1
 
-    monkeypatch.setattr("xr_pytables.team.usable_cpus", lambda: 4)
+    monkeypatch.setattr("xr_pytables.chunks.team.usable_cpus", lambda: 4)
     monkeypatch.setattr(chunk_encode, "encode_chunk", counted)
     monkeypatch.setattr(chunk_encode, "_BATCH_BYTES", 1)
     values = np.arange(4000.0)

@@ -27,7 +27,8 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xr_pytables import chunk_io, frame_arrays, row_blocks, to_pytables
+from xr_pytables import frame_arrays, to_pytables
+from xr_pytables.chunks import reading, row_blocks
 from xr_pytables.files import FileChangedError, FileIdentity, OpenedFile, hdf5_lock
 from xr_pytables.frame_arrays import FrameArray
 from xr_pytables.nodes import NodeReader, ReadOptions
@@ -318,7 +319,7 @@ def array_of(variable: xr.DataArray) -> FrameArray:
 def decoded_chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the chunks of rows that were decoded past HDF5."""
     found: list[int] = []
-    each_chunk = chunk_io.each_chunk
+    each_chunk = reading.each_chunk
 
     def counted(fd: int, storage: Any, index: Any, numbers: Any, use: Any, **kwargs: Any) -> Any:
         found.extend(numbers.tolist())

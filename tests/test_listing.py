@@ -116,8 +116,8 @@ def test_listing_reads_no_data(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("data were read")
 
     monkeypatch.setattr(safe_file, "read_hyperslab", refuse)
-    monkeypatch.setattr("xr_pytables.chunk_io.read_into", refuse)
-    monkeypatch.setattr("xr_pytables.global_heap.read_values", refuse)
+    monkeypatch.setattr("xr_pytables.chunks.reading.read_into", refuse)
+    monkeypatch.setattr("xr_pytables.chunks.vlen.read_values", refuse)
     assert len(xr_pytables.tree(mixed).groups) == 3
 
 

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import xr_pytables
-from xr_pytables import memory, team
+from xr_pytables.chunks import memory, team
 
 FLOAT = np.dtype("f4")
 

@@ -404,7 +404,7 @@ def test_trees_and_groups_of_a_table(mixed: Path) -> None:
 
 
 def test_rows_found_are_decoded_once_for_all_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from xr_pytables import codecs, row_blocks
+    from xr_pytables.chunks import codecs, row_blocks
 
     path = make_table(tmp_path / "a.h5", rows_of(3000), chunk=16)
     monkeypatch.setattr(row_blocks, "CACHE_BYTES", 64 * 1024)

@@ -16,8 +16,9 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import OpaqueBytes, global_heap
-from xr_pytables.chunk_index import ChunkError
+from xr_pytables import OpaqueBytes
+from xr_pytables.chunks import vlen
+from xr_pytables.chunks.index import ChunkError
 from xr_pytables.ragged import VariableLengthArray
 from xr_pytables.sources.local import LocalFile
 
@@ -178,7 +179,7 @@ def test_opening_reads_no_row_and_sizes_need_none(tmp_path: Path, monkeypatch: p
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a row was read")
 
-    monkeypatch.setattr(global_heap, "read_values", refuse)
+    monkeypatch.setattr(vlen, "read_values", refuse)
     with xr.open_dataset(tmp_path / "v.h5", engine="pytables") as ds:
         assert set(ds) == {"v", "o", "text"}
     with xr.open_dataset(tmp_path / "v.h5", engine="pytables", ragged="flat") as ds:
@@ -565,19 +566,17 @@ def test_descriptors_of_nothing_are_errors(tmp_path: Path, descriptor: tuple[int
     path = tmp_path / "f"
     path.write_bytes(bytes(4096))
     with open(path, "rb") as file, pytest.raises(ChunkError, match=f"^here: .*{message}"):
-        global_heap.read_values(
-            LocalFile(file.fileno(), "here"), np.array([descriptor], global_heap.DESCRIPTOR), 4, label="here"
-        )
+        vlen.read_values(LocalFile(file.fileno(), "here"), np.array([descriptor], vlen.DESCRIPTOR), 4, label="here")
 
 
 def test_values_share_no_object_beyond_the_size_of_the_file(tmp_path: Path) -> None:
     """A small file cannot ask for more memory than it has bytes."""
     path = tmp_path / "f"
     path.write_bytes(bytes(4096))
-    many = np.zeros(10**6, global_heap.DESCRIPTOR)
+    many = np.zeros(10**6, vlen.DESCRIPTOR)
     many["length"], many["address"], many["index"] = 500, 96, 1
     with open(path, "rb") as file, pytest.raises(ChunkError, match="cannot be in a file of 4096 bytes"):
-        global_heap.read_values(LocalFile(file.fileno(), "here"), many, 4)
+        vlen.read_values(LocalFile(file.fileno(), "here"), many, 4)
 
 
 @pytest.mark.parametrize("threads", [1, None])
@@ -597,9 +596,9 @@ def test_rows_in_any_order_and_of_any_width(tmp_path: Path, itemsize: int, threa
         descriptors, _ = lazy.fetch((slice(None),))
     order = random.permutation(len(sizes))
     with open(tmp_path / "v.h5", "rb") as file:
-        found = global_heap.read_values(LocalFile(file.fileno(), "here"), descriptors[order], itemsize, threads=threads)
+        found = vlen.read_values(LocalFile(file.fileno(), "here"), descriptors[order], itemsize, threads=threads)
     np.testing.assert_array_equal(found, np.concatenate([expected[number] for number in order]))
-    assert global_heap.lengths(descriptors).tolist() == sizes.tolist()
+    assert vlen.lengths(descriptors).tolist() == sizes.tolist()
 
 
 def test_hostile_text_never_stops_the_process(tmp_path: Path) -> None:

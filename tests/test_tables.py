@@ -19,7 +19,8 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import FileChangedError, codecs, row_blocks, table_arrays
+from xr_pytables import FileChangedError, table_arrays
+from xr_pytables.chunks import codecs, row_blocks
 from xr_pytables.datatypes import Datatype
 from xr_pytables.files import FileIdentity, OpenedFile
 from xr_pytables.nodes import VariableSpec
@@ -697,7 +698,7 @@ def test_a_fork_finds_a_cache_that_nobody_holds(tmp_path: Path) -> None:
     code = """
         import os, sys
         import xarray as xr
-        from xr_pytables import row_blocks
+        from xr_pytables.chunks import row_blocks
         ds = xr.open_dataset(sys.argv[1], engine="pytables", group="/events")
         ds["energy"].load()
         row_blocks._cache.lock.acquire()

@@ -17,8 +17,10 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import chunk_io, codecs, journal, memory
-from .chunk_index import (
+from . import journal
+from .chunks import codecs, memory, reading
+from .chunks.filters import SHUFFLE, FilterPipeline
+from .chunks.index import (
     MAX_GRID,
     MISSING,
     ChunkError,
@@ -30,9 +32,8 @@ from .chunk_index import (
     bounding_region,
     plan_selection,
 )
+from .chunks.vlen import DESCRIPTOR
 from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
-from .filters import SHUFFLE, FilterPipeline
-from .global_heap import DESCRIPTOR
 from .hdf5.chunk_indexes import read_index
 from .libhdf5 import HDF5Error, chunk_info, object_address
 from .nodes import Conversion, VariableSpec
@@ -151,12 +152,12 @@ class PyTablesArray(BackendArray):
     ) -> None:
         """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
         if storage.chunkshape is None:
-            chunk_io.read_contiguous(descriptor.source, storage, key, out, threads=self.threads, label=self._label())
+            reading.read_contiguous(descriptor.source, storage, key, out, threads=self.threads, label=self._label())
             return
         plans = plan_selection(storage, key)
         touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
         index = self._index(descriptor, version, storage, bounding_region(storage, plans), touched)
-        chunk_io.read_into(
+        reading.read_into(
             descriptor.source, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
         )
 
@@ -194,7 +195,7 @@ class PyTablesArray(BackendArray):
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             index = self._index(descriptor, version, storage, region, out.size)
-            chunk_io.read_points(
+            reading.read_points(
                 descriptor.source, storage, index, flat, out.reshape(-1), threads=self.threads, label=self._label()
             )
 

@@ -24,8 +24,8 @@ from dask.delayed import Delayed
 from . import chunk_writer
 from .arrays import storage_of
 from .blocks import BlockTarget, InMemory, PutAside, Values
-from .chunk_index import ChunkStorage
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
+from .chunks.index import ChunkStorage
 from .extents import others, raw_extents
 from .files import FileChangedError, FileIdentity, hdf5_lock
 from .journal import Journal, NoLocksError, Ranges, exclusive, is_supported

@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import team
-from .chunk_index import ChunkStorage
-from .codecs import ChunkType, Workspace, encode_chunk
-from .libblosc2 import Bytes
+from .chunks import team
+from .chunks.codecs import ChunkType, Workspace, encode_chunk
+from .chunks.index import ChunkStorage
+from .chunks.libblosc2 import Bytes
 
 _BATCH_BYTES: Final = 2**20  # small chunks are encoded and handed on together
 Box = tuple[tuple[int, int], ...]

@@ -20,11 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from . import codecs, team
 from .blocks import Box, Values
 from .chunk_encode import is_fill
-from .chunk_index import DAMAGED, MISSING, ChunkError, ChunkIndex, ChunkStorage
-from .filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .chunks import codecs, team
+from .chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .chunks.index import DAMAGED, MISSING, ChunkError, ChunkIndex, ChunkStorage
 from .hdf5.chunk_indexes import read_index
 from .progress import Done, nobody
 from .sources.source import Source

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import libhdf5 as h5
-from .chunk_index import DAMAGED, MISSING, ChunkError, ChunkStorage
+from .chunks.index import DAMAGED, MISSING, ChunkError, ChunkStorage
 from .hdf5.chunk_indexes import read_index
 from .libhdf5 import HDF5Error, call, opened
 from .safe_file import DatasetInfo, SafeFile, describe_dataset

@@ -15,7 +15,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import frames, hdfstore, memory, row_blocks
+from . import frames, hdfstore
 from .arrays import (
     PyTablesArray,
     check_only_grown,
@@ -24,12 +24,13 @@ from .arrays import (
     storage_of,
     with_plain_empty_slices,
 )
-from .chunk_index import ChunkIndex, UnsupportedIndex, plan_axis
+from .chunks import memory, row_blocks
+from .chunks.index import ChunkIndex, UnsupportedIndex, plan_axis
+from .chunks.row_blocks import Wanted
 from .files import Descriptor, FileIdentity, OpenedFile
 from .frames import UnknownLayoutError
 from .libhdf5 import HDF5Error, object_address
 from .nodes import VariableSpec
-from .row_blocks import Wanted
 from .safe_file import describe_dataset, read_bytes_row
 from .safe_pickle import NotAPickleError, UnsafePickleError
 from .table_arrays import cache_key, open_array

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from xarray import Variable
 
-from . import filters
 from . import libhdf5 as h5
-from .filters import FilterPipeline
+from .chunks import filters
+from .chunks.filters import FilterPipeline
 from .target_file import ArrayLayout
 
 CHUNK_BYTES: Final = 4 * 2**20

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 import tables
 
-from .filters import Filter, FilterPipeline
+from .chunks.filters import Filter, FilterPipeline
 
 UNDEFINED_ADDRESS: Final = 2**64 - 1
 DEFAULT: Final = 0  # H5P_DEFAULT, H5S_ALL, H5E_DEFAULT

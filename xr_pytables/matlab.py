@@ -14,8 +14,8 @@ import numpy as np
 
 from . import attributes
 from . import libhdf5 as h5
+from .chunks.filters import FilterPipeline
 from .datatypes import Datatype
-from .filters import FilterPipeline
 from .safe_file import DatasetInfo, RawAttribute
 
 CLASS: Final = "MATLAB_class"

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray.core import indexing
 
-from . import memory
 from .arrays import PyTablesArray
-from .chunk_index import UnsupportedIndex
+from .chunks import memory
+from .chunks.index import UnsupportedIndex
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .files import OpenedFile
 from .frame_queries import as_stored

@@ -2,7 +2,7 @@
 
 A row is an array, a text, bytes or an object; or all rows are one flat array with the size of each row beside it (CF
 conventions section 9.3.3, contiguous ragged arrays). Descriptors are read as chunks are, values from the heaps by
-`global_heap`: both without HDF5, whose search in a damaged heap may never end.
+`chunks.vlen`: both without HDF5, whose search in a damaged heap may never end.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from xarray import Variable
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import codecs, global_heap, safe_pickle
+from . import safe_pickle
 from .arrays import PyTablesArray, as_seen, selected_shape, storage_of, why_not_decoded, with_plain_empty_slices
 from .attributes import OpaqueBytes, unpickled
-from .chunk_index import (
+from .chunks import codecs, vlen
+from .chunks.index import (
     ChunkError,
     ChunkStorage,
     Selection,
@@ -52,7 +53,7 @@ class VariableLengthArray(PyTablesArray):
 
     def _shown(self, key: Selection) -> np.ndarray:
         descriptors, data = self.fetch(key)
-        ends = np.cumsum(global_heap.lengths(descriptors.reshape(-1)))
+        ends = np.cumsum(vlen.lengths(descriptors.reshape(-1)))
         rows = np.fromiter(_rows(data, ends, self.spec), object, descriptors.size)
         return rows.reshape(descriptors.shape)
 
@@ -62,7 +63,7 @@ class VariableLengthArray(PyTablesArray):
 
     def sizes(self, key: Selection) -> np.ndarray:
         """How many elements each of the selected rows has. Reads no row."""
-        return global_heap.lengths(self._read_rows(key, values=False)[0])
+        return vlen.lengths(self._read_rows(key, values=False)[0])
 
     def ends(self) -> np.ndarray:
         """Where each row ends in the values of all rows, in elements. Kept as long as the file is open."""
@@ -86,7 +87,7 @@ class VariableLengthArray(PyTablesArray):
             self._fetch_descriptors(descriptor, version, storage, key, descriptors)
             self._fill_up(descriptors, key)
             if values:
-                data = global_heap.read_values(
+                data = vlen.read_values(
                     descriptor.source,
                     descriptors.reshape(-1),
                     itemsize,

@@ -23,8 +23,8 @@ import numpy as np
 
 from . import datatypes
 from . import libhdf5 as h5
+from .chunks.filters import FilterPipeline
 from .datatypes import Datatype
-from .filters import FilterPipeline
 from .libhdf5 import HDF5Error, Identifier, call, opened
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunk_encode import EncodedChunk
-from .libblosc2 import Bytes
+from .chunks.libblosc2 import Bytes
 
 SIGNATURE: Final = b"XRPTSEG1"
 _FOOTER: Final = struct.Struct("<QIIIQ")  # offset, length and checksum of the table; rank; size of the file

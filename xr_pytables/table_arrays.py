@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from . import memory, row_blocks
 from .arrays import PyTablesArray, selected_shape
-from .chunk_index import AxisSelection, ChunkStorage, Region, Selection, plan_axis
+from .chunks import memory, row_blocks
+from .chunks.index import AxisSelection, ChunkStorage, Region, Selection, plan_axis
+from .chunks.row_blocks import CacheKey, Wanted
 from .files import Descriptor, FileIdentity, OpenedFile
 from .nodes import VariableSpec
-from .row_blocks import CacheKey, Wanted
 from .safe_file import read_column
 
 

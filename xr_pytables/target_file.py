@@ -17,14 +17,15 @@ from typing import Final, Self
 
 import numpy as np
 
-from . import attributes, codecs, datatypes
+from . import attributes, datatypes
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .chunk_encode import EncodedChunk
-from .chunk_index import ChunkStorage
+from .chunks import codecs
+from .chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .chunks.index import ChunkStorage
 from .datatypes import Datatype
 from .dimensions import NOT_A_VARIABLE
-from .filters import FLETCHER32, SHUFFLE, FilterPipeline
 from .hdf5.chunk_indexes import read_index
 from .libhdf5 import HDF5Error, Identifier, call, opened
 from .safe_file import DatasetInfo, describe_dataset, explained, read_attributes

@@ -22,7 +22,7 @@ import numpy as np
 
 from .alignment import Blocks
 from .chunk_encode import Box, EncodedChunk, encode_block
-from .chunk_index import ChunkStorage
+from .chunks.index import ChunkStorage
 from .files import FileBusyError, hdf5_lock
 from .progress import Done, nobody
 from .segment import Segment, SegmentError, SegmentWriter

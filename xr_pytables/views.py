@@ -11,9 +11,9 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import global_heap
 from .arrays import PyTablesArray, with_plain_empty_slices
-from .chunk_index import Selection
+from .chunks import vlen
+from .chunks.index import Selection
 from .files import Descriptor, FileIdentity
 
 
@@ -103,13 +103,13 @@ class ReferenceArray(PyTablesArray):
             return plain.view("<u8").reshape(stored.shape)
         # a reference to a region: an object of the global heap, which begins with the address (VIII.B)
         place = plain.view(np.dtype([("address", "<u8"), ("index", "<u4")])).reshape(-1)
-        descriptors = np.zeros(place.shape, global_heap.DESCRIPTOR)
+        descriptors = np.zeros(place.shape, vlen.DESCRIPTOR)
         descriptors["length"] = 1
         descriptors["address"], descriptors["index"] = place["address"], place["index"]
         found = np.zeros(place.shape, "<u8")
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
-            data = global_heap.read_values(
+            data = vlen.read_values(
                 descriptor.source,
                 descriptors,
                 8,
@@ -117,7 +117,7 @@ class ReferenceArray(PyTablesArray):
                 threads=self.threads,
                 label=self._label(),
             )
-            found[global_heap.lengths(descriptors) > 0] = data.view("<u8")
+            found[vlen.lengths(descriptors) > 0] = data.view("<u8")
 
         self._guarded(read)
         return found.reshape(stored.shape)

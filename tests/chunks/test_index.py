@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables.chunk_index import ChunkIndex, ChunkStorage, bounding_region, plan_axis, plan_selection
+from xr_pytables.chunks.index import ChunkIndex, ChunkStorage, bounding_region, plan_axis, plan_selection
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 

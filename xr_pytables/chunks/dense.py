@@ -1,6 +1,6 @@
 """Arrays that lie in a file as they are: contiguous datasets, and chunks without filters.
 
-Knows sources, offsets and runs of bytes; `chunk_io` says what to read. Long runs go from the file straight to their
+Knows sources, offsets and runs of bytes; `reading` says what to read. Long runs go from the file straight to their
 places, in one system call for many of them where the system has `preadv`; of short ones, stretches are read and copied
 from.
 """
@@ -16,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.local import LocalFile
+from ..sources.source import FormatError, Source
 from . import scatter, team
-from .chunk_decoder import CACHED, Piece, extent, is_box, is_swapped, piece_length, positions, take_pieces
-from .chunk_index import ChunkError, cut, prefix
 from .codecs import Workspace
+from .decoder import CACHED, Piece, extent, is_box, is_swapped, piece_length, positions, take_pieces
+from .index import ChunkError, cut, prefix
 from .libblosc2 import Bytes, pointer
-from .sources.local import LocalFile
-from .sources.source import FormatError, Source
 
 _SLAB: Final = CACHED  # bytes of raw data read into scratch at once
 _PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once

@@ -19,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import chunk_io, team
-from .chunk_index import AxisPlan, AxisSelection, ChunkError, ChunkIndex, ChunkStorage, plan_axis
+from ..sources.source import Source
+from . import reading, team
 from .codecs import Workspace
-from .sources.source import Source
+from .index import AxisPlan, AxisSelection, ChunkError, ChunkIndex, ChunkStorage, plan_axis
 
 CACHE_BYTES: Final = 128 * 2**20
 """Decoded rows that the process keeps."""
@@ -119,7 +119,7 @@ def read_columns(
             whole = np.empty(storage.chunkshape or (), storage.dtype)
             take(int(i[at]), chunk_rows(0, len(whole), whole))
 
-        for at in chunk_io.each_chunk(source, storage, index, numbers, use, threads=threads, label=label).tolist():
+        for at in reading.each_chunk(source, storage, index, numbers, use, threads=threads, label=label).tolist():
             take(int(i[at]), _fill_rows(storage, plan.chunk))
 
     def place(i: int, chunk: Rows) -> None:
@@ -148,7 +148,7 @@ def _read_chunks(
         for one in wanted:
             one.place(part, inside, outside)
 
-    missing = chunk_io.each_chunk(source, storage, index, plan.chunks, use, threads=threads, label=label)
+    missing = reading.each_chunk(source, storage, index, plan.chunks, use, threads=threads, label=label)
     for i in missing.tolist():
         inside, outside = plan.piece(i)
         start, stop, inside = _extent(inside)

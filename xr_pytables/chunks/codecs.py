@@ -2,7 +2,7 @@
 
 A codec turns bytes into bytes of a known size; it knows its filter's client data and nothing of files. The heavy part
 of each runs with the GIL released, and none reads or changes a global setting of blosc, blosc2 or numcodecs, which
-others in the process use. `chunk_io` calls `decode_chunk`, the writer calls `encode_chunk`; before either, `why_not`
+others in the process use. `reading` calls `decode_chunk`, the writer calls `encode_chunk`; before either, `why_not`
 says whether all filters of a pipeline are known here.
 
 Other packages add a codec for reading through the entry-point group `xr_pytables.codecs`: the name is the filter id in
@@ -30,7 +30,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import libblosc2, plugins
-from .chunk_index import ChunkError
 from .filters import (
     BLOSC,
     BLOSC2,
@@ -47,6 +46,7 @@ from .filters import (
     FilterPipeline,
 )
 from .fletcher32 import fletcher32
+from .index import ChunkError
 from .libblosc2 import Bytes
 from .packed_bits import unpack_nbit, unpack_scaleoffset
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import libhdf5
-from xr_pytables.fletcher32 import fletcher32
+from xr_pytables.chunks.fletcher32 import fletcher32
 
 theirs = ctypes.CDLL(libhdf5._library_paths()[0]).H5_checksum_fletcher32
 theirs.restype, theirs.argtypes = ctypes.c_uint32, (ctypes.c_void_p, ctypes.c_size_t)

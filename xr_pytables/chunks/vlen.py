@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.source import Source
 from . import team
-from .chunk_index import UNDEFINED, ChunkError, run_starts
 from .codecs import Workspace
-from .sources.source import Source
+from .index import UNDEFINED, ChunkError, run_starts
 
 DESCRIPTOR: Final = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 """One variable-length value in a dataset (VIII.B, with addresses of 8 bytes): elements, collection, object in it."""

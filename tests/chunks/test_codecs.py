@@ -20,10 +20,21 @@ import tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import codecs, libblosc2, libhdf5
-from xr_pytables.chunk_index import ChunkError
-from xr_pytables.codecs import ChunkType, Workspace, decode_chunk, encode_chunk, why_not
-from xr_pytables.filters import BLOSC, BLOSC2, BZIP2, DEFLATE, FLETCHER32, SHUFFLE, Filter, FilterPipeline, pipeline
+from xr_pytables import libhdf5
+from xr_pytables.chunks import codecs, libblosc2
+from xr_pytables.chunks.codecs import ChunkType, Workspace, decode_chunk, encode_chunk, why_not
+from xr_pytables.chunks.filters import (
+    BLOSC,
+    BLOSC2,
+    BZIP2,
+    DEFLATE,
+    FLETCHER32,
+    SHUFFLE,
+    Filter,
+    FilterPipeline,
+    pipeline,
+)
+from xr_pytables.chunks.index import ChunkError
 
 COMPLIBS = [
     "zlib", "bzip2", "blosc:blosclz", "blosc:lz4", "blosc:lz4hc", "blosc:zlib", "blosc:zstd",

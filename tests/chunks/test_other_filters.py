@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import codecs, packed_bits, plugins
-from xr_pytables.chunk_index import ChunkError
-from xr_pytables.codecs import decode_chunk, why_not
-from xr_pytables.filters import Filter, FilterPipeline
+from xr_pytables.chunks import codecs, packed_bits, plugins
+from xr_pytables.chunks.codecs import decode_chunk, why_not
+from xr_pytables.chunks.filters import Filter, FilterPipeline
+from xr_pytables.chunks.index import ChunkError
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 
@@ -282,7 +282,7 @@ def test_plugins_need_no_hdf5(tmp_path: Path) -> None:
     code = f"""
         import sys, threading
         import numpy as np
-        from xr_pytables import plugins
+        from xr_pytables.chunks import plugins
         raw = np.fromfile({str(tmp_path / "raw")!r}, np.uint8)
         plugin = plugins.find(32015)
         def decode(out):

@@ -1,6 +1,6 @@
 """Where the chunks of one dataset lie in the file: address, stored size and filter mask, as arrays over the chunk grid.
 
-Values alone, and how a selection meets the chunks: `hdf5.chunk_indexes` reads the index of a file, `chunk_io` reads the
+Values alone, and how a selection meets the chunks: `hdf5.chunk_indexes` reads the index of a file, `reading` reads the
 chunks.
 """
 
@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.source import FormatError
 from .filters import FilterPipeline
-from .sources.source import FormatError
 
 AxisSelection = int | np.integer[Any] | slice | NDArray[np.integer[Any]]
 Selection = tuple[AxisSelection, ...]

@@ -1,7 +1,7 @@
 """One chunk, from stored bytes to selected elements in their places.
 
 Knows the filters' client data through `codecs` and Blosc's blocks through `libblosc2`; no file and no thread.
-`chunk_io` brings the bytes. A chunk that is wanted whole and lies whole in the output is decoded there. Any other is
+`reading` brings the bytes. A chunk that is wanted whole and lies whole in the output is decoded there. Any other is
 decoded in pieces that stay in the processor's cache until their rows are in place, where its filters allow that.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import codecs, libblosc2
-from .chunk_index import ChunkError, ChunkStorage
 from .codecs import Workspace
 from .filters import BLOSC, BLOSC2, FLETCHER32, SHUFFLE, FilterPipeline
+from .index import ChunkError, ChunkStorage
 from .libblosc2 import Box, Bytes
 
 CACHED: Final = 1 << 19

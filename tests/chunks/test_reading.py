@@ -25,12 +25,13 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import chunk_decoder, chunk_io, codecs, dense, libblosc2, libhdf5, scatter, team
-from xr_pytables.chunk_decoder import ChunkDecoder
-from xr_pytables.chunk_index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, plan_selection
-from xr_pytables.chunk_io import read_contiguous, read_into, read_points
-from xr_pytables.dense import Dense
-from xr_pytables.filters import BLOSC, BLOSC2, Filter, FilterPipeline
+from xr_pytables import libhdf5
+from xr_pytables.chunks import codecs, decoder, dense, libblosc2, reading, scatter, team
+from xr_pytables.chunks.decoder import ChunkDecoder
+from xr_pytables.chunks.dense import Dense
+from xr_pytables.chunks.filters import BLOSC, BLOSC2, Filter, FilterPipeline
+from xr_pytables.chunks.index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, plan_selection
+from xr_pytables.chunks.reading import read_contiguous, read_into, read_points
 from xr_pytables.hdf5.chunk_indexes import read_index
 from xr_pytables.sources.local import LocalFile
 
@@ -786,7 +787,7 @@ def test_threads_are_bounded_by_the_cpus(tmp_path: Path, monkeypatch: pytest.Mon
     path = make(tmp_path / "a.h5", array, (2, 100), tables.Filters(1, "zlib"))
     monkeypatch.setattr(team, "usable_cpus", lambda: 3)
     monkeypatch.setattr(team, "_team", team._Team())
-    monkeypatch.setattr(chunk_io, "_BATCH", 1)
+    monkeypatch.setattr(reading, "_BATCH", 1)
     names: set[str] = set()
     verify = codecs.decode_chunk
 
@@ -882,9 +883,9 @@ def test_decoding_does_not_stall_other_python_threads(tmp_path: Path, complib: s
 
 def test_batches_under_way_together_are_far_apart() -> None:
     batches = [(i, i + 1) for i in range(10)]
-    assert [begin for begin, _ in chunk_io._apart(batches, 3)] == [0, 4, 8, 1, 5, 9, 2, 6, 3, 7]
-    assert list(chunk_io._apart(batches, 1)) == batches
-    assert list(chunk_io._apart([], 2)) == []
+    assert [begin for begin, _ in reading._apart(batches, 3)] == [0, 4, 8, 1, 5, 9, 2, 6, 3, 7]
+    assert list(reading._apart(batches, 1)) == batches
+    assert list(reading._apart([], 2)) == []
 
 
 PIECEWISE = {
@@ -910,15 +911,15 @@ def test_a_chunk_is_decoded_and_placed_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shape: Any, chunkshape: Any, cached: int
 ) -> None:
     """Whatever the rows of a piece are: parts of one dimension, of two, or elements of the last one."""
-    monkeypatch.setattr(chunk_decoder, "CACHED", cached)
+    monkeypatch.setattr(decoder, "CACHED", cached)
     placed: list[int] = []
-    place = chunk_decoder.ChunkDecoder._place
+    place = decoder.ChunkDecoder._place
 
     def watched(self: Any, rows: Any, *others: Any) -> None:
         placed.append(rows.nbytes)
         place(self, rows, *others)
 
-    monkeypatch.setattr(chunk_decoder.ChunkDecoder, "_place", watched)
+    monkeypatch.setattr(decoder.ChunkDecoder, "_place", watched)
     array = np.random.default_rng(0).integers(0, 100, shape).astype("f8")
     path = make(tmp_path / "a.h5", array, chunkshape, PIECEWISE[name])
     selections: list[Any] = [(), (slice(1, None),), (slice(2, -1),), (slice(1, 3),), (0,)]
@@ -931,7 +932,7 @@ def test_a_chunk_is_decoded_and_placed_in_pieces(
 
 
 def test_damage_in_a_piece_names_the_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_decoder, "CACHED", 4096)
+    monkeypatch.setattr(decoder, "CACHED", 4096)
     array = np.random.default_rng(0).integers(0, 100, (16, 1000)).astype("f8")
     path = make(tmp_path / "a.h5", array, (8, 400), tables.Filters(5, "blosc:lz4"))
     with Opened(path) as opened:
@@ -1019,7 +1020,7 @@ def test_small_chunks_are_all_read_whoever_helps(tmp_path: Path, monkeypatch: py
         return pays
 
     monkeypatch.setattr(team, "helpers_pay", decided)
-    monkeypatch.setattr(chunk_io, "_BATCH", 1)
+    monkeypatch.setattr(reading, "_BATCH", 1)
     with Opened(path) as opened:
         np.testing.assert_array_equal(opened.read(()), array)
         assert asked == [1]
@@ -1036,13 +1037,13 @@ def test_one_chunk_is_planned_without_arrays_and_several_with_them(
     expected[30:] = -7
     taken = []
     for name in ("one", "stored"):
-        original = getattr(chunk_io._Chunks, name)
+        original = getattr(reading._Chunks, name)
 
         def watched(*arguments: Any, name: str = name, original: Any = original) -> Any:
             taken.append(name)
             return original(*arguments)
 
-        monkeypatch.setattr(chunk_io._Chunks, name, watched)
+        monkeypatch.setattr(reading._Chunks, name, watched)
     with Opened(path) as opened:
         for selection, way in (
             ((slice(10, 20), slice(20, 40)), "one"),

@@ -2,7 +2,7 @@
 
 Takes a `Source`, a `ChunkStorage` and a `ChunkIndex`; knows integers and buffers, no PyTables node, no lock and
 no HDF5 call. The lazy arrays call it. Here is what a read has to fetch (`read_into`, `read_points`,
-`read_contiguous`) and how it gets the bytes; `chunk_decoder` decodes and places one chunk, and `team` has the threads.
+`read_contiguous`) and how it gets the bytes; `decoder` decodes and places one chunk, and `team` has the threads.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.source import Source
 from . import libblosc2, team
-from .chunk_decoder import (
+from .codecs import Workspace
+from .decoder import (
     CACHED,
     ChunkDecoder,
     Piece,
@@ -26,7 +28,8 @@ from .chunk_decoder import (
     positions,
     take_pieces,
 )
-from .chunk_index import (
+from .dense import Dense
+from .index import (
     DAMAGED,
     MISSING,
     AxisPlan,
@@ -39,10 +42,7 @@ from .chunk_index import (
     prefix,
     run_starts,
 )
-from .codecs import Workspace
-from .dense import Dense
 from .libblosc2 import Box, Bytes
-from .sources.source import Source
 
 _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
 _GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
