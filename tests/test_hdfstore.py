@@ -325,7 +325,7 @@ def decoded_chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.extend(numbers.tolist())
         return each_chunk(fd, storage, index, numbers, use, **kwargs)
 
-    monkeypatch.setattr(row_blocks.chunk_io, "each_chunk", counted)
+    monkeypatch.setattr(row_blocks.reading, "each_chunk", counted)
     return found
 
 

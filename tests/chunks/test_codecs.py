@@ -296,6 +296,7 @@ def test_two_compressors() -> None:
 
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codecs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("HDF5_PLUGIN_PATH", raising=False)  # importing hdf5plugin sets it
     codecs.find_codec.cache_clear()
     try:
         for identifier, name, message in (

@@ -677,7 +677,7 @@ def test_damage_without_checksum_raises_or_changes_values_but_never_crashes(tmp_
         import numpy as np
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        import test_chunk_io as t
+        import test_reading as t
         path, array = Path({str(tmp_path / "a.h5")!r}), t.values((60, 50), "i4")
         for complib in t.COMPLIBS:
             t.make(path, array, (30, 25), t.tables.Filters(5, complib))
@@ -828,7 +828,7 @@ def test_reading_goes_on_after_a_fork(tmp_path: Path) -> None:
         import numpy as np
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        import test_chunk_io as t
+        import test_reading as t
         warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is what is tested
         array = t.values((64, 1000), "i8")
         path = t.make(Path({str(tmp_path / "a.h5")!r}), array, (1, 1000), t.tables.Filters(1, "blosc2:zstd"))

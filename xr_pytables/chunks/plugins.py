@@ -1,7 +1,7 @@
 """Filter plug-ins of HDF5 itself, called without HDF5: shared libraries that tell of a filter and have its C function.
 
-They are found in the folders of the environment variable `HDF5_PLUGIN_PATH`, and of the package `hdf5plugin` if it is
-installed, which is not imported. ctypes releases the GIL around each call, no lock of HDF5 is needed, and it does not
+They are found in the folder of the package `hdf5plugin` if it is installed, which is not imported, and in those of the
+environment variable `HDF5_PLUGIN_PATH`. ctypes releases the GIL around each call, no lock of HDF5 is needed, and it does not
 matter whether a copy of HDF5 is loaded, and which.
 """
 
@@ -77,27 +77,27 @@ class Plugin:
 
 def find(identifier: int) -> Plugin | None:
     """The plug-in for a filter; None if no folder has one."""
-    return _plugins(tuple(_folders())).get(identifier)
+    for folder in _folders():
+        plugin = _plugins(folder).get(identifier)
+        if plugin is not None:
+            return plugin
+    return None
 
 
 def _folders() -> list[str]:
-    folders = [folder for folder in os.environ.get(PATH, "").split(os.pathsep) if folder]
+    """The package's first: its plug-ins need no HDF5, those of others (of netCDF4, say) may bring a copy along."""
     spec = importlib.util.find_spec(_PACKAGE)
     packages = list(spec.submodule_search_locations or ()) if spec else []
-    return folders + [os.path.join(package, "plugins") for package in packages]
+    named = [folder for folder in os.environ.get(PATH, "").split(os.pathsep) if folder]
+    return [os.path.join(package, "plugins") for package in packages] + named
 
 
 @functools.cache
-def _plugins(folders: tuple[str, ...]) -> dict[int, Plugin]:
-    """The plug-ins in these folders by filter id, the first of each. Loads all of them, as only they know their id."""
-    found: dict[int, Plugin] = {}
-    for folder in folders:
-        paths = [path for ending in _ENDINGS for path in glob.glob(os.path.join(glob.escape(folder), ending))]
-        for path in sorted(paths):
-            plugin = _load(path)
-            if plugin is not None:
-                found.setdefault(plugin.id, plugin)
-    return found
+def _plugins(folder: str) -> dict[int, Plugin]:
+    """The plug-ins in a folder by filter id, the first of each. Loads all of them, as only they know their id."""
+    paths = [path for ending in _ENDINGS for path in glob.glob(os.path.join(glob.escape(folder), ending))]
+    loaded = [plugin for plugin in map(_load, sorted(paths)) if plugin is not None]
+    return {plugin.id: plugin for plugin in reversed(loaded)}
 
 
 def _load(path: str) -> Plugin | None:
@@ -113,7 +113,7 @@ def _load(path: str) -> Plugin | None:
     description = describe().contents
     if not description.filter or not description.decoder_present:
         return None
-    name = (description.name or b"").decode("ascii", "replace")
+    name = (description.name or b"").decode("ascii", "replace").partition(";")[0]  # some go on with an address
     return Plugin(description.id, name, path, _Function(description.filter))
 
 

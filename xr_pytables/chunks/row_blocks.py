@@ -84,7 +84,7 @@ def read_columns(
     With `cached_as` decoded chunks are shared with other reads of the same table, past and concurrent ones. A read that
     touches too many of them shares the selected rows instead, if they are picked by an array and not too many
     themselves: other columns of the same rows (those that a query found, say) will be asked for next. Threads and
-    errors as for `chunk_io.read_into`.
+    errors as for `reading.read_into`.
     """
     if index is None:
         _read_contiguous(source, storage, rows, wanted, threads, label)
