@@ -1,8 +1,8 @@
 """Filter plug-ins of HDF5 itself, called without HDF5: shared libraries that tell of a filter and have its C function.
 
 They are found in the folder of the package `hdf5plugin` if it is installed, which is not imported, and in those of the
-environment variable `HDF5_PLUGIN_PATH`. ctypes releases the GIL around each call, no lock of HDF5 is needed, and it does
-not matter whether a copy of HDF5 is loaded, and which.
+environment variable `HDF5_PLUGIN_PATH`. ctypes releases the GIL around each call, no lock of HDF5 is needed, and it
+does not matter whether a copy of HDF5 is loaded, and which.
 """
 
 from __future__ import annotations
