@@ -21,8 +21,10 @@ import numpy as np
 import tables
 
 from xr_pytables import libhdf5
-from xr_pytables.chunk_index import ChunkStorage, read_index
+from xr_pytables.chunk_index import ChunkStorage
 from xr_pytables.chunk_io import read_contiguous, read_into
+from xr_pytables.hdf5.chunk_indexes import read_index
+from xr_pytables.sources.local import LocalFile
 
 CODECS = {
     "none": None,
@@ -39,7 +41,9 @@ CHUNKSHAPE = (24, 181, 360)
 
 def field(megabytes: float) -> np.ndarray:
     """A smooth field with noise, rounded as measured data are."""
-    steps = max(24, round(megabytes * 1e6 / (721 * 1440 * 4) / 24) * 24)
+    steps = max(1, round(megabytes * 1e6 / (721 * 1440 * 4)))
+    if steps > CHUNKSHAPE[0]:
+        steps = round(steps / CHUNKSHAPE[0]) * CHUNKSHAPE[0]
     random = np.random.default_rng(0)
     latitude = np.radians(np.linspace(-90, 90, 721))[:, None]
     longitude = np.radians(np.linspace(0, 360, 1440))[None, :]
@@ -51,13 +55,14 @@ def field(megabytes: float) -> np.ndarray:
 
 
 def written(path: Path, array: np.ndarray, filters: tables.Filters | None) -> ChunkStorage:
+    chunkshape = (min(CHUNKSHAPE[0], len(array)), *CHUNKSHAPE[1:])
     with tables.open_file(path, "w") as file:
-        leaf = file.create_carray("/", "a", obj=array, chunkshape=CHUNKSHAPE, filters=filters)
+        leaf = file.create_carray("/", "a", obj=array, chunkshape=chunkshape, filters=filters)
         file.flush()
         properties = libhdf5.call("H5Dget_create_plist", leaf._v_objectid)
         pipeline = libhdf5.filter_pipeline(properties)
         libhdf5.call("H5Pclose", properties)
-        return ChunkStorage(array.shape, CHUNKSHAPE, array.dtype, pipeline, leaf._get_obj_info().addr)
+        return ChunkStorage(array.shape, chunkshape, array.dtype, pipeline, leaf._get_obj_info().addr)
 
 
 def main() -> None:
@@ -74,15 +79,15 @@ def main() -> None:
             path = Path(folder) / "a.h5"
             storage = written(path, array, filters)
             with path.open("rb") as file:
-                index = read_index(file.fileno(), storage)
-                read = functools.partial(read_into, file.fileno(), storage, index, (), out)
+                index = read_index(LocalFile(file.fileno(), str(path)), storage)
+                read = functools.partial(read_into, LocalFile(file.fileno(), str(path)), storage, index, (), out)
                 compare(name, read, array.nbytes, options)
             assert np.array_equal(out, array)
         path = Path(folder) / "raw"
         array.tofile(path)
         storage = ChunkStorage(array.shape, None, array.dtype, offset=0)
         with path.open("rb") as file:
-            read = functools.partial(read_contiguous, file.fileno(), storage, (), out)
+            read = functools.partial(read_contiguous, LocalFile(file.fileno(), str(path)), storage, (), out)
             compare("contiguous", read, array.nbytes, options)
 
 

@@ -37,7 +37,8 @@ import xarray as xr
 
 from xr_pytables import codecs, to_pytables
 from xr_pytables.arrays import storage_of
-from xr_pytables.chunk_index import read_index
+from xr_pytables.hdf5.chunk_indexes import read_index
+from xr_pytables.sources.local import LocalFile
 
 CHUNKS = (24, 181, 360)
 CODECS: dict[str, dict[str, object]] = {
@@ -144,7 +145,7 @@ def physical_limit(path: Path, shape: tuple[int, ...]) -> float:
             array = array.array
         storage = storage_of(array.spec)
     with open(path, "rb") as file:
-        index = read_index(file.fileno(), storage)
+        index = read_index(LocalFile(file.fileno(), str(path)), storage)
         raw = [
             (
                 where,

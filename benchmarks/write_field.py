@@ -1,12 +1,13 @@
 """Writing a field of 1 GB from Dask: `to_pytables`, the peers and plain PyTables, codec by codec.
 
-    python benchmarks/write_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5]
+    python benchmarks/write_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5] [--packed]
 
 The field is a Dask array over values in memory, one block per chunk of 24 x 181 x 360, so that the writer is measured
 and nothing else. All writers use Dask's threads, the same chunks and the same codec, and take turns in every round, so
 that all see the same machine; printed are medians in MB/s of data, and for `to_pytables` the ratio to each peer. Peers
 neither wait for the disk nor write checksums, so the ratios are of `fsync=False` and `fletcher32=False`; beside stands
-what either costs. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
+what either costs. `--packed` stores the values as 16-bit integers with a scale, which every writer computes itself, and
+only `to_pytables` checks. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ CODECS: dict[str, dict[str, object]] = {
 }
 SLOW = ("plain PyTables",)  # measured once
 Writer = Callable[[Path], object]
+PACKED = {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": -32768}
 
 
-def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...]) -> dict[str, Writer]:
+def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...], packing: dict[str, object]) -> dict[str, Writer]:
     """`write(path)` of each engine in its own words for the codec."""
-    words: dict[str, object] = {**CODECS[name], "chunksizes": chunks}
+    words: dict[str, object] = {**CODECS[name], **packing, "chunksizes": chunks}
 
     def ours(*, fsync: bool, fletcher32: bool) -> Writer:
         encoding = {"field": {**words, "fletcher32": fletcher32}}
@@ -56,13 +58,15 @@ def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...]) -> dict[str
     }
     if name in ("zlib", "none"):
         zlib = {"zlib": True, "complevel": 1, "shuffle": True} if name == "zlib" else {}
-        encoding = {"field": {**zlib, "chunksizes": chunks}}
+        encoding = {"field": {**zlib, **packing, "chunksizes": chunks}}
         found["netcdf4"] = lambda path: dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
         found["h5netcdf"] = lambda path: dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
     if importlib.util.find_spec("zarr"):
-        zarr_encoding = {"field": {"chunks": chunks, "compressors": zarr_codec(name, CODECS[name].get("complevel", 0))}}
+        codec = zarr_codec(name, CODECS[name].get("complevel", 0))
+        zarr_encoding = {"field": {**packing, "chunks": chunks, "compressors": codec}}
         found["zarr"] = lambda path: dataset.to_zarr(path, encoding=zarr_encoding, consolidated=False)
-    found["plain PyTables"] = lambda path: _plain(dataset.field, path, name, chunks)
+    if not packing:
+        found["plain PyTables"] = lambda path: _plain(dataset.field, path, name, chunks)
     return found
 
 
@@ -75,9 +79,13 @@ def _plain(field: xr.DataArray, path: Path, name: str, chunks: tuple[int, ...]) 
         dask.array.store(field.data, array, lock=True)
 
 
-def compare(name: str, dataset: xr.Dataset, rounds: int, folder: Path, only: list[str] | None) -> None:
+def compare(
+    name: str, dataset: xr.Dataset, rounds: int, folder: Path, only: list[str] | None, packing: dict[str, object]
+) -> None:
     chunks = tuple(sizes[0] for sizes in dataset.field.chunks)
-    found = {engine: write for engine, write in writers(name, dataset, chunks).items() if not only or engine in only}
+    found = {
+        engine: write for engine, write in writers(name, dataset, chunks, packing).items() if not only or engine in only
+    }
     taken: dict[str, list[float]] = {engine: [] for engine in found}
     for turn in range(rounds + 1):
         for engine, write in found.items():
@@ -104,6 +112,7 @@ def main() -> None:
     parser.add_argument("--shape", default="240,721,1440")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engines", help="only these, e.g. pytables,zarr")
+    parser.add_argument("--packed", action="store_true", help="as 16-bit integers with a scale")
     parser.add_argument("--folder", help="where to write; default: the system's temporary folder")
     arguments = parser.parse_args()
     shape = tuple(int(size) for size in arguments.shape.split(","))
@@ -113,7 +122,7 @@ def main() -> None:
     for name in arguments.codecs.split(","):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             only = arguments.engines.split(",") if arguments.engines else None
-            compare(name, dataset, arguments.rounds, Path(folder), only)
+            compare(name, dataset, arguments.rounds, Path(folder), only, dict(PACKED) if arguments.packed else {})
 
 
 if __name__ == "__main__":

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import dask
 import pytest
 import xarray as xr
+
+from .helpers_properties import use_profile
+from .helpers_threads import WATCHDOG
+
+use_profile()
 
 
 @pytest.fixture(autouse=True)
 def unclosed_files_are_no_warning() -> Iterator[None]:
     """Importing xarray's own tests turns this warning on for the whole process."""
     with xr.set_options(warn_for_unclosed_files=False):
+        yield
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder in which every user may make files and remove their own; pytest keeps its folders to itself."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o1777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clusters_have_time() -> Iterator[None]:
+    """On a busy machine a worker of `distributed` is slow, not dead."""
+    patience = f"{WATCHDOG:.0f}s"
+    with dask.config.set({"distributed.comm.timeouts.connect": patience, "distributed.comm.timeouts.tcp": patience}):
         yield

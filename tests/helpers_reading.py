@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tables
 import xarray as xr
+
+from .helpers_threads import WATCHDOG
 
 
 @contextlib.contextmanager
@@ -52,7 +55,7 @@ def column_of(rows: np.ndarray, name: str) -> np.ndarray:
     return rows
 
 
-def run_python(code: str, *args: object, timeout: float = 120, options: tuple[str, ...] = ()) -> str:
+def run_python(code: str, *args: object, timeout: float = WATCHDOG, options: tuple[str, ...] = ()) -> str:
     """What `code` prints, run in an interpreter of its own: a crash or a hang fails the test, not the session."""
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(
@@ -67,3 +70,26 @@ def run_python(code: str, *args: object, timeout: float = 120, options: tuple[st
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     assert not done.stderr, done.stderr[-4000:]
     return done.stdout
+
+
+needs_users = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="acts as other users")
+USERS = (1001, 1002)
+
+
+def as_user(user: int, code: str) -> str:
+    """What `code` prints, run as another user."""
+    return run_python(_AS_ANOTHER_USER + textwrap.dedent(code), user)
+
+
+# everything is imported before: the other user may not be able to read the interpreter's folder
+_AS_ANOTHER_USER = """
+import os, sys, warnings
+import dask.array, h5py, netCDF4, numpy as np, tables, xarray as xr
+import xr_pytables.backend, xr_pytables.listing, xr_pytables.journal
+from xr_pytables import recover, to_pytables, tree
+xr.backends.list_engines()
+warnings.simplefilter("error")
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+"""

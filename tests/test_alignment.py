@@ -10,11 +10,13 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables, writer
 from xr_pytables.alignment import aligned, conflict
+
+from .helpers_properties import examples
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def read(path: Path) -> xr.Dataset:
 SIDES = st.tuples(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.integers(1, 6), st.integers(0, 9))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 @given(st.lists(SIDES, min_size=1, max_size=3))
 def test_aligned_blocks_share_no_chunk_and_cover_the_same(sides):
     blocks = tuple(tuple(sizes) for sizes, _, _ in sides)

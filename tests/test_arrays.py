@@ -12,15 +12,21 @@ from pathlib import Path
 import h5py
 import hdf5plugin
 import numpy as np
+import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from xr_pytables import FileChangedError, arrays
 from xr_pytables.arrays import PyTablesArray
 from xr_pytables.chunk_index import ChunkError
+
+from .helpers_properties import examples
+from .helpers_threads import WATCHDOG
 
 
 def lazy_array(dataset: xr.Dataset, name: str) -> PyTablesArray:
@@ -35,21 +41,10 @@ def opened(path, **kwargs) -> xr.Dataset:
     return xr.open_dataset(path, engine="pytables", decode_cf=False, cache=False, **kwargs)
 
 
-@pytest.fixture
-def no_hdf5_reads(monkeypatch):
-    """Make a read through HDF5 fail."""
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("this read went through HDF5")
-
-    monkeypatch.setattr(arrays, "read_hyperslab", refuse)
-
-
 COMPLIBS = [None, "zlib", "bzip2", "blosc:blosclz", "blosc:lz4", "blosc:lz4hc", "blosc:zlib", "blosc:zstd",
             "blosc2:blosclz", "blosc2:lz4", "blosc2:lz4hc", "blosc2:zlib", "blosc2:zstd"]  # fmt: skip
 
 
-@pytest.mark.usefixtures("no_hdf5_reads")
 @pytest.mark.parametrize("complib", COMPLIBS)
 @pytest.mark.parametrize("fletcher32", [False, True])
 @pytest.mark.parametrize("user_block", [0, 1024])
@@ -67,16 +62,15 @@ def test_what_pytables_writes_is_read_past_hdf5(tmp_path, complib, fletcher32, u
             extendable.append(row[None])
     with opened(path) as dataset:
         for name in dataset:
-            assert lazy_array(dataset, name).why_not_direct is None
             np.testing.assert_array_equal(dataset[name].values, values)
             np.testing.assert_array_equal(dataset[name][3:45:4, ::-3].values, values[3:45:4, ::-3])
             np.testing.assert_array_equal(dataset[name][[5, 1, 1, 49]].values, values[[5, 1, 1, 49]])
 
 
-def make_reasons(path: Path) -> dict[str, str]:
-    """A file of arrays that HDF5 must read, and what the reason for each says."""
+def test_every_layout_type_and_filter_that_hdf5_has_is_read_without_it(tmp_path):
+    path = tmp_path / "file.h5"
+    data = np.arange(64.0).reshape(8, 8)
     with h5py.File(path, "w") as file:
-        data = np.arange(64.0).reshape(8, 8)
         file.create_dataset("scaleoffset", data=data, chunks=(4, 4), scaleoffset=3)
         file.create_dataset("lzf", data=data, chunks=(4, 4), compression="lzf")
         file.create_dataset("zstd", data=data, chunks=(4, 4), **hdf5plugin.Zstd())
@@ -88,62 +82,25 @@ def make_reasons(path: Path) -> dict[str, str]:
         )
         odd = h5py.h5t.STD_I32LE.copy()
         odd.set_precision(20)
-        h5py.h5d.create(file.id, b"bits", odd, space)
-    with h5py.File(path.with_name("new.h5"), "w", libver="latest") as file:
-        file.create_dataset("latest", data=np.arange(64.0).reshape(8, 8), chunks=(4, 4))
-    return {
-        "scaleoffset": "scaleoffset",
-        "lzf": "not known here",
-        "zstd": "not known here",
-        "compact": "layout is compact",
-        "bits": "HDF5 converts it",
-    }
+        h5py.h5d.create(file.id, b"bits", odd, space).write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([-5, 7], "i4"))
+    with h5py.File(path) as file, opened(path) as dataset:
+        for name in ("scaleoffset", "lzf", "zstd", "compact", "bits"):
+            np.testing.assert_array_equal(dataset[name].values, file[name][:])
+            np.testing.assert_array_equal(dataset[name][::-1].values, file[name][:][::-1])
+            np.testing.assert_array_equal(dataset[name][1].values, file[name][1])
 
 
-def test_each_refusal_has_its_reason(tmp_path):
-    path = tmp_path / "file.h5"
-    reasons = make_reasons(path)
+def test_files_of_the_newest_format(tmp_path):
+    path = tmp_path / "new.h5"
+    values = np.arange(64.0).reshape(8, 8)
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("latest", data=values, chunks=(4, 4))
     with opened(path) as dataset:
-        assert set(dataset) == set(reasons)
-        for name, reason in reasons.items():
-            assert reason in lazy_array(dataset, name).why_not_direct
-        with h5py.File(path) as file:
-            for name in ("scaleoffset", "compact", "bits"):
-                np.testing.assert_array_equal(dataset[name].values, file[name][:])
-        with pytest.raises(OSError, match=r"file\.h5:/lzf: cannot be read"):
-            dataset.lzf.values  # noqa: B018
+        np.testing.assert_array_equal(dataset.latest[::-2, [1, 5]].values, values[::-2, [1, 5]])
+        np.testing.assert_array_equal(dataset.latest[:, 3].values, values[:, 3])
 
 
-def test_an_index_that_is_no_btree_is_read_through_hdf5(tmp_path):
-    path = tmp_path / "file.h5"
-    make_reasons(path)
-    with opened(path.with_name("new.h5")) as dataset:
-        array = lazy_array(dataset, "latest")
-        assert array.why_not_direct is None  # only a look at the file tells
-        np.testing.assert_array_equal(dataset.latest[::-2, [1, 5]].values, np.arange(64.0).reshape(8, 8)[::-2, [1, 5]])
-        np.testing.assert_array_equal(
-            array[xr.core.indexing.BasicIndexer((slice(None), 3))], np.arange(64.0).reshape(8, 8)[:, 3]
-        )
-
-
-def test_an_index_that_disagrees_with_hdf5_is_not_used(tmp_path, monkeypatch):
-    path = tmp_path / "file.h5"
-    with tables.open_file(path, "w") as file:
-        file.create_carray("/", "x", obj=np.arange(100), chunkshape=(10,))
-    real = arrays.read_index
-
-    def wrong(*args):
-        index = real(*args)
-        index.address[...] += 8
-        return index
-
-    monkeypatch.setattr(arrays, "read_index", wrong)
-    with opened(path) as dataset:
-        np.testing.assert_array_equal(dataset.x.values, np.arange(100))
-
-
-@pytest.mark.usefixtures("no_hdf5_reads")
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(data=st.data())
 def test_pointwise_selections(tmp_path_factory, data):
     rank = data.draw(st.integers(1, 3))
@@ -187,9 +144,9 @@ def test_few_chunks_of_a_huge_grid_do_not_cost_the_whole_index(tmp_path, monkeyp
     regions = []
     real = arrays.read_index
 
-    def noted(fd, storage, region=None):
+    def noted(source, storage, region=None):
         regions.append(region)
-        return real(fd, storage, region)
+        return real(source, storage, region)
 
     monkeypatch.setattr(arrays, "read_index", noted)
     with opened(path) as dataset:
@@ -331,6 +288,52 @@ def test_many_threads_read_while_others_use_plain_pytables_and_h5py(tmp_path):
                 np.testing.assert_array_equal(file.root.x2[:], values)
         stop.set()
         for worker in workers:
-            worker.join(60)
+            worker.join(WATCHDOG)
             assert not worker.is_alive()
     assert not problems
+
+
+# -- indices that are not there ------------------------------------------------------------------------------
+
+
+def every_kind_of_array(folder: Path) -> xr.Dataset:
+    """Two dimensions (or rows) of each array that this package makes, 3 long at the beginning."""
+    values = np.arange(12).reshape(3, 4)
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("chunked", data=values, chunks=(2, 4))
+        file.create_dataset("by_hdf5", data=values, chunks=(3, 4), scaleoffset=0)
+        file.create_dataset("contiguous", data=values)
+        file.create_dataset("text", data=["a", "b", "c"], dtype=h5py.string_dtype())
+        file.create_dataset("references", data=[file.ref] * 3, dtype=h5py.ref_dtype)
+        file["reversed"] = values.T
+        file["reversed"].attrs["MATLAB_class"] = np.bytes_("double")
+        file.create_dataset("rows", data=np.array([(1, 2.0)] * 3, [("i", "i4"), ("f", "f8")]), chunks=(2,))
+    with tables.open_file(folder / "v.h5", "w") as file:
+        rows = file.create_vlarray("/", "v", tables.Int16Atom())
+        for row in ([1], [2, 3], []):
+            rows.append(row)
+    pd.DataFrame({"number": [1, 2, 3], "text": ["a", "b", None]}).to_hdf(folder / "p.h5", key="k", format="table")
+    pd.DataFrame({"fixed": [1, 2, 3], "objects": ["a", "b", None]}).to_hdf(folder / "f.h5", key="k")
+    parts = [opened(folder / "a.h5"), opened(folder / "a.h5", group="/rows"), opened(folder / "v.h5")]
+    parts += [opened(folder / "v.h5", ragged="flat"), *(opened(folder / f"{name}.h5", group="/k") for name in "pf")]
+    return {f"{number} {name}": ds[name] for number, ds in enumerate(parts) for name in ds.data_vars}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_index_out_of_range_is_an_error_on_every_path(tmp_path):
+    for name, array in every_kind_of_array(tmp_path).items():
+        assert array.sizes[array.dims[0]] == 3, name
+        lazy = array.variable._data
+        for position in (3, 1000, -4):
+            kinds = (indexing.BasicIndexer, indexing.OuterIndexer, indexing.VectorizedIndexer)
+            indices = (position, np.array([0, position]), np.array([[0], [position]]))
+            for kind, index in zip(kinds, indices, strict=True):
+                key = kind((index, *(slice(None) for _ in array.shape[1:])))
+                source = lazy
+                while not isinstance(source, BackendArray):
+                    source = source.array
+                with pytest.raises(IndexError, match=r"\.h5.*index -?\d+ is out of bounds for dimension 0 of 3"):
+                    source[key]
+        assert array[-3].identical(array[0]), name
+        with pytest.raises(IndexError):
+            array[3].load()

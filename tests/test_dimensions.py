@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_pytables.datatypes import Datatype
 from xr_pytables.dimensions import Leaf, Scales, resolve
-from xr_pytables.safe_file import RawAttribute, Reference
+from xr_pytables.hdf5.attributes import RawAttribute, Reference
+from xr_pytables.hdf5.datatype import Datatype
 
-from .helpers_reading import assert_same, open_raw, plain_file
+from .helpers_reading import assert_same, open_quietly, open_raw, plain_file
 
 
 def opened_dims(path: Path, **kwargs: object) -> dict[str, tuple[str, ...]]:
@@ -175,13 +175,13 @@ def test_references_count_more_than_labels(tmp_path: Path) -> None:
 
 
 def text_attribute(*values: str) -> RawAttribute:
-    return RawAttribute(np.array([value.encode() for value in values], object), Datatype("text", None, utf8=True))
+    return RawAttribute(np.array([value.encode() for value in values], object), Datatype("text", None, 16, utf8=True))
 
 
 def test_conventions_are_asked_in_order_of_trust_without_a_file() -> None:
     raw = {
-        "DIMENSION_LIST": RawAttribute([[Reference(10)], [], [], []], Datatype("vlen", None)),
-        "_Netcdf4Coordinates": RawAttribute(np.array([7, 8, 99, 99]), Datatype("integer", np.dtype("i8"))),
+        "DIMENSION_LIST": RawAttribute([[Reference(10)], [], [], []], Datatype("vlen", None, 16)),
+        "_Netcdf4Coordinates": RawAttribute(np.array([7, 8, 99, 99]), Datatype("integer", np.dtype("i8"), 8)),
         "_ARRAY_DIMENSIONS": text_attribute("1", "2", "third", "4"),
         "DIMENSION_LABELS": text_attribute("first", "second", "3rd", ""),
     }
@@ -403,3 +403,152 @@ def test_only_dimension_scales_are_hidden(tmp_path: Path) -> None:
     with open_raw(tmp_path / "n.nc") as ds:
         assert list(ds.variables) == ["v"]
         assert dict(ds.sizes) == {"used": 2}
+
+
+@pytest.mark.parametrize("names", [["t", "x"], ("t", "x"), np.array(["t", "x"]), ["t", None], np.array([b"t", b"x"])])
+def test_names_that_plain_pytables_set_as_a_list(tmp_path: Path, names: object) -> None:
+    path = tmp_path / "d.h5"
+    with plain_file(path, "w") as file:
+        file.create_array("/", "h", np.zeros((2, 3))).attrs._ARRAY_DIMENSIONS = names
+        table = file.create_table("/", "r", np.dtype([("a", "f8")]))
+        table.attrs._ARRAY_DIMENSIONS = ["row"]
+        table.append([(1.0,)])
+    with open_quietly(path) as ds:
+        assert ds["h"].dims == ("t", "dim_3" if list(names)[1] is None else "x")
+    with xr.open_dataset(path, engine="pytables", group="/r") as ds:
+        assert ds["a"].dims == ("row",)
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, 5, [1, 2], [["t"]], b"cos\nsystem\n(S'true'\ntR."])
+def test_what_is_no_list_of_names_names_nothing(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "d.h5"
+    with plain_file(path, "w") as file:
+        file.create_array("/", "h", np.zeros(3)).attrs._ARRAY_DIMENSIONS = value
+    with xr.open_dataset(path, engine="pytables") as ds:
+        assert ds["h"].dims == ("dim_3",)
+
+
+# -- scales wherever they lie --------------------------------------------------------------------------------
+
+
+def test_a_scale_names_dimensions_from_any_group(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with h5py.File(path, "w") as file:
+        scale = file.create_dataset("coords/freq", data=np.arange(4.0))
+        scale.make_scale("freq")
+        for name in ("obs/data", "obs/deep/data", "data"):
+            file.create_dataset(name, (4, 3), float).dims[0].attach_scale(scale)
+        hidden = file.create_dataset("coords/hidden", (3,), float)
+        hidden.make_scale("This is a netCDF dimension but not a netCDF variable.         3")
+        file["obs/data"].dims[1].attach_scale(hidden)
+        file.create_dataset("obs/table", (4,), [("a", "i4")]).dims[0].attach_scale(scale)
+    with open_quietly(path, group="obs") as ds:
+        assert ds["data"].dims == ("freq", "hidden")
+    assert opened_dims(path, group="obs/data") == {"data": ("freq", "hidden")}
+    assert opened_dims(path, group="obs/deep") == {"data": ("freq", "dim_3")}
+    assert opened_dims(path, group="obs/table") == {"a": ("freq",)}
+    with open_quietly(path) as ds:
+        assert ds["data"].dims == ("freq", "dim_3")
+    with xr.open_datatree(path, engine="pytables") as tree:
+        assert tree["obs"]["data"].dims == ("freq", "hidden")
+        assert tree["coords"]["freq"].dims == ("freq",)
+        assert tree["obs/table"]["a"].dims == ("freq",)
+
+
+def test_a_scale_without_a_shape_is_a_name_and_no_variable(tmp_path: Path) -> None:
+    path = tmp_path / "n.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = h5py.Empty("f4")
+        file["x"].attrs["CLASS"], file["x"].attrs["NAME"] = np.bytes_("DIMENSION_SCALE"), np.bytes_("x")
+        data = file.create_dataset("a", data=np.arange(3.0))
+        row = np.empty(1, object)
+        row[0] = np.array([file["x"].ref], h5py.ref_dtype)
+        data.attrs.create("DIMENSION_LIST", row, dtype=h5py.vlen_dtype(h5py.ref_dtype))
+    assert opened_dims(path) == {"a": ("x",)}
+    assert opened_dims(path, group="/a") == {"a": ("x",)}
+
+
+def test_compounds_of_netcdf_keep_the_dimension_of_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "c.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("station", 3)
+        inner = file.createGroup("g")
+        kind = file.createCompoundType(np.dtype([("a", "i4"), ("b", "f8")]), "kind")
+        for group in (file, inner):
+            group.createVariable("obs", kind, ("station",))[:] = np.array([(1, 2.0)] * 3, [("a", "i4"), ("b", "f8")])
+    for group in ("/obs", "/g/obs"):
+        assert opened_dims(path, group=group) == {"a": ("station",), "b": ("station",)}
+
+
+# -- dims= ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    path = tmp_path / "plain.h5"
+    with plain_file(path, "w") as file:
+        file.create_array("/ocean", "sst", np.zeros((5, 3, 4)), createparents=True)
+        for name, size in (("time", 5), ("lat", 3), ("other", 4)):
+            file.create_array("/ocean", name, np.arange(float(size)))
+    return path
+
+
+@pytest.mark.parametrize("key", ["sst", "/ocean/sst", "ocean/sst"])
+def test_an_array_that_is_called_and_as_long_as_a_given_dimension_is_its_coordinate(plain: Path, key: str) -> None:
+    with xr.open_dataset(plain, engine="pytables", group="ocean", dims={key: ("time", "lat", "lon")}) as ds:
+        assert ds["time"].dims == ("time",)
+        assert ds["lat"].dims == ("lat",)
+        assert set(ds.indexes) == {"time", "lat"}
+        assert ds["other"].dims == ("dim_4",)
+
+
+def test_one_name_is_that_of_the_one_dimension(plain: Path) -> None:
+    dims = {"lat": "y", "sst": ("time", "y", "x")}
+    assert opened_dims(plain, group="ocean", dims=dims)["lat"] == ("y",)
+    with pytest.raises(ValueError, match=r"'/ocean/sst' has shape \(5, 3, 4\), so dims\['sst'\] needs 3"):
+        open_raw(plain, group="ocean", dims={"sst": "time"})
+
+
+def test_names_alone_are_those_of_the_one_array_that_they_fit(plain: Path) -> None:
+    for group in ("/ocean/sst", "/ocean"):
+        with xr.open_dataset(plain, engine="pytables", group=group, dims=("time", "lat", "x")) as ds:
+            assert ds["sst"].dims == ("time", "lat", "x")
+    array = xr.open_dataarray(plain, engine="pytables", group="/ocean/lat", dims="y")
+    assert array.dims == ("y",)
+    with pytest.raises(ValueError, match=r"plain\.h5: dims=\('y',\) is for one array of 1 dimensions; there are: '/oc"):
+        open_raw(plain, group="ocean", dims=["y"])
+    with pytest.raises(ValueError, match="there are: none"):
+        open_raw(plain, group="ocean/sst", dims=["y"])
+    with pytest.raises(TypeError, match="dims must map names"):
+        open_raw(plain, dims=5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sorted_and_accessed_names_are_those_of_h5netcdf(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    path, groups = tmp_path / "p.h5", ["/", "/a", "/a/b", "/c", "/b/x"]
+    with h5py.File(path, "w") as file:
+        for name in groups:
+            group = file.require_group(name)
+            for number in range(random.integers(0, 4)):
+                shape = tuple(random.integers(2, 5, random.integers(0, 4)))
+                group[f"v{random.integers(100)}_{number}"] = np.zeros(shape)
+            if random.random() < 0.4:
+                scale = group.create_dataset("s", (3,), "f8", maxshape=(None,) if random.random() < 0.5 else (3,))
+                scale.make_scale("s")
+                if random.random() < 0.5:
+                    group.create_dataset("w", (3,), "f8").dims[0].attach_scale(scale)
+    for mode in ("sort", "access"):
+        for name in groups:
+            ds = open_quietly(path, group=name, phony_dims=mode)
+            with xr.open_dataset(path, engine="h5netcdf", group=name, phony_dims=mode) as expected:
+                assert {n: v.dims for n, v in ds.variables.items()} == {
+                    n: v.dims for n, v in expected.variables.items()
+                }
+        expected = xr.open_groups(path, engine="h5netcdf", phony_dims=mode)
+        found = xr.open_groups(path, engine="pytables", phony_dims=mode)
+        for name, group in expected.items():
+            assert {n: v.dims for n, v in found[name].variables.items()} == {
+                n: v.dims for n, v in group.variables.items()
+            }
+            group.close()

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import tracemalloc
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -21,13 +22,18 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import chunk_encode, codecs, target_file, targets, to_pytables
 from xr_pytables.chunk_encode import cover
 from xr_pytables.chunk_index import ChunkError, ChunkStorage
+from xr_pytables.hdf5.file import File
+from xr_pytables.sources.local import LocalFile
 from xr_pytables.target_file import TargetFile
+
+from .helpers_properties import examples
+from .helpers_threads import WATCHDOG
 
 COMPLIBS = [
     None, "zlib", "bzip2", "blosc:blosclz", "blosc:lz4", "blosc:lz4hc", "blosc:zlib", "blosc:zstd",
@@ -231,10 +237,11 @@ def test_targets_write_to_a_part_of_an_array(path):
 )
 def test_arrays_that_hdf5_has_to_write(path, change, reason):
     to_pytables(xr.Dataset({"v": ("x", np.zeros(9))}), path)
-    with TargetFile(str(path), create=False) as file, file.open("/v") as array:
-        info = target_file.describe_dataset(array, 0)
+    with open(path, "rb") as raw:
+        file = File(LocalFile(raw.fileno(), str(path)))
+        info = file.dataset(file.resolve("/v").address)
     assert target_file.why_not_encode(info) is None
-    found = target_file.why_not_encode(target_file.replace(info, **change))
+    found = target_file.why_not_encode(replace(info, **change))
     assert found is not None
     assert re.search(reason, found)
 
@@ -252,7 +259,7 @@ def blocks(draw):
     return shape, chunkshape, start, block
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 @given(blocks())
 def test_a_block_is_whole_chunks_and_the_rest_of_it_once_each(case):
     shape, chunkshape, start, block = case
@@ -275,7 +282,7 @@ def test_a_block_is_whole_chunks_and_the_rest_of_it_once_each(case):
     np.testing.assert_array_equal(times, expected)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(st.data())
 def test_any_dask_blocks_and_chunks_make_the_same_file(tmp_path_factory, data):
     """Blocks that share chunks, in threads: HDF5 merges them under the lock, and nothing is lost."""
@@ -350,7 +357,7 @@ def test_threads_bound_the_threads_that_encode(path, monkeypatch, threads, lazy)
             if active == 2:
                 both.set()
         if threads == 2:
-            both.wait(20)  # until there are two, as there must be
+            assert both.wait(WATCHDOG)  # until there are two, as there must be
         try:
             return real(*args)
         finally:

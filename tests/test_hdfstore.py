@@ -23,17 +23,18 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xr_pytables import chunk_io, frame_arrays, row_blocks, to_pytables
-from xr_pytables.files import FileChangedError, FileIdentity, OpenedFile, hdf5_lock
+from xr_pytables.door import Visit
+from xr_pytables.files import FileChangedError, FileIdentity, OpenedFile
 from xr_pytables.frame_arrays import FrameArray
 from xr_pytables.nodes import NodeReader, ReadOptions
 from xr_pytables.queries import RowQuery, find_rows, plan_query
-from xr_pytables.safe_file import SafeFile
 
+from .helpers_properties import examples
 from .helpers_reading import plain_file
 
 DATA = Path(__file__).parent / "data" / "hdfstore"
@@ -186,7 +187,6 @@ def assert_index(ds: xr.Dataset, expected: dict[str, Any]) -> None:
 # -- any object --------------------------------------------------------------------------------------------
 
 
-QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 UNITS = ["s", "ms", "us", "ns"]
 INTEGERS = st.integers(-(2**31), 2**31)
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=5).filter(str.strip)
@@ -221,11 +221,24 @@ def columns(draw: st.DrawFn, size: int, format: str) -> Any:
 
 
 @st.composite
-def indexes(draw: st.DrawFn, size: int) -> pd.Index:
+def indexes(draw: st.DrawFn, size: int, format: str) -> pd.Index:
     name = draw(st.sampled_from([None, "i", "a name"]))
-    kind = draw(st.sampled_from(["range", "i8", "f8", "text", "times", "lags", "multi"]))
+    kinds = ["range", "i8", "f8", "text", "times", "lags", "multi", "category", "periods", "dates"]
+    kind = draw(st.sampled_from(kinds + (["objects"] if format == "fixed" else [])))  # a table makes text of objects
     if kind == "range":
         return pd.RangeIndex(size, name=name)
+    if kind == "objects":
+        objects = st.one_of(TEXTS, INTEGERS, st.floats(allow_nan=False), st.dates().map(pd.Timestamp), st.booleans())
+        return pd.Index(draw(st.lists(objects, min_size=size, max_size=size)), dtype=object, name=name)
+    if kind == "dates":
+        return pd.Index(draw(st.lists(st.dates(), min_size=size, max_size=size)), dtype=object, name=name)
+    if kind == "category":
+        labels = draw(st.sampled_from([list("abcd"), [1, 2, 3]]))
+        chosen = draw(st.lists(st.sampled_from(labels), min_size=size, max_size=size))
+        return pd.CategoricalIndex(chosen, categories=labels, name=name)
+    if kind == "periods":
+        ordinals = draw(st.lists(st.integers(-1000, 1000), min_size=size, max_size=size))
+        return pd.PeriodIndex.from_ordinals(ordinals, freq=draw(st.sampled_from(["D", "M", "Y", "h"])), name=name)
     if kind == "text":
         return pd.Index(draw(st.lists(TEXTS, min_size=size, max_size=size)), dtype="str", name=name)
     if kind in ("times", "lags"):
@@ -240,7 +253,7 @@ def indexes(draw: st.DrawFn, size: int) -> pd.Index:
 @st.composite
 def objects(draw: st.DrawFn, format: str) -> pd.DataFrame | pd.Series:
     size = draw(st.integers(0 if format == "fixed" else 1, 12))
-    index = draw(indexes(size))
+    index = draw(indexes(size, format))
     count = draw(st.integers(1, 4))
     labels = draw(st.sampled_from([["w", "x", "y", "z"], ["w w", "x", "ü", "z"]]))[:count]
     made_columns = {name: draw(columns(size, format)) for name in labels}
@@ -251,7 +264,7 @@ def objects(draw: st.DrawFn, format: str) -> pd.DataFrame | pd.Series:
 
 @pytest.mark.parametrize("format", ["fixed", "table"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@examples(40)
 def test_any_object_reads_as_pandas_reads_it(tmp_path: Path, format: str, data: st.DataObject) -> None:
     stored = data.draw(objects(format))
     path = tmp_path / "any.h5"
@@ -259,16 +272,19 @@ def test_any_object_reads_as_pandas_reads_it(tmp_path: Path, format: str, data: 
         warnings.simplefilter("ignore")  # pandas on names and pickles
         try:
             stored.to_hdf(path, key="df", mode="w", format=format)
-            expected = made["expected"](pd.read_hdf(path, "df"))
+            read = pd.read_hdf(path, "df")
         except (ValueError, TypeError, OverflowError):  # what pandas cannot store, or read back
             reject()
+    if format == "table" and isinstance(stored.index[0], datetime.date):  # pandas forgets what they were
+        read.index = stored.index
+    expected = made["expected"](read)
     with opened(path, "df") as ds:
         assert_like(ds, expected)
 
 
 @pytest.mark.parametrize("format", ["fixed", "table"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@examples(40)
 def test_any_selection_equals_that_of_the_loaded_dataset(tmp_path: Path, format: str, data: st.DataObject) -> None:
     path = tmp_path / "selected.h5"
     if not path.exists():
@@ -339,7 +355,6 @@ def test_columns_share_the_decoded_rows_and_a_part_decodes_a_part(
         rows = array_of(ds["a"]).spec.chunks[0]
         chunks = -(-200_000 // rows)
         assert chunks > 3
-        assert {array_of(ds[name]).why_not_direct for name in ds} == {None}
         first = ds["a"].isel(index=slice(0, 10)).values
         assert decoded_chunks == [0]
         assert first.tolist() == frame["a"][:10].tolist()
@@ -778,8 +793,10 @@ def test_conditions_find_the_rows_that_pandas_finds_in_memory(queried: tuple[Pat
 
 def test_conditions_use_the_indexes_of_the_table(queried: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     path, _ = queried
-    with hdf5_lock(), SafeFile(str(path)) as file, NodeReader(file, ReadOptions()) as reader:
-        planned = plan_query(reader.dataset("/df"), RowQuery("(time > '2020-06-01') & (x > 3)"), file)
+    with Visit() as visit:
+        file = visit.file(str(path))
+        described = NodeReader(file, ReadOptions(), visit.file).dataset("/df")
+        planned = plan_query(described, RowQuery("(time > '2020-06-01') & (x > 3)"), file)
     assert set(planned.indexes) == {"time"}
     assert planned.not_used == {"x": "it is part of a column of several values"}
     found = find_rows(planned, OpenedFile(str(path), FileIdentity.of(str(path))))
@@ -837,3 +854,57 @@ def test_rows_of_any_object_by_number_and_conditions_need_a_table(stores: dict[t
         assert ds["b"].values.tolist() == [11, 15, 19]
     with pytest.raises(ValueError, match="'/frames/mixed' is stored in pandas' fixed format"):
         opened(stores["pandas-3.1.1", "fixed"], "frames/mixed", where="i > 1")
+
+
+# -- objects without rows, and odd ones ----------------------------------------------------------------------
+
+ONE_ROW: dict[str, Any] = {
+    "integers": pd.Index([3]),
+    "text": pd.Index(["x"]),
+    "objects": pd.Index(["x"], dtype=object),
+    "dates": pd.Index([datetime.date(2020, 1, 1)]),
+    "times": pd.DatetimeIndex(["2020-01-01"]),
+    "times with a zone": pd.DatetimeIndex(["2020-01-01"], tz="Europe/Berlin"),
+    "time deltas": pd.TimedeltaIndex(["1D"]),
+    "periods": pd.PeriodIndex(["2020-01"], freq="M"),
+    "categories": pd.CategoricalIndex(["a"]),
+    "levels": pd.MultiIndex.from_arrays([["a"], [1]], names=["run", "n"]),
+    "levels of times": pd.MultiIndex.from_arrays([pd.DatetimeIndex(["2020-01-01"]), ["x"]], names=["when", "who"]),
+}
+COLUMNS_OF_ONE_ROW: dict[str, Any] = {
+    "f": [1.0], "i": [1], "b": [True], "s": ["x"], "t": pd.to_datetime(["2020-01-01"]), "d": pd.to_timedelta(["1D"]),
+    "z": pd.to_datetime(["2020-01-01"]).tz_localize("UTC"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("kind", ["frame", "series"])
+@pytest.mark.parametrize("index", ONE_ROW)
+def test_fixed_objects_without_rows_are_what_they_are(tmp_path: Path, index: str, kind: str, rows: int) -> None:
+    frame = pd.DataFrame(COLUMNS_OF_ONE_ROW, index=ONE_ROW[index])
+    parts = {"k": frame[["f", "i"]]} if kind == "frame" else {name: frame[name] for name in frame}
+    if kind == "frame":
+        parts |= {"whole": frame, "alone": frame[["t"]]}
+    for name, part in parts.items():
+        part[:rows].to_hdf(tmp_path / "e.h5", key=name)
+    with xr.open_datatree(tmp_path / "e.h5", engine="pytables") as tree:  # a warning would be an error
+        for name, part in parts.items():
+            names = [part.name] if isinstance(part, pd.Series) else list(part.columns)
+            levels = [level or "index" for level in part.index.names]
+            assert set(map(str, tree[name].ds.variables)) == {*levels, *names}
+            assert {variable.shape for variable in tree[name].ds.variables.values()} == {(rows,)}
+            for column in {"f", "i", "t"} & set(names):
+                dtype = frame[column].dtype
+                assert tree[name][column].dtype == dtype
+
+
+def test_tuples_among_objects_are_read_one_by_one_and_in_blocks(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"pairs": [(1, 2), (3, 4)], "lists": [[1], [2, 3]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that pandas pickles it
+        frame.to_hdf(tmp_path / "t.h5", key="k")
+    for chunks in (None, {}, 1):
+        with opened(tmp_path / "t.h5", "k", chunks=chunks) as ds:
+            assert ds["pairs"].values.tolist() == [(1, 2), (3, 4)]
+            assert ds["pairs"][1].values.item() == (3, 4)
+            assert ds["lists"].values.tolist() == [[1], [2, 3]]

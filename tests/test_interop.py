@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from xr_pytables import arrays
+from xr_pytables import to_pytables
 
 
 def rich() -> xr.Dataset:
@@ -113,8 +113,7 @@ def test_h5py_scales_and_labels(tmp_path):
         assert set(ours.coords) == {"x", "y"}
 
 
-@pytest.mark.parametrize("direct", [True, False])
-def test_variables_shorter_than_their_unlimited_dimension_are_filled_up_as_netcdf_does(tmp_path, monkeypatch, direct):
+def test_variables_shorter_than_their_unlimited_dimension_are_filled_up_as_netcdf_does(tmp_path):
     path = tmp_path / "file.nc"
     with netCDF4.Dataset(path, "w") as file:
         file.createDimension("t", None)
@@ -124,8 +123,6 @@ def test_variables_shorter_than_their_unlimited_dimension_are_filled_up_as_netcd
         file.createVariable("short", "i4", ("t", "x"), chunksizes=(4, 3))[:2] = np.arange(6).reshape(2, 3)
         file.createVariable("never", "f8", ("t", "u"), fill_value=-1.0)
         file.createVariable("u", "f8", ("u",))[:] = [1, 2]
-    if not direct:
-        monkeypatch.setattr(arrays, "why_not_direct", lambda spec: "this test wants it")
     with (
         xr.open_dataset(path, engine="netcdf4") as theirs,
         xr.open_dataset(path, engine="pytables", cache=False) as ours,
@@ -137,3 +134,64 @@ def test_variables_shorter_than_their_unlimited_dimension_are_filled_up_as_netcd
         assert ours.short[[4, 0, 1]].values.tolist() == [[fill] * 3, [0, 1, 2], [3, 4, 5]]
         assert ours.short[3].values.tolist() == [fill] * 3
         assert ours.short[xr.DataArray([1, 4], dims="p"), xr.DataArray([2, 2], dims="p")].values.tolist() == [5, fill]
+
+
+# -- what this engine read, saved by others ----------------------------------------------------------------
+
+KINDS = {
+    "text": np.array(["aa", "\u00fc", ""], object),
+    "bytes": np.array([b"aa", b"b", b""]),
+    "float": np.array([0.5, np.nan, 2]),
+    "integer": np.array([1, 2, 3], "i2"),
+    "truth": np.array([True, False, True]),
+    "time": np.array(["2000-01-01", "NaT", "2000-01-05T01"], "M8[ns]"),
+    "duration": np.array([1, 2, 3], "m8[h]").astype("m8[ns]"),
+    "scalar": np.float64(3),
+    "scalar text": np.array("abc", object),
+    "none": np.array([], float),
+    "no text": np.array([], "U1"),
+}
+STORED = {
+    "as it is": {},
+    "zlib": {"complib": "zlib", "complevel": 4},
+    "bzip2": {"complib": "bzip2"},
+    "blosc": {"complib": "blosc:zstd", "complevel": 9},
+    "blosc2": {"complib": "blosc2:lz4", "bitshuffle": True, "shuffle": False},
+    "shuffle": {"fletcher32": False, "shuffle": True},
+    "contiguous": {"contiguous": True},
+}
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+@pytest.mark.parametrize("chunks", [None, {}])
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_read_can_be_saved_by_other_engines(tmp_path, kind, stored, chunks, engine):
+    values = KINDS[kind]
+    ds = xr.Dataset({"v": (("x",) * values.ndim, values)})
+    to_pytables(ds, tmp_path / "file.h5", encoding={"v": STORED[stored]})
+    with xr.open_dataset(tmp_path / "file.h5", engine="pytables", chunks=chunks) as read:
+        read.to_netcdf(tmp_path / "file.nc", engine=engine)
+        with xr.open_dataset(tmp_path / "file.nc", engine=engine) as back:
+            xr.testing.assert_equal(back, read)
+        to_pytables(read, tmp_path / "again.h5", encoding={"v": read["v"].encoding} if chunks is None else None)
+        with xr.open_dataset(tmp_path / "again.h5", engine="pytables") as again:
+            xr.testing.assert_equal(again, read)
+            words = ("complib", "complevel", "bitshuffle")
+            assert [again["v"].encoding.get(word) for word in words] == [read["v"].encoding.get(word) for word in words]
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+@pytest.mark.parametrize("pandas", [False, True])
+def test_columns_that_were_read_can_be_saved_by_other_engines(tmp_path, pandas, engine):
+    words = xr.Dataset({"s": ("x", np.array(["aa", "b", ""], object)), "n": ("x", [1.5, 2.5, 3.5])})
+    if pandas:
+        with pd.HDFStore(tmp_path / "file.h5", complib="blosc:zstd", complevel=5, fletcher32=True) as store:
+            store.put("t", words.to_dataframe(), format="table", track_times=False)
+    else:
+        to_pytables(words, tmp_path / "file.h5", layout="table", group="/t", encoding={"n": {"complib": "blosc:zstd"}})
+    with xr.open_dataset(tmp_path / "file.h5", engine="pytables", group="/t") as read:
+        read.to_netcdf(tmp_path / "file.nc", engine=engine)
+        with xr.open_dataset(tmp_path / "file.nc", engine=engine) as back:
+            assert back["s"].values.tolist() == ["aa", "b", ""]
+            assert back["n"].values.tolist() == [1.5, 2.5, 3.5]

@@ -94,9 +94,9 @@ NAMES = [line.split()[1].partition("(")[0] for line in SCENARIOS.splitlines() if
 NAMES = [name for name in NAMES if name not in ("steps", "make", "table")]
 IN_COPY = {"append_makes_anew", "replace_variable", "write_anew"}
 DRIVER = """
-import os, sys, time
+import os, sys
 exec(open(sys.argv[1]).read())
-root, copies = sys.argv[2:]
+root = sys.argv[2]
 changes.SMALL_FILE = 0
 changes.LARGEST_SHARE = 0.9
 for line in sys.stdin:
@@ -185,16 +185,34 @@ def read_log(path: Path) -> list[Call]:
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[Call], Disk]]:
-    """For each scenario: its folder, the calls, and the disk before them."""
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that logs the calls of a process."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if sys.platform != "linux" or compiler is None:
         pytest.skip("needs Linux and a C compiler to log the calls")
-    base = tmp_path_factory.mktemp("kills")
-    library, root = base / "log_writes.so", base / "root"
+    made = tmp_path_factory.mktemp("library") / "log_writes.so"
     source = Path(__file__).with_name("log_writes.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    scenarios = base / "scenarios.py"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, source, "-ldl"], check=True)
+    return made
+
+
+def run_logged(library: Path, below: Path, arguments: list[object], stdin: str = "") -> tuple[str, list[Call]]:
+    """What a Python process prints, and the calls by which it changes what is in a folder."""
+    log = below.parent / "log"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", *map(str, arguments)],
+        input=stdin, capture_output=True, text=True, check=False,
+        env={**os.environ, "LD_PRELOAD": str(library), "LOG_FILE": str(log), "LOG_BELOW": str(below)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, read_log(log)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory, library: Path) -> dict[str, tuple[Path, list[Call], Disk]]:
+    """For each scenario: its folder, the calls, and the disk before them."""
+    base = tmp_path_factory.mktemp("kills")
+    root, scenarios = base / "root", base / "scenarios.py"
     scenarios.write_text(SCENARIOS)
     namespace: dict = {}
     exec(SCENARIOS, namespace)
@@ -216,14 +234,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, li
             before.names[str(folder / "file.h5")] = 1
             befores[f"{name}-{way}"] = before
             jobs.append(f"{name} {way}\n")
-    log = base / "log"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", DRIVER, str(scenarios), str(root), str(base)],
-        input="".join(jobs), capture_output=True, text=True, check=False,
-        env={**os.environ, "LD_PRELOAD": str(library), "LOG_FILE": str(log), "LOG_BELOW": str(root)},
-    )  # fmt: skip
-    assert done.stdout.count("done") == len(jobs), done.stderr
-    calls = read_log(log)
+    printed, calls = run_logged(library, root, [DRIVER, scenarios, root], "".join(jobs))
+    assert printed.count("done") == len(jobs)
     return {
         key: (root / key, [call for call in calls if call[1].startswith(str(root / key))], before)
         for key, before in befores.items()
@@ -258,6 +270,42 @@ class Judge:
 
     def _is_harmless(self) -> bool:
         return not journal._is_valid((self.where / ".file.h5.xrpt-journal").read_bytes()[:64])
+
+
+THREADS = """
+import os, random, sys, threading
+folder, together = sys.argv[1], threading.Barrier(8)
+shared = os.open(f"{folder}/shared", os.O_CREAT | os.O_RDWR)
+
+def write(number):
+    own = random.Random(number)
+    together.wait()
+    for turn in range(60):
+        os.pwrite(shared, bytes([own.randrange(1, 256)]) * own.randrange(1, 5000), own.randrange(20_000))
+        os.ftruncate(shared, own.randrange(15_000, 30_000))
+        with open(f"{folder}/{number}", "wb", 0) as file:
+            file.write(own.randbytes(own.randrange(1, 100)))
+        os.rename(f"{folder}/{number}", f"{folder}/{own.randrange(3)}-renamed")
+
+threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+def test_the_log_of_many_threads_is_whole_and_in_the_order_of_their_calls(library, tmp_path):
+    folder, disk = tmp_path / "folder", Disk()
+    folder.mkdir()
+    printed, calls = run_logged(library, folder, [THREADS, folder])
+    assert printed == "done\n"
+    assert len(calls) == 1 + 8 * 60 * 5
+    for call in calls:
+        disk.apply(*call)
+    made = {name: bytes(disk.files[number]) for name, number in disk.names.items()}
+    assert made == {str(path): path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import subprocess
 import sys
@@ -14,7 +15,18 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
-    {"_version", "cpus", "filters", "libblosc2", "progress"},
+    {
+        "_version",
+        "cpus",
+        "filters",
+        "fitting",
+        "fletcher32",
+        "libblosc2",
+        "packed_bits",
+        "plugins",
+        "progress",
+        "sources",
+    },
     {"chunk_index", "memory", "scatter"},
     {"codecs"},
     {"team", "chunk_decoder"},
@@ -24,20 +36,22 @@ BYTES_SIDE = [
     {"blocks"},
 ]
 HDF5_SIDE = [
-    {"journal", "libhdf5", "safe_pickle"},
-    {"datatypes", "transaction"},
-    {"safe_file"},
+    {"hdf5"},
+    {"journal", "libhdf5", "own_writers", "pytables_types", "safe_pickle"},
+    {"datatypes", "leaves", "transaction"},
     {"attributes", "extents", "frames"},
     {"columns", "dimensions", "hdfstore", "matlab"},
     {"nodes", "target_file"},
-    {"frame_queries", "table_index", "table_indexes"},
+    {"frame_queries", "table_index", "table_indexes", "time_queries"},
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
+    {"door"},
     {"arrays", "layouts", "targets"},
-    {"table_arrays", "views", "placement", "chunk_writer"},
-    {"frame_arrays", "queries", "ragged"},
-    {"store", "ragged_layout", "decoding"},
+    {"extension_types", "table_arrays", "views", "placement", "chunk_writer"},
+    {"queries", "ragged"},
+    {"frame_arrays"},
+    {"cf_encoding", "store", "ragged_layout", "decoding"},
     {"plan"},
     {"backend", "structure", "table_plan"},
     {"changes"},
@@ -45,19 +59,31 @@ XARRAY_SIDE = [
     {"many_files"},
 ]
 EDGE = [{"listing"}, {"__init__", "cli"}, {"__main__"}]
-# the checksum of HDF5 is the one function of libhdf5 that the bytes side calls: it touches no state and needs no lock
-CHECKSUM = ("codecs", "libhdf5")
 ORDER = [*BYTES_SIDE, *HDF5_SIDE, *XARRAY_SIDE, *EDGE]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 
+# folders: what of ours a module in it may import, besides modules of the same folder; each knows third parties' NumPy
+FOLDERS = {
+    "sources": set(),
+    "hdf5": {"chunk_index", "filters", "sources"},
+}
+FOLDER_MODULES = sorted(f"{folder}/{path.stem}" for folder in FOLDERS for path in (PACKAGE / folder).glob("*.py"))
+UNKNOWN_TO_FOLDERS = {"tables", "xarray", "dask", "ctypes", "h5py", "pandas", "blosc2", "numcodecs"}
+
+
 def imports(module: str) -> tuple[set[str], set[str]]:
-    """Modules of this package, and top-level packages of others, that a module imports anywhere in its text."""
+    """Modules of this package, and top-level packages of others, that a module imports anywhere in its text.
+
+    For a module of a folder: folders and modules outside of its own.
+    """
     own, others = set(), set()
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if "/" in module and isinstance(node, ast.ImportFrom) and node.level == 1:
+            continue
         if isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module} if node.module else {name.name for name in node.names}
+            own |= {node.module.partition(".")[0]} if node.module else {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.partition(".")[0])
             assert node.module.partition(".")[0] != "xr_pytables", f"{module}: use relative imports"
@@ -76,7 +102,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
-    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module] and (module, name) != CHECKSUM}
+    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module]}
     if module == "__init__":
         assert not upward
         return
@@ -96,6 +122,28 @@ def test_hdf5_side_does_not_know_xarray(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_no_second_hdf5_library(module):
     assert not imports(module)[1] & {"h5py", "netCDF4", "h5netcdf", "pyfive"}
+
+
+@pytest.mark.parametrize("module", FOLDER_MODULES)
+def test_folders_know_only_what_is_below_them(module):
+    own, others = imports(module)
+    assert {name.partition(".")[0] for name in own} <= FOLDERS[module.partition("/")[0]]
+    assert not others & UNKNOWN_TO_FOLDERS
+
+
+@pytest.mark.parametrize("module", [module for module in FOLDER_MODULES if module.startswith("hdf5/")])
+def test_the_format_is_read_without_names_of_files(module):
+    assert not imports(module)[1] & {"os", "pathlib", "io", "mmap"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_within_a_folder_make_no_circle(folder):
+    graph = {}
+    for path in (PACKAGE / folder).glob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        siblings = [node for node in nodes if node.level == 1]
+        graph[path.stem] = {node.module or name.name for node in siblings for name in node.names}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_looking_the_engine_up_does_not_import_tables():

@@ -110,12 +110,9 @@ def test_external_links_as_in_open_dataset(tmp_path: Path) -> None:
 
 
 def test_listing_reads_no_data(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xr_pytables import safe_file
-
     def refuse(*args: object) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(safe_file, "read_hyperslab", refuse)
     monkeypatch.setattr("xr_pytables.chunk_io.read_into", refuse)
     monkeypatch.setattr("xr_pytables.global_heap.read_values", refuse)
     assert len(xr_pytables.tree(mixed).groups) == 3

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import xr_pytables
+
+from .helpers_reading import assert_same
+
 DATA = Path(__file__).parent / "data"
 
 
@@ -42,6 +46,21 @@ def test_dims_name_the_dimensions_in_matlabs_order() -> None:
     with xr.open_dataset(DATA / "matlab.mat", engine="pytables", dims={"A": ("y", "x")}, chunks={}) as ds:
         assert ds["A"].sizes == {"y": 2, "x": 3}
         np.testing.assert_array_equal(ds["A"].sel(x=2), [5.0, 6.0])
+
+
+@pytest.mark.parametrize(("maxshape", "grows"), [((None, 4), 1), ((3, None), 0), ((None, None), (0, 1))])
+def test_an_array_of_matlab_grows_in_matlabs_order(tmp_path: Path, maxshape: tuple[int | None], grows: object) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        dataset = file.create_dataset("a", data=np.arange(12.0).reshape(3, 4), chunks=(3, 4), maxshape=maxshape)
+        dataset.attrs["MATLAB_class"] = np.bytes_("double")
+    with xr.open_dataset(tmp_path / "m.h5", engine="pytables") as ds:
+        expected = {ds["a"].dims[axis] for axis in np.atleast_1d(grows)}
+        assert ds.encoding["unlimited_dims"] == expected
+        assert_same(ds["a"], np.arange(12.0).reshape(3, 4).T)
+        xr_pytables.to_pytables(ds, tmp_path / "again.h5")
+    with xr.open_dataset(tmp_path / "again.h5", engine="pytables") as ds:
+        assert ds.encoding["unlimited_dims"] == expected
+        assert_same(ds["a"], np.arange(12.0).reshape(3, 4).T)
 
 
 def test_text_of_matlab_is_text() -> None:

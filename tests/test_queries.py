@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import warnings
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_pytables import conditions, queries, store
+from xr_pytables import conditions, queries, store, to_pytables
 from xr_pytables.conditions import AllOf, AnyOf, Comparison, compile_condition
 
+from .helpers_properties import examples
 from .helpers_reading import assert_same, plain_file, run_python
 
 COLUMNS = np.dtype(
@@ -183,7 +186,7 @@ def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(
     drawn=comparisons_and_masks(ROWS),
     start=st.integers(-800, 800) | st.none(),
@@ -296,7 +299,7 @@ def test_an_index_that_is_out_of_date_or_broken_is_not_used(answers: list[querie
             file["_i_t/key"].attrs[name] = old
 
 
-def test_an_index_that_lies_adds_no_row(answers: list[queries.FoundRows], tmp_path: Path) -> None:
+def test_an_index_that_lies_adds_no_row_and_loses_none(answers: list[queries.FoundRows], tmp_path: Path) -> None:
     rows = np.zeros(5000, [("key", "i4")])
     rows["key"] = np.arange(5000)
     path = make_table(tmp_path / "a.h5", rows, chunk=64)
@@ -306,11 +309,159 @@ def test_an_index_that_lies_adds_no_row(answers: list[queries.FoundRows], tmp_pa
         for name in ("indices", "indicesLR"):
             node = file[f"_i_t/key/{name}"]
             node[...] = np.uint64(3)
-    assert found_rows(path, "key == 7") == []
+    assert found_rows(path, "key == 7") == [7]
+    assert not answers[-1].used
     with h5py.File(path, "a") as file:
         file["_i_t/key/indicesLR"][...] = np.uint64(2**63)
     assert found_rows(path, "key == 7") == [7]  # rows that are not there: the index is given up
     assert not answers[-1].used
+
+
+def test_an_index_whose_entries_were_exchanged_or_whose_values_are_not_sorted_is_given_up(
+    answers: list[queries.FoundRows], tmp_path: Path
+) -> None:
+    rows = np.zeros(5000, [("key", "i4")])
+    rows["key"] = np.random.default_rng(0).permutation(5000)
+    path = make_table(tmp_path / "a.h5", rows, chunk=64)
+    with plain_file(path, "a") as file:
+        file.root.t.cols.key.create_csindex(_blocksizes=(4096, 2048, 512, 64))
+    pristine = path.read_bytes()
+    expected = np.flatnonzero((rows["key"] > 100) & (rows["key"] <= 130)).tolist()
+    where = "(key > 100) & (key <= 130)"
+    assert found_rows(path, where) == expected
+    assert answers[-1].used
+    for name, change in (
+        ("indices", lambda entries: entries.__setitem__((0, 101), entries[0, 102])),  # one twice
+        ("indices", lambda entries: entries.__setitem__((0, 101), entries[3, 7])),  # another one
+        ("sorted", lambda values: values.__setitem__((0, 110), 10**6)),
+        ("bounds", lambda values: values.__setitem__((0, 1), 10**6)),
+    ):
+        path.write_bytes(pristine)
+        with h5py.File(path, "a") as file:
+            node = file[f"_i_t/key/{name}"]
+            stored = node[...]
+            change(stored)
+            node[...] = stored
+        assert found_rows(path, where) == expected, name
+        assert not answers[-1].used, name
+
+
+def test_text_is_ordered_by_its_bytes_with_an_index_and_without(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.zeros(2000, [("name", "S3"), ("other", "S2"), ("n", "i4")])
+    rows["name"] = [rng.integers(1, 256, 3, "u1").tobytes() for _ in rows]
+    rows["other"] = [rng.integers(1, 256, 2, "u1").tobytes() for _ in rows]
+    rows["name"][:5] = ["m", "é".encode()[:2], b"z", b"\xff", b""]
+    rows["n"] = np.arange(2000)
+    plain = make_table(tmp_path / "plain.h5", rows)
+    with_index = make_table(tmp_path / "indexed.h5", rows)
+    with plain_file(with_index, "a") as file:
+        file.root.t.cols.name.create_csindex(_blocksizes=SMALL_BLOCKS)
+    name, other = rows["name"], rows["other"]
+    for where, expected in {
+        "name > b'm'": name > b"m",
+        "name <= b'\\xc3\\xa9'": name <= "é".encode(),
+        "name == b'\\xff'": name == b"\xff",
+        "name != b'm'": name != b"m",
+        "b'\\x80' > name": name < b"\x80",
+        "(name >= other) & (n < 1000) | (other < b'\\x80\\x80')":
+            (name >= other) & (rows["n"] < 1000) | (other < b"\x80\x80"),
+        "~(name < t)": ~(name < b"\xf0"),
+        "where(name > t, n, 0) > 5": np.where(name > b"\xf0", rows["n"], 0) > 5,
+    }.items():  # fmt: skip
+        condvars = {"t": b"\xf0"} if "t)" in where or "t," in where else None
+        for path in (plain, with_index):
+            assert found_rows(path, where, condvars=condvars) == np.flatnonzero(expected).tolist(), where
+
+
+TIMES = pd.date_range("2019-12-30", periods=100, freq="6h")
+
+
+UNITS = [
+    "days since 2020-01-01",
+    "hours since 1900-01-01 12:00",
+    "nanoseconds since 1970-01-01",
+    "seconds since 2020-01-01 00:00:00 +01:00",
+]
+
+
+@pytest.mark.parametrize(
+    ("units", "dtype"),
+    [(units, dtype) for units in UNITS for dtype in ("i8", "f8") if (units[0], dtype) != ("n", "f8")],
+)
+def test_times_are_compared_by_the_units_of_their_column(units: str, dtype: str, tmp_path: Path) -> None:
+    length, begin = units.split(" since ")
+    times = TIMES[::4] if dtype == "i8" and length == "days" else TIMES
+    numbers = (times - pd.Timestamp(begin.replace("2020-01-01 00:00:00 +01:00", "2019-12-31T23"))) / pd.Timedelta(
+        1, length
+    )
+    path = tmp_path / "a.h5"
+    ds = xr.Dataset({"time": ("t_row", numbers.to_numpy().astype(dtype), {"units": units})})
+    to_pytables(ds, path, layout="table", group="/t", index=["time"])
+    moments = ["2020-01-02", "2020-01-02T03:00", "1999-01-01", "2050-06-01"]
+    moments += ["2020-01-02T00:00:00.000000001"] if dtype == "i8" else []  # floats are not as fine
+    for symbol, compare in {"<": np.less, "<=": np.less_equal, "==": np.equal, ">=": np.greater_equal, ">": np.greater,
+                            "!=": np.not_equal}.items():  # fmt: skip
+        for moment in moments:
+            expected = np.flatnonzero(compare(times.to_numpy().astype("M8[ns]"), np.datetime64(moment, "ns"))).tolist()
+            forms = [np.datetime64(moment, "ns"), pd.Timestamp(moment), np.array(moment, "M8[ns]"), moment]
+            forms += [
+                pd.Timestamp(moment, tz="UTC").tz_convert("Asia/Tokyo"),
+                xr.DataArray(np.datetime64(moment, "ns")),
+            ]
+            if "." not in moment:
+                forms.append(datetime.datetime.fromisoformat(moment))
+            if "T" not in moment:
+                forms.append(datetime.date.fromisoformat(moment))
+            for form in forms:
+                assert found_rows(path, f"time {symbol} t0", condvars={"t0": form}) == expected, (symbol, form)
+            assert (
+                found_rows(path, f"'{moment}' {symbol} time")
+                == np.flatnonzero(compare(np.datetime64(moment, "ns"), times.to_numpy().astype("M8[ns]"))).tolist()
+            )
+
+
+def test_missing_times_meet_no_comparison(tmp_path: Path) -> None:
+    times = np.array(["2020-01-01", "NaT", "2020-03-01"], "M8[ns]")
+    for dtype in ("i8", "f8"):
+        ds = xr.Dataset({"time": ("t_row", times)})
+        ds["time"].encoding = {"units": "days since 2020-01-01", "dtype": dtype}
+        to_pytables(ds, tmp_path / f"{dtype}.h5", layout="table", group="/t")
+        for where, expected in (("time < t", [0]), ("time >= t", [2]), ("time != t", [0, 1, 2])):
+            assert (
+                found_rows(tmp_path / f"{dtype}.h5", where, condvars={"t": times[0] + np.timedelta64(1, "D")})
+                == expected
+            )
+
+
+def test_times_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    ds = xr.Dataset({
+        "n": ("t_row", np.arange(3)), "time": ("t_row", TIMES[:3]),
+        "lunar": ("t_row", np.arange(3), {"units": "days since 2000-01-01", "calendar": "360_day"}),
+        "odd": ("t_row", np.arange(3), {"units": "fortnights since 2000-01-01"}),
+        "packed": ("t_row", np.arange(3), {"units": "days since 2000-01-01", "scale_factor": 0.5}),
+    })  # fmt: skip
+    path = tmp_path / "a.h5"
+    to_pytables(ds, path, layout="table", group="/t")
+    pd.DataFrame({"n": [1, 2]}).to_hdf(tmp_path / "p.h5", key="t", format="table", data_columns=True)
+    now = pd.Timestamp("2020-01-01")
+    for where, message in (
+        ("n < t", "column 'n' holds no times, so a time cannot be compared with it. Columns of times: 'time'"),
+        ("lunar < t", "column 'lunar' of times cannot be compared.*calendar '360_day'"),
+        ("odd < t", "column 'odd' of times.*units 'fortnights since 2000-01-01'"),
+        ("packed < t", "column 'packed' of times.*'scale_factor'"),
+        ("time < 'yesterday or so'", "column 'time' of times cannot be compared with 'yesterday or so'"),
+        ("time < t + 5", "column 'time' holds times in .*: compare it with a time alone"),
+        ("(n > 1) & t", r"condvars\['t'\] is a time"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_where(path, where, condvars={"t": now})
+    with pytest.raises(ValueError, match=r"column 'time' of times.*missing"):
+        open_where(path, "time < t", condvars={"t": np.datetime64("NaT")})
+    for moment in (now, np.datetime64("2020-01-01"), datetime.date(2020, 1, 1)):
+        with pytest.raises(ValueError, match="column 'n' holds no times"):
+            open_where(tmp_path / "p.h5", "n < t", condvars={"t": moment})
+    assert found_rows(path, "lunar < 2") == [0, 1]
 
 
 def test_columns_of_time_count_in_seconds(tmp_path: Path) -> None:
@@ -327,6 +478,11 @@ def test_columns_of_time_count_in_seconds(tmp_path: Path) -> None:
         assert found_rows(path, condition) == rows_where(path, condition).tolist() != []
     with open_where(path, "(when >= t) & (when < t + 86400)", condvars={"t": np.datetime64("2033-05-18")}) as ds:
         assert ds["when"].values.tolist() == [np.datetime64("2033-05-18T03:33:20.750000", "ns").astype(int)]
+    moment = "1970-01-01T00:00:07.000001"
+    for form in (np.datetime64(moment), pd.Timestamp(moment), datetime.datetime.fromisoformat(moment)):
+        assert found_rows(path, "when == t", condvars={"t": form}) == [4]
+        assert found_rows(path, "day < t", condvars={"t": form}) == [0, 1, 2, 4]
+    assert found_rows(path, f"when >= '{moment}'") == [3, 4]
 
 
 def test_enumerations_are_compared_as_integers(tmp_path: Path) -> None:
@@ -566,7 +722,8 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
 def test_a_query_after_a_fork_waits_for_no_thread_of_the_parent(tmp_path: Path) -> None:
     path = make_table(tmp_path / "a.h5", rows_of(300))
     code = """
-        import os, sys
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads is what is tested
         import xarray as xr
         from xr_pytables import conditions
         xr.open_dataset(sys.argv[1], engine="pytables", group="/t", where="number > 5")

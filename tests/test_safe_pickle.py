@@ -22,11 +22,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tables
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import safe_pickle
 from xr_pytables.safe_pickle import InertObject, NotAPickleError, UnsafePickleError, loads
+
+from .helpers_properties import examples
 
 PROTOCOLS = range(6)
 UTC = datetime.UTC
@@ -109,7 +111,9 @@ BENIGN = {
     "scalars": [
         *(np.dtype(code).type(1) for code in "? b B h H i I l L e f d g F D G".split()),
         *(np.str_("é"), np.str_(""), np.bytes_(b"a"), np.bytes_(b""), np.float64(math.nan)),
-        *(np.datetime64("2020-01-01", "25s"), np.datetime64("NaT"), np.timedelta64(3, "D"), np.timedelta64(3)),
+        *(np.datetime64("2020-01-01", "25s"), np.timedelta64(3, "D")),
+        # without a unit, by the way that NumPy has not deprecated
+        *(np.array([np.iinfo("i8").min]).view("M8")[0], np.array([3]).view("m8")[0]),
     ],
     "void": np.zeros(2, STRUCTURED)[1],
     "numbers": [np.arange(5, dtype=code) for code in "b B h >i4 <u4 >i8 e >f4 f8 F D g".split()],
@@ -675,10 +679,10 @@ BOMBS = {
 
 @pytest.mark.parametrize(("data", "reason"), BOMBS.values(), ids=BOMBS)
 def test_bombs_cost_little_time(data, reason):
-    start = time.process_time()
+    start = time.thread_time()  # without what others do, and without waiting
     with pytest.raises(UnsafePickleError, match=reason):
         loads(data)
-    assert time.process_time() - start < 10
+    assert time.thread_time() - start < 60
 
 
 @pytest.mark.parametrize(("data", "reason"), BOMBS.values(), ids=BOMBS)
@@ -825,7 +829,7 @@ values = st.recursive(
 
 
 @given(values, st.sampled_from(PROTOCOLS))
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_round_trip(value, protocol):
     assert_same(loads(pickle.dumps(value, protocol)), value)
 
@@ -900,7 +904,7 @@ def assert_value_or_refusal(data: bytes) -> bool:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None, max_examples=500)
+@examples(500)
 def test_any_bytes_give_a_value_or_a_refusal(data):
     assert_value_or_refusal(data)
     assert_value_or_refusal(data + b".")
@@ -923,7 +927,7 @@ edits = st.lists(
 
 
 @given(st.sampled_from(CORPUS), edits, st.sampled_from(CORPUS))
-@settings(deadline=None, max_examples=1500)
+@examples(1500)
 def test_mutated_pickles_give_a_value_or_a_refusal(data, edits, other):
     for position, removed, added in edits:
         position %= len(data)
@@ -947,7 +951,7 @@ opcode_soup = st.lists(
 
 
 @given(opcode_soup)
-@settings(deadline=None, max_examples=1500)
+@examples(1500)
 def test_opcodes_in_any_order_give_a_value_or_a_refusal(parts):
     assert_value_or_refusal(b"".join(parts) + b".")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import plan, targets, to_pytables, writer
@@ -22,6 +22,8 @@ from xr_pytables.segment import Segment, SegmentError, SegmentWriter, Values
 from xr_pytables.target_file import TargetFile
 from xr_pytables.targets import SpoolTarget
 from xr_pytables.transaction import Transaction
+
+from .helpers_properties import examples
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ def test_the_last_whole_copy_of_a_block_counts_and_one_only(path):
     expected = some().load()
     expected.v[:4, :3] = -1.0
     target[slice(0, 4), slice(0, 3)] = expected.v[:4, :3].values  # a task runs again, and gives something else
-    with pytest.raises(TypeError):  # and once more, but fails
+    with pytest.raises((TypeError, ValueError), match="object"):  # and once more, but fails
         target[slice(0, 4), slice(0, 3)] = np.full((4, 3), {})
     assert len(job.segments()) == 6
     job.commit()
@@ -240,7 +242,7 @@ def test_a_worker_that_is_late_finds_the_folder_gone_and_writes_nothing(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(30)
 @given(st.data())
 def test_any_blocks_and_chunks_come_back_through_segments(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "file.h5"
@@ -307,7 +309,7 @@ def test_a_worker_that_dies_does_no_harm(path, tmp_path_factory, compute):
     with (
         dask.config.set({"distributed.admin.log-format": "", "logging.distributed": "critical"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=100
         ) as cluster,
         distributed.Client(cluster),
     ):

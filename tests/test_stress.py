@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .helpers_threads import WATCHDOG
+
 SECONDS = float(os.environ.get("XR_PYTABLES_STRESS_SECONDS", "10"))
 
 SCRIPT = """
@@ -21,7 +23,7 @@ SCRIPT = """
     import h5py, netCDF4, numpy as np, tables, xarray as xr
 
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-    faulthandler.dump_traceback_later(seconds + 60, exit=True)  # the watchdog: shows where every thread hangs
+    faulthandler.dump_traceback_later(seconds + 500, exit=True)  # the watchdog: shows where every thread hangs
     warnings.simplefilter("error")
     values = np.random.default_rng(0).integers(0, 1000, (120, 90)).astype("f8")
     path, other, plain = folder / "many.h5", folder / "other.nc", folder / "plain.h5"
@@ -80,7 +82,7 @@ SCRIPT = """
     def repeated(work, seed):
         own, count = random.Random(seed), 0
         try:
-            while time.monotonic() < end and not problems:
+            while (not count or time.monotonic() < end) and not problems:
                 work(own)
                 count += 1
         except BaseException as error:
@@ -105,6 +107,6 @@ def test_many_threads_read_while_others_use_hdf5_without_our_lock(tmp_path: Path
     script = tmp_path / "stress.py"
     script.write_text(textwrap.dedent(SCRIPT))
     command = [sys.executable, str(script), str(tmp_path), str(SECONDS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS + 120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS + WATCHDOG, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)

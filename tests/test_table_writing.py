@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
 from xr_pytables.table_plan import plan_table
 
+from .helpers_properties import examples
 from .helpers_reading import assert_same, column_of, plain_file, run_python
 
 ROWS = 3000
@@ -235,7 +236,7 @@ def datasets(draw: st.DrawFn) -> xr.Dataset:
     return dataset.chunk({"row": draw(st.integers(1, 10))}) if draw(st.booleans()) and rows else dataset
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(
     dataset=datasets(),
     complib=st.sampled_from([None, "zlib", "bzip2", "blosc:lz4", "blosc2:zstd"]),

@@ -86,3 +86,18 @@ def test_a_tree_goes_into_a_group(path):
     with xr.open_datatree(path, engine="pytables") as found:
         np.testing.assert_array_equal(found["twice/run/t"], 2 * found["run/t"])
         assert found["twice/empty"].to_dataset().identical(xr.Dataset(coords={"x": found["twice/x"].variable}))
+
+
+def test_a_coordinate_that_cannot_be_read_costs_no_other_group(tmp_path: Path) -> None:
+    path = tmp_path / "t.h5"
+    good = xr.Dataset({"a": ("time", [1.0, 2.0])}, {"time": [10, 20]})
+    bad = xr.Dataset({"b": ("x", [3.0, 4.0])}, {"x": [987654321, 20]})
+    to_pytables(xr.DataTree.from_dict({"/good": good, "/bad": bad}), path)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(np.int64(987654321).tobytes())] ^= 1  # its checksum is wrong now
+    path.write_bytes(raw)
+    with pytest.warns(UserWarning, match=r"t\.h5:/bad: coordinates that cannot be read are left out: 'x': .*checksum"):
+        tree = xr.open_datatree(path, engine="pytables")
+    xr.testing.assert_equal(tree["good"].to_dataset(), good)
+    assert tree["bad"]["b"].values.tolist() == [3.0, 4.0]
+    assert "x" not in tree["bad"].coords

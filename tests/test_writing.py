@@ -25,17 +25,17 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_pytables import plan, target_file, targets, to_pytables, writer
+from xr_pytables import attributes, plan, target_file, targets, to_pytables, writer
 from xr_pytables.files import FileBusyError, FileChangedError
 from xr_pytables.segment import Segment
 from xr_pytables.target_file import TargetFile
 from xr_pytables.targets import SpoolTarget
 from xr_pytables.transaction import Transaction, remove_stale
 
-SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+from .helpers_properties import examples
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def variables(draw):
 
 
 @pytest.mark.filterwarnings("ignore:.*netCDF-C.*crashes on it:UserWarning")
-@SETTINGS
+@examples(60)
 @given(variables(), st.booleans())
 def test_any_array_comes_back_and_plain_pytables_reads_the_same(tmp_path_factory, variable, chunked):
     values, encoding = variable
@@ -173,6 +173,26 @@ def test_single_bytes_keep_their_dimension(path):
     dataset = xr.Dataset({"flags": (("a", "b"), np.array([[b"x", b"y"], [b"z", b""]], "S1"))})
     to_pytables(dataset, path)
     xr.testing.assert_identical(open_ours(path), dataset)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("options", [{}, {"encoding": {"flag": {"dtype": "S1"}}}, {"mode": "a"}, {"append_dim": "x"}])
+def test_single_bytes_that_were_read_are_written_again(path, options, chunked):
+    dataset = xr.Dataset({"flag": ("x", np.array([b"q", b"r"]))})
+    to_pytables(dataset, path)
+    again = path if "append_dim" in options else path.with_name("again.h5")
+    with xr.open_dataset(path, engine="pytables", chunks={} if chunked else None) as read:
+        assert read["flag"].encoding["dtype"] == "S1"
+        to_pytables(read.load() if again == path else read, again, **options)
+    assert open_ours(again)["flag"].values.tolist() == [b"q", b"r"] * (1 + (again == path))
+
+
+def test_chunks_of_characters_take_whole_texts(path):
+    encoding = {"dtype": "S1", "chunksizes": (2,)}
+    to_pytables(xr.Dataset({"word": ("x", ["lat", "lon", "z"])}), path, encoding={"word": encoding})
+    with h5py.File(path) as file:
+        assert file["word"].chunks == (2, 3)
+    assert open_ours(path)["word"].values.tolist() == ["lat", "lon", "z"]
 
 
 def test_times_and_their_encoding_come_back(path):
@@ -305,19 +325,183 @@ def test_no_attribute_is_written_as_a_pickle(path):
             assert name
 
 
-def test_attributes_that_hdf5_cannot_hold_are_refused(path):
+LARGE = {
+    "text": "\u00fc" * 60_000,
+    "numbers": np.arange(20_000),
+    "texts": ["some", "text" * 20_000],
+    "json": {"a": ["x" * 70_000]},
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_attributes_come_back_to_every_reader(path, name):
+    attrs = {"large": LARGE[name], **{f"m{number}": "y" * 50_000 for number in range(40)}}
+    variables = {"v": (("t", "x"), np.arange(6.0).reshape(3, 2), attrs)}
+    ds = xr.Dataset(variables, {"t": ("t", [1, 2, 3], attrs), "plain": ("x", [1.0, 2.0])}, attrs)
+    tree = xr.DataTree.from_dict({"/": ds, "/g": ds.rename(t="s")})
+    to_pytables(tree, path, unlimited_dims={"/": ["t"]}, encoding={"/": {"v": {"complib": "zlib"}}})
+    xr.testing.assert_identical(xr.open_datatree(path, engine="pytables").load(), tree)
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as other:
+            xr.testing.assert_equal(other, ds)
+            for found in (other, other.v, other.t):
+                assert len(found.attrs["m7"]) == 50_000
+                if name == "text":
+                    assert found.attrs["large"] == LARGE["text"]
+    with pytest.warns(tables.exceptions.DataTypeWarning), tables.open_file(path) as file:
+        assert len(file.root.g.v._v_attrs.m39) == 50_000
+        np.testing.assert_array_equal(file.root.v[:], ds.v)
+        if name == "numbers":
+            np.testing.assert_array_equal(file.root._v_attrs.large, LARGE["numbers"])
+    to_pytables(ds.isel(t=[0]).assign_coords(t=[4]).drop_vars("plain"), path, append_dim="t")
+    with xr.open_dataset(path, engine="pytables") as grown:
+        np.testing.assert_array_equal(grown.t, [1, 2, 3, 4])
+        assert grown.v.attrs.keys() == attrs.keys()
+
+
+def test_only_objects_with_large_attributes_get_another_header(path):
+    to_pytables(xr.Dataset({"v": ("x", [1.0], {"a": "b" * 60_000}), "w": ("x", [1.0])}), path)
+    assert b"OHDR" not in path.read_bytes()
+    to_pytables(xr.Dataset({"v": ("x", [1.0], {"a": "b" * 60_001}), "w": ("x", [1.0])}), path)
+    assert path.read_bytes().count(b"OHDR") == 1
+
+
+def test_thousands_of_attributes_come_back(path):
+    ds = xr.Dataset({"v": ((), 1, {f"a{number}": "x" * 1000 for number in range(3000)})}, attrs={"n": 1})
+    to_pytables(ds, path)
+    xr.testing.assert_identical(open_ours(path), ds)
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_large_attributes_in_a_file_that_is_there(path, mode):
+    to_pytables(xr.Dataset({"v": ("x", [1.0], {"a": 1})}, attrs={"n": 1}), path)
+    before = path.read_bytes()
+    large = xr.Dataset({"v": ("x", [2.0], {"a": "b" * 100_000})})
+    to_pytables(large, path, mode=mode)
+    assert open_ours(path)["v"].attrs == large["v"].attrs
+    path.write_bytes(before)
+    if mode == "a":
+        with pytest.raises(ValueError, match=r"file\.h5:/: attribute 'n' takes more than 64 KB.*mode='w'"):
+            to_pytables(large.assign_attrs(n="b" * 100_000), path, mode="a")
+        assert path.read_bytes() == before
+    to_pytables(large.assign_attrs(n="b" * 100_000), path)
+    assert len(open_ours(path).attrs["n"]) == 100_000
+
+
+def test_attributes_that_hdf5_cannot_hold_are_refused(path, monkeypatch):
     for value, error in (
         (object(), TypeError),
         ({1, 2}, TypeError),
-        (np.zeros(10_000), ValueError),
-        ("x" * 70_000, ValueError),
     ):
         with pytest.raises(error, match=r"file\.h5:/: variable 'v': attribute 'a'"):
+            to_pytables(xr.Dataset({"v": ((), 1, {"a": value})}), path)
+    monkeypatch.setattr(attributes, "MAX_BYTES", 100_000)
+    for value in (np.zeros(20_000), "x" * 100_001):
+        with pytest.raises(
+            ValueError, match=r"'a' takes 1\d* bytes; at most 100000 are read again. Store it as a variable"
+        ):
             to_pytables(xr.Dataset({"v": ((), 1, {"a": value})}), path)
     with pytest.raises(TypeError, match="attribute name 5 is not a string"):
         to_pytables(xr.Dataset(attrs={5: 1}), path)
     assert not leftovers(path)
     assert not path.exists()
+
+
+# -- what was read from files of other programs -------------------------------
+
+
+TIMES = np.array(["2000-01-01T00:00:01", "NaT"], "M8[us]")
+RECORD = np.dtype([("a", "i4"), ("b", "f8", (2,)), ("s", "S3")])
+RECORDS = np.array([[(1, (2.5, 3.5), b"xy"), (3, (4.5, 0.0), b"")]], RECORD)
+READ_VALUES = {
+    "times": (TIMES.astype(h5py.opaque_dtype(TIMES.dtype)), TIMES.astype("M8[ns]")),
+    "durations": (np.array([1, 2], "m8[s]").astype(h5py.opaque_dtype(np.dtype("m8[s]"))), np.array([1, 2], "m8[s]")),
+    "bytes": (np.array([b"ab\0c", b"defg"]).astype("V4"), np.array([b"ab\0c", b"defg"]).astype("V4")),
+    "records": (RECORDS, RECORDS),
+    "a record": (RECORDS[0, 0], RECORDS[0, 0]),
+}
+READ_ATTRIBUTES = {
+    "time": (TIMES[:1].astype(h5py.opaque_dtype(TIMES.dtype)), TIMES[0]),
+    "times": (TIMES.astype(h5py.opaque_dtype(TIMES.dtype)), TIMES),
+    "bytes": (np.void(b"ab\0c\0"), np.void(b"ab\0c\0")),
+    "record": (RECORDS[0, 0], RECORDS[0, 0]),
+    "records": (RECORDS, RECORDS),
+}
+
+
+@pytest.mark.parametrize("kind", ["dataset", "tree"])
+@pytest.mark.parametrize("name", READ_VALUES)
+def test_values_of_other_programs_are_written_again(path, name, kind):
+    stored, expected = READ_VALUES[name]
+    with h5py.File(path.with_name("read.h5"), "w") as file:
+        file["v"] = stored
+    again = {"dataset": xr.open_dataset, "tree": xr.open_datatree}[kind]
+    with again(path.with_name("read.h5"), engine="pytables") as read:
+        to_pytables(read, path)
+    actual = open_ours(path)["v"].values
+    np.testing.assert_array_equal(actual, expected)
+    assert actual.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("name", ["times", "durations"])
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+def test_opaque_times_are_saved_by_other_engines(path, name, engine):
+    with h5py.File(path.with_name("read.h5"), "w") as file:
+        file["v"] = READ_VALUES[name][0]
+    with xr.open_dataset(path.with_name("read.h5"), engine="pytables") as read:
+        read.to_netcdf(path, engine=engine)
+        with xr.open_dataset(path, engine=engine) as back:
+            np.testing.assert_array_equal(back["v"], read["v"])
+
+
+@pytest.mark.parametrize("name", READ_ATTRIBUTES)
+@pytest.mark.parametrize("where", ["array", "group"])
+def test_attributes_of_other_programs_are_written_again(path, name, where):
+    stored, expected = READ_ATTRIBUTES[name]
+    with h5py.File(path.with_name("read.h5"), "w") as file:
+        file["v"] = np.arange(3)
+        (file["v"] if where == "array" else file).attrs["odd"] = stored
+    with xr.open_dataset(path.with_name("read.h5"), engine="pytables") as read:
+        to_pytables(read, path)
+    actual = open_ours(path)
+    found = (actual["v"] if where == "array" else actual).attrs["odd"]
+    np.testing.assert_array_equal(found, expected)
+    assert np.asarray(found).dtype == expected.dtype
+    with h5py.File(path) as file:
+        assert np.asarray((file["v"] if where == "array" else file).attrs["odd"]).dtype.kind == expected.dtype.kind
+    for engine in ("netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine) as other:
+            np.testing.assert_array_equal(other["v"], [0, 1, 2])
+    with pytest.warns(tables.exceptions.DataTypeWarning), tables.open_file(path) as file:
+        assert file.root.v[:].tolist() == [0, 1, 2]
+
+
+def test_what_was_read_and_has_no_form_costs_a_tree_nothing_else(path):
+    with tables.open_file(path.with_name("read.h5"), "w") as file:
+        group = file.create_group("/", "g")
+        file.create_array(group, "v", [1, 2, 3])
+        group.v.attrs.odd, group._v_attrs.odd, group.v.attrs.units = {1, 2}, {3}, "m"
+        file.create_vlarray(group, "objects", tables.ObjectAtom()).append([1, 2])
+    with (
+        xr.open_datatree(path.with_name("read.h5"), engine="pytables") as tree,
+        pytest.warns(UserWarning, match="left out") as caught,
+    ):
+        to_pytables(tree, path)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 3
+    assert all(str(path) + ":/g: " in each and "read from a file, and is left out" in each for each in said)
+    assert [
+        sum(what in each for each in said) for what in ("'objects'", "'v': attribute 'odd'", "attribute 'odd'")
+    ] == [1, 1, 2]
+    with xr.open_dataset(path, engine="pytables", group="/g") as back:
+        assert back["v"].values.tolist() == [1, 2, 3]
+        assert back["v"].attrs == {"units": "m"}
+        assert list(back) == ["v"]
+
+
+def test_a_row_of_records_is_a_table(path):
+    with pytest.raises(TypeError, match=r"file\.h5:/: variable 'v': a row of records is a table.*layout='table'"):
+        to_pytables(xr.Dataset({"v": ("x", RECORDS[0])}), path)
 
 
 # -- four readers -------------------------------------------------------------
@@ -402,6 +586,31 @@ def test_an_unknown_encoding_key_is_an_error_in_the_argument_and_advice_on_the_v
     dataset.t2m.encoding = {"complb": "zlib", "zstd": True, "preferred_chunks": {}}
     to_pytables(dataset, path)
     xr.testing.assert_identical(open_ours(path), dataset)
+
+
+HINTS = [
+    ("compression", "gzip", "Did you mean complib='zlib'"),
+    ("compression_opts", 4, "complevel=5 instead of 'compression_opts'"),
+    ("compressors", None, "complib='blosc:zstd' instead of 'compressors'"),
+    ("compressor", None, "complib='blosc:zstd' instead of 'compressor'"),
+    ("filters", None, "to_pytables\\(filters=tables.Filters"),
+    ("chunks", (2,), "Did you mean chunksizes=\\(...\\) instead of 'chunks'"),
+    ("chunkshape", (2,), "chunksizes"),
+    ("shards", (2,), "chunksizes"),
+    ("fill_value", 0, "_FillValue instead of 'fill_value'"),
+    ("chunksize", (2,), "'chunksizes' instead of 'chunksize'"),
+    ("scale_facter", 2, "'scale_factor' instead of"),
+    ("complib", "zstd", "Did you mean 'blosc:zstd' or 'blosc2:zstd' instead"),
+    ("complib", "lz4", "'blosc:lz4'"),
+    ("complib", "gzip", "Did you mean 'zlib' instead"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), HINTS)
+def test_words_of_other_writers_get_a_hint(path, key, value, message):
+    with pytest.raises(ValueError, match=rf"file\.h5:/: variable 'a': .*{message}"):
+        to_pytables(xr.Dataset({"a": ("x", [1.0, 2.0])}), path, encoding={"a": {key: value}})
+    assert not path.exists()
 
 
 BAD_ENCODINGS = [
@@ -758,7 +967,7 @@ def test_mode_r_plus_refuses_numbers_that_the_array_cannot_hold(path):
     to_pytables(xr.Dataset({"a": ("x", np.array([1, 2], "i1"))}), path)
     wide = xr.Dataset({"a": ("x", [300, 1])})
     for values in (wide, wide * 0.5, wide.chunk(), wide * np.nan):
-        with pytest.raises(ValueError, match=r"array 'a' of int8 cannot hold.*astype"):
+        with pytest.raises(ValueError, match=r"'a'.* int8 (cannot hold|holds -128 to 127).*(astype|convert)"):
             to_pytables(values, path, mode="r+")
     to_pytables(xr.Dataset({"a": ("x", [-128, 127])}), path, mode="r+")
     assert open_ours(path).a.values.tolist() == [-128, 127]
@@ -774,7 +983,7 @@ def test_mode_r_plus_never_truncates_text(path, string):
         to_pytables(longer, path, mode="r+")
         assert open_ours(path).s.values.tolist() == ["ccc", "d"]
     else:
-        with pytest.raises(ValueError, match="mode='r\\+' needs the same"):
+        with pytest.raises(ValueError, match=r"a text of 3 bytes does not fit the 2 bytes .*: 'ccc'"):
             to_pytables(longer, path, mode="r+")
 
 
@@ -846,8 +1055,7 @@ def test_bad_modes_groups_and_paths(path, tmp_path):
         (xr.Dataset({"_nc4_non_coord_x": 1}), ValueError, "'_nc4_non_coord_x' begins as only PyTables"),
         (xr.Dataset({5: 1}), TypeError, "must be either a string or None"),
         (xr.Dataset({"o": ("x", np.array([{}, 1], object))}), ValueError, "mixed native types"),
-        (xr.Dataset({"v": ("x", np.zeros(2, "V3"))}), TypeError, "variable 'v'.*no form in HDF5"),
-        (xr.Dataset({"v": ("x", np.zeros(2, "i4,f8"))}), TypeError, "variable 'v'.*no form in HDF5"),
+        (xr.Dataset({"v": ("x", np.zeros(2, "i4,f8"))}), TypeError, "variable 'v'.*a row of records is a table"),
     ],
 )
 def test_datasets_that_cannot_be_written_are_refused_before_the_disk_is_touched(path, dataset, error, message):
@@ -1200,14 +1408,23 @@ def test_a_symbolic_link_to_nothing_leads_to_the_new_file(path, mode):
 @pytest.mark.parametrize("mode", ["w", "a"])
 def test_a_full_disk_leaves_the_old_file_and_no_crash(path, mode):
     code = f"""
-        import os, numpy as np, xarray as xr, dask.array, xr_pytables
+        import itertools, os, numpy as np, xarray as xr, dask.array, xr_pytables
         target = {str(path)!r}
+        text = np.array(["x" * 1000 + str(number) for number in range(4000)], object)
+        rows = np.empty(400, object)
+        rows[:] = [np.ones(1000)] * 400
         xr_pytables.to_pytables(xr.Dataset({{"old": ("x", [1, 2, 3])}}), target)
-        for data in (np.ones(400_000), dask.array.ones(400_000, chunks=50_000)):
+        kinds = np.ones(400_000), dask.array.ones(400_000, chunks=50_000), text, rows
+        for data, compute in itertools.product(kinds, (True, False)):
+            encoding = {{"x": {{"string": "vlen"}}}} if data is text else {{}}
             try:
-                xr_pytables.to_pytables(xr.Dataset({{"x": ("a", data)}}), target, mode={mode!r})
+                later = xr_pytables.to_pytables(
+                    xr.Dataset({{"x": ("a", data)}}), target, mode={mode!r}, encoding=encoding, compute=compute
+                )
+                later.compute()
             except OSError as error:
-                assert "No space left" in str(error), error
+                assert error.errno == 28, error
+                assert str(error) == f"[Errno 28] {{target}}: No space left on device. The file was left as it was"
             else:
                 raise AssertionError
         with xr.open_dataset(target, engine="pytables") as old:

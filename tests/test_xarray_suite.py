@@ -81,6 +81,7 @@ class WritableStore(AbstractWritableDataStore):
 
 class Hooks:
     engine = "pytables"
+    file_format = "NETCDF4"  # what the format can hold, such as unsigned integers
 
     @contextlib.contextmanager
     def create_store(self):

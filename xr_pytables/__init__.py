@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
     from .files import FileChangedError
-    from .journal import FileBusyError, NeedsRecoveryError, recover
+    from .journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
     from .listing import tree
     from .many_files import save_mfdataset
     from .writer import to_pytables
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FileBusyError",
     "FileChangedError",
+    "ForeignJournalError",
     "NeedsRecoveryError",
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
@@ -35,6 +36,7 @@ __all__ = [
 _HOMES = {
     "FileBusyError": "journal",
     "FileChangedError": "files",
+    "ForeignJournalError": "journal",
     "NeedsRecoveryError": "journal",
     "OpaqueBytes": "attributes",
     "PyTablesBackendEntrypoint": "backend",

@@ -1,8 +1,7 @@
 """Lazy arrays over the leaves of a file: what xarray indexes and Dask cuts into blocks.
 
-An array is a path, the identity of a file and a `VariableSpec`, so it pickles and travels. It holds no HDF5 handle.
-Chunks are located once and then read and decoded past HDF5, in threads and without its lock, where `why_not_direct`
-has no objection; else HDF5 reads, under the lock, from a file that is opened and closed for each read.
+An array is a path, the identity of a file and a `VariableSpec`, so it pickles and travels. Chunks are located once and
+then read and decoded in threads, without a lock.
 """
 
 from __future__ import annotations
@@ -10,34 +9,31 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import chunk_io, codecs, journal, memory
+from . import chunk_io, journal, leaves, memory
 from .chunk_index import (
-    MISSING,
-    ChunkError,
+    MAX_GRID,
     ChunkIndex,
     ChunkStorage,
     Region,
     Selection,
-    UnsupportedIndex,
     bounding_region,
     plan_selection,
-    read_index,
 )
 from .files import Descriptor, FileChangedError, FileIdentity, OpenedFile
-from .filters import SHUFFLE, FilterPipeline
-from .global_heap import DESCRIPTOR
-from .libhdf5 import HDF5Error, chunk_info, object_address
+from .hdf5.chunk_indexes import read_index
+from .hdf5.dataset import DatasetInfo
+from .hdf5.datatype import Datatype
+from .hdf5.file import MissingNodeError
 from .nodes import Conversion, VariableSpec
-from .safe_file import DatasetInfo, describe_dataset, read_hyperslab
-
-_BasicKey = tuple[int | np.integer[Any] | slice, ...]
+from .pytables_types import as_pytables
+from .sources.source import FormatError
 
 SMALL_GRID: Final = 1 << 16
 """Chunks: the index of a leaf up to this size is read whole at once (some milliseconds)."""
@@ -47,60 +43,15 @@ _MAX_POINT_DIMENSIONS: Final = 1 << 24
 """Elements: larger pointwise selections go through the outer product of their dimensions."""
 
 
-def why_not_direct(spec: VariableSpec) -> str | None:
-    """The reason why HDF5 has to read the array; None if its bytes can be read and decoded past HDF5."""
-    info, datatype = spec.info, spec.datatype
-    if spec.member and info.datatype.stored_size is None:
-        return "its rows have members of variable length, which only HDF5 finds in a row"
-    if spec.member and datatype.dtype is None:
-        return "variable-length text of a column is read by HDF5"
-    if not datatype.exact:
-        return f"its {datatype.kind} format has no NumPy dtype, so HDF5 converts it"
-    if datatype.kind not in _DIRECT_KINDS:
-        return f"elements of kind {datatype.kind!r} are read by HDF5"
-    if info.external or info.layout not in ("chunked", "contiguous"):
-        return f"its layout is {'external' if info.external else info.layout}"
-    if info.whole_chunks_filtered_only:
-        return "its edge chunks are stored without the filters"
-    return why_not_decoded(info)
-
-
-def why_not_decoded(info: DatasetInfo) -> str | None:
-    """The reason why the chunks of a leaf cannot be decoded here; None if they can."""
-    steps = info.filters.filters
-    if info.datatype.dtype is None:  # HDF5 sets no element size for values of variable length: it shuffles nothing
-        steps = tuple(step for step in steps if step.id != SHUFFLE or step.values)
-    return codecs.why_not(FilterPipeline(steps))
-
-
-_DIRECT_KINDS: Final = frozenset(
-    "integer float complex bool string enum time text vlen compound opaque reference".split()
-)
-
-
 def storage_of(spec: VariableSpec) -> ChunkStorage:
     """Where the bytes of the array are, in the words of the bytes side."""
-    info = spec.info
-    dtype = DESCRIPTOR if info.datatype.kind in ("text", "vlen") else info.datatype.dtype
-    if dtype is None:
-        raise TypeError(f"{spec.path}: elements of kind {info.datatype.kind!r} have no dtype")
-    return ChunkStorage(
-        shape=spec.shape,
-        chunkshape=spec.chunks,
-        dtype=dtype,
-        pipeline=info.filters,
-        header=info.address,
-        base=spec.base_address,
-        offset=info.offset,
-        fill=info.fill_value or b"",
-        rank=len(info.shape or ()),
-    )
+    return leaves.storage_of(spec.info, spec.base_address, shape=spec.shape, chunks=spec.chunks)
 
 
 class PyTablesArray(BackendArray):
     """One leaf as an array that reads what is asked for, when it is asked for."""
 
-    __slots__ = ("dtype", "file", "shape", "spec", "threads", "why_not_direct")
+    __slots__ = ("dtype", "file", "shape", "spec", "threads")
 
     def __init__(self, file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> None:
         self.file = file
@@ -108,7 +59,6 @@ class PyTablesArray(BackendArray):
         self.threads = threads
         self.shape = spec.shape
         self.dtype = spec.dtype
-        self.why_not_direct = why_not_direct(spec)
 
     def __repr__(self) -> str:
         return f"PyTablesArray({self.spec.file}:{self.spec.path}, shape={self.shape}, dtype={self.dtype})"
@@ -117,29 +67,23 @@ class PyTablesArray(BackendArray):
         return converted(self.stored(key), self.spec)
 
     def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        """The selected elements as they are in the file, before `converted`."""
-        plain = with_plain_empty_slices(key, self.shape)
-        if self.why_not_direct is None:
-            try:
-                return self._direct(plain)
-            except UnsupportedIndex as reason:
-                self.why_not_direct = str(reason)
-        return self._adapted(plain, indexing.IndexingSupport.BASIC, self._read)
+        """The selected elements as native numbers, before `converted`."""
+        plain = checked_key(key, self.shape, self.label())
+        return leaves.native(self._selected(plain), self.spec.datatype)
 
     def _adapted(self, key: indexing.ExplicitIndexer, support: indexing.IndexingSupport, read: Any) -> np.ndarray:
         array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)
         return array
 
-    # -- past HDF5 ------------------------------------------------------------------------------------------
-
-    def _direct(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+    def _selected(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        """The selected elements as stored."""
         if isinstance(key, indexing.VectorizedIndexer) and self.spec.chunks is not None and not self._is_short():
             points = _as_points(key, self.shape)
             if points is not None:
                 return self._read_points(points)
-        return self._adapted(key, indexing.IndexingSupport.OUTER, self._read_directly)
+        return self._adapted(key, indexing.IndexingSupport.OUTER, self._read)
 
-    def _read_directly(self, key: Selection) -> np.ndarray:
+    def _read(self, key: Selection) -> np.ndarray:
         """The selected elements (outer indexing, steps > 0), read and decoded in threads without a lock."""
         storage = storage_of(self.spec)
         out = memory.empty(selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
@@ -151,14 +95,17 @@ class PyTablesArray(BackendArray):
         self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, key: Selection, out: np.ndarray
     ) -> None:
         """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
+        if self.spec.info.layout == "compact":
+            out[...] = leaves.picked(leaves.read_compact(self.spec.info, storage), key)
+            return
         if storage.chunkshape is None:
-            chunk_io.read_contiguous(descriptor.fd, storage, key, out, threads=self.threads, label=self._label())
+            chunk_io.read_contiguous(descriptor.source, storage, key, out, threads=self.threads, label=self.label())
             return
         plans = plan_selection(storage, key)
         touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
         index = self._index(descriptor, version, storage, bounding_region(storage, plans), touched)
         chunk_io.read_into(
-            descriptor.fd, storage, index, key, out, plans=plans, threads=self.threads, label=self._label()
+            descriptor.source, storage, index, key, out, plans=plans, threads=self.threads, label=self.label()
         )
 
     def _is_short(self) -> bool:
@@ -179,12 +126,7 @@ class PyTablesArray(BackendArray):
             axis += not isinstance(index, int | np.integer)
 
     def _fill_value(self) -> Any:
-        datatype, fill = self.spec.info.datatype, self.spec.info.fill_value
-        if datatype.dtype is None:  # of variable length: nothing
-            return np.zeros((), DESCRIPTOR)[()]
-        if not fill or len(fill) != datatype.dtype.itemsize:
-            return np.zeros((), datatype.dtype)[()]
-        return np.frombuffer(fill, datatype.dtype)[0]
+        return storage_of(self.spec).fill_values()
 
     def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
         """The elements at `points`, arrays of one shape, one per dimension."""
@@ -196,13 +138,14 @@ class PyTablesArray(BackendArray):
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             index = self._index(descriptor, version, storage, region, out.size)
             chunk_io.read_points(
-                descriptor.fd, storage, index, flat, out.reshape(-1), threads=self.threads, label=self._label()
+                descriptor.source, storage, index, flat, out.reshape(-1), threads=self.threads, label=self.label()
             )
 
         self._guarded(read)
         return out
 
-    def _label(self) -> str:
+    def label(self) -> str:
+        """File and node, as messages name them."""
         return f"{self.spec.file}:{self.spec.path}"
 
     def _guarded(self, read: Any) -> None:
@@ -216,21 +159,64 @@ class PyTablesArray(BackendArray):
                 if not before.same_version(self.file.identity):
                     self._check_only_grown(descriptor, before)
                 read(descriptor, before)
-            except ChunkError:
+            except FormatError:
                 check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
                 raise
-            except HDF5Error as error:
-                raise OSError(f"{self._label()}: cannot be read: {error}") from None
             check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
 
     def _check_only_grown(self, descriptor: Descriptor, version: FileIdentity) -> None:
         key = f"grown {self.spec.path}"
         if descriptor.kept.get(key) == version:
             return
-        with self.file.safe_file(descriptor) as file, file.open(self.spec.path) as dataset:
-            now = describe_dataset(dataset, object_address(dataset))
+        try:
+            file = descriptor.hdf5()
+            now = file.dataset(file.resolve(self.spec.path).address)
+        except (FormatError, MissingNodeError) as error:
+            raise FileChangedError(
+                f"{self.label()}: the file was changed since it was opened, and cannot be looked into: {error}. Open "
+                "it again"
+            ) from None
         check_only_grown(self.spec, now, self.file.identity, version)
+        self._check_chunks_stayed(descriptor)
         descriptor.kept[key] = version
+
+    def _check_chunks_stayed(self, descriptor: Descriptor) -> None:
+        """Raise FileChangedError unless each chunk that was full lies where it was, as far as that can be known.
+
+        Where the chunks were is known if they were located before. Else full ones lie at least within the old file.
+        """
+        storage = self._whole_storage()
+        if storage.chunkshape is None:
+            return
+        kept, proven = descriptor.kept.get(self.spec.path), descriptor.kept.get(f"grown {self.spec.path}")
+        known = kept.whole if isinstance(kept, _KeptIndex) and kept.version in (self.file.identity, proven) else None
+        if known is None and math.prod(storage.grid) > SMALL_GRID:
+            return
+        now = read_index(descriptor.source, storage)
+        full = tuple(
+            slice(size // chunk if grows else None)
+            for size, chunk, grows in zip(storage.shape, storage.chunkshape or (), self._grows(), strict=False)
+        )
+        if known is not None:
+            same = all(
+                np.array_equal(before[full], after[full])
+                for before, after in ((known.address, now.address), (known.size, now.size))
+            )
+        else:
+            same = not (now.address[full] + now.size[full] > self.file.identity.size).any()
+        if not same:
+            raise FileChangedError(
+                f"{self.label()}: chunks that were full when it was opened were written again since. Open it again"
+            )
+
+    def _whole_storage(self) -> ChunkStorage:
+        """Where the elements of the leaf are."""
+        return storage_of(self.spec)
+
+    def _grows(self) -> tuple[bool, ...]:
+        """For each dimension of the leaf, whether it may grow."""
+        info = self.spec.info
+        return tuple(most != size for most, size in zip(info.maxshape, info.shape or (), strict=True))
 
     def _index(
         self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, region: Region, touched: int
@@ -241,76 +227,11 @@ class PyTablesArray(BackendArray):
             if kept.version != version:
                 kept.forget(version)
             whole = math.prod(storage.grid)
-            if kept.whole is None and (whole <= SMALL_GRID or kept.located > whole // _SHARE_BEFORE_WHOLE):
-                kept.whole = read_index(descriptor.fd, storage)
+            often = whole <= MAX_GRID and kept.located > whole // _SHARE_BEFORE_WHOLE
+            if kept.whole is None and (whole <= SMALL_GRID or often):
+                kept.whole = read_index(descriptor.source, storage)
             kept.located += touched
-            index = kept.whole if kept.whole is not None else read_index(descriptor.fd, storage, region)
-            if not kept.checked:
-                self._self_check(descriptor, storage, index)
-                kept.checked = True
-            return index
-
-    def _self_check(self, descriptor: Descriptor, storage: ChunkStorage, index: ChunkIndex) -> None:
-        """Compare one chunk with what HDF5 says of it, once for each file; raise UnsupportedIndex if they differ."""
-        if descriptor.kept.get("checked"):
-            return
-        stored = np.flatnonzero(index.address != MISSING)
-        if not len(stored):
-            return
-        where = np.unravel_index(stored[-1], index.address.shape)
-        corner = [
-            (int(at) + first) * chunk
-            for at, first, chunk in zip(where, index.origin, storage.chunkshape or (), strict=False)
-        ]
-        ours = (int(index.address[where]), int(index.size[where]), int(index.filter_mask[where]))
-        try:
-            with self.file.safe_file(descriptor) as file, file.open(self.spec.path) as dataset:
-                theirs = chunk_info(dataset, corner)
-        except BlockingIOError:  # somebody writes to the file; the next read will check
-            return
-        if ours != theirs:
-            raise UnsupportedIndex(f"its chunk index, read without HDF5, says {ours} of a chunk and HDF5 {theirs}")
-        descriptor.kept["checked"] = True
-
-    # -- through HDF5 ---------------------------------------------------------------------------------------
-
-    def _read(self, key: _BasicKey) -> np.ndarray:
-        """The selected elements as stored, through HDF5 and under its lock."""
-        spec, rank = self.spec, len(self.spec.info.shape or ())
-        asked = [_range(index, size) for index, size in zip(key[:rank], self.shape, strict=False)]
-        ranges = [
-            range(chosen.start, min(chosen.stop, stored), chosen.step) if chosen.start < stored else range(0)
-            for chosen, stored in zip(asked, spec.info.shape or (), strict=True)
-        ]
-        journal.check(spec.file)
-        with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
-            before = FileIdentity.of(descriptor.fd)
-            try:
-                with file.open(spec.path) as dataset:
-                    if not before.same_version(self.file.identity):
-                        now = describe_dataset(dataset, object_address(dataset))
-                        check_only_grown(spec, now, self.file.identity, before)
-                    stored = self._read_ranges(dataset, ranges)
-            except HDF5Error as error:
-                raise OSError(f"{self._label()}: cannot be read: {error}") from None
-            check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
-        if ranges != asked:
-            full = np.full((*map(len, asked), *stored.shape[rank:]), self._fill_value(), stored.dtype)
-            full[tuple(slice(0, len(chosen)) for chosen in ranges)] = stored
-            stored = full
-        dropped = tuple(0 if not isinstance(index, slice) else slice(None) for index in key[:rank])
-        selected: np.ndarray = stored[(*dropped, *key[rank:], ...)]  # the ellipsis keeps it an array
-        return selected
-
-    def _read_ranges(self, dataset: int, ranges: Sequence[range]) -> np.ndarray:
-        """The outer product of the ranges, one for each dimension of the leaf, read by HDF5."""
-        return read_hyperslab(
-            dataset,
-            self.spec.info,
-            [chosen.start for chosen in ranges],
-            [len(chosen) for chosen in ranges],
-            [chosen.step for chosen in ranges],
-        )
+            return kept.whole if kept.whole is not None else read_index(descriptor.source, storage, region)
 
 
 @dataclass
@@ -322,10 +243,9 @@ class _KeptIndex:
     whole: ChunkIndex | None = None
     located: int = 0
     """How many chunks were located in parts."""
-    checked: bool = False
 
     def forget(self, version: FileIdentity) -> None:
-        self.version, self.whole, self.located, self.checked = version, None, 0, False
+        self.version, self.whole, self.located = version, None, 0
 
 
 def selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:
@@ -365,27 +285,28 @@ def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np
     return found
 
 
-def with_plain_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:
-    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step."""
-    plain = (
-        slice(0, 0) if isinstance(index, slice) and not range(size)[index] else index
-        for index, size in zip(key.tuple, shape, strict=True)
-    )
+def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: str) -> indexing.ExplicitIndexer:
+    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step.
+
+    Raises IndexError, which begins with `where`, for what lies outside of `shape`: whoever reads would take it for a
+    place that has the fill value, or read something else.
+    """
+    plain: list[Any] = []
+    for axis, (index, size) in enumerate(zip(key.tuple, shape, strict=True)):
+        if isinstance(index, slice):
+            plain.append(index if range(size)[index] else slice(0, 0))
+            continue
+        extremes = (index.min(), index.max()) if isinstance(index, np.ndarray) and index.size else ()
+        for position in (index,) if not isinstance(index, np.ndarray) else extremes:
+            if not -size <= position < size:
+                raise IndexError(f"{where}: index {position} is out of bounds for dimension {axis} of {size} elements")
+        plain.append(index)
     return type(key)(tuple(plain))
-
-
-def _range(index: int | np.integer[Any] | slice, size: int) -> range:
-    """The elements that an index selects, in ascending order; xarray reverses where the step is negative."""
-    if isinstance(index, slice):
-        chosen = range(size)[index]
-        return chosen if len(chosen) else range(0, 0, 1)
-    position = int(index) + (size if index < 0 else 0)
-    return range(position, position + 1)
 
 
 def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
     """Stored elements as the user sees them: native byte order, times as integers, text as str."""
-    return as_seen(stored, spec.dtype, spec.conversion)
+    return as_seen(without_padding(stored, spec.datatype), spec.dtype, spec.conversion)
 
 
 def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
@@ -412,14 +333,25 @@ def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: FileIdentity,
             f"{where}: the file was changed in place since it was opened (then {opened.size} bytes, now "
             f"{current.size}). Open it again"
         )
-    same = (old.datatype, old.layout, old.chunkshape, old.filters, old.address) == (
-        now.datatype, now.layout, now.chunkshape, now.filters, now.address,
-    )  # fmt: skip
-    grown = now.shape is not None and all(a <= b for a, b in zip(old.shape or (), now.shape, strict=True))
-    if not same or not grown:
+    # what is contiguous cannot grow: its shape is part of what has to be the same
+    grown = now.shape is not None and all(a <= b for a, b in zip(old.shape or (), now.shape, strict=False))
+    was_empty = old.layout == "chunked" and not math.prod(old.shape or ())  # its index may be made only now
+    same = replace(
+        now,
+        shape=old.shape if old.layout == "chunked" else now.shape,
+        index=old.index if was_empty else now.index,
+    )
+    if not grown or old not in (same, as_pytables(same)):
         raise FileChangedError(
             f"{where}: the array was changed since it was opened (then {old.shape}, now {now.shape}). Open it again"
         )
+
+
+def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
+    """Strings without the spaces that fill them up, if they are padded so."""
+    if not datatype.space_padded or stored.dtype.kind != "S":
+        return stored
+    return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
 
 
 def check_unchanged_since(before: FileIdentity, after: FileIdentity, spec: VariableSpec) -> None:

@@ -2,6 +2,8 @@
 
 Knows PyTables' habits (system attributes, pickles) and this project's own (JSON text for what HDF5 lacks). Decodes
 pickles with `safe_pickle` only. Knows no dataset and no xarray.
+
+Tested in `tests/test_reading.py`, `tests/test_writing.py` and `tests/test_attacks.py`.
 """
 
 from __future__ import annotations
@@ -10,15 +12,16 @@ import base64
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from . import safe_pickle
-from .datatypes import Datatype
-from .safe_file import RawAttribute, Unreadable
+from .hdf5.attributes import MAX_ATTRIBUTE_BYTES, RawAttribute, Unreadable
+from .hdf5.datatype import Datatype
+from .pytables_types import as_shown, has_form, with_truth
 
 FORMAT_VERSION: Final = "PYTABLES_FORMAT_VERSION"
 JSON_MARKER: Final = "_xr_pytables_json"
@@ -27,8 +30,10 @@ ESCAPE: Final = "_xr_pytables_attribute_"
 """Prefix of a user's attribute whose own name means something to HDF5, netCDF-4 or PyTables."""
 TEXT_MARKER: Final = "_xr_pytables_text"
 """On an array of fixed-length strings: they are text (`utf-8`), or single characters of texts (`characters`)."""
-MAX_BYTES: Final = 65_000
-"""HDF5 keeps an attribute in an object header message, whose length is a 16-bit number (64 KB with its own header)."""
+COMPACT_BYTES: Final = 60_000
+"""What fits an object header message with name and type: its length is a 16-bit number."""
+MAX_BYTES: Final = MAX_ATTRIBUTE_BYTES
+"""What this package reads again."""
 
 # tables.attributeset.issysattrname
 _PYTABLES_NAMES: Final = frozenset(
@@ -103,6 +108,28 @@ def texts(raw: RawAttribute | None) -> tuple[str, ...] | None:
     return tuple(_decoded(bytes(value), raw.datatype) for value in raw.value.reshape(-1))
 
 
+def names(raw: RawAttribute | None) -> tuple[str | None, ...] | None:
+    """An attribute that lists names, None for one that is missing or empty; None for an attribute of anything else.
+
+    PyTables pickles a list that is set by its own means: then the restricted decoder reads it.
+    """
+    found: Sequence[object] | None = texts(raw)
+    if found and raw is not None and isinstance(raw.value, np.ndarray) and raw.datatype.kind == "string":
+        whole = raw.value.tobytes() if not raw.value.shape else b""
+        listed = _string(whole, raw.datatype, by_pytables=True, allow_pickle=False)
+        if isinstance(listed, np.ndarray) and listed.ndim == 1:
+            listed = listed.tolist()
+        if isinstance(listed, OpaqueBytes) or not isinstance(listed, str | bytes | list | tuple):
+            return None
+        found = listed if isinstance(listed, list | tuple) else found
+    if found is None:
+        return None
+    decoded = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in found]
+    if not all(name is None or isinstance(name, str) for name in decoded):
+        return None
+    return tuple(str(name) if name else None for name in decoded)
+
+
 def value(raw: RawAttribute, *, allow_pickle: bool = False) -> object:
     """One attribute of a file by PyTables, as `read` gives it; Unreadable for what nobody can decode."""
     return _value(raw, by_pytables=True, allow_pickle=allow_pickle)
@@ -175,6 +202,8 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
         if value.shape == () or (not by_pytables and value.shape == (1,)):
             return decoded[0]
         return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
+    if by_pytables:
+        value = value.view(with_truth(datatype).dtype or value.dtype) if datatype.kind == "bitfield" else value
     if value.dtype.kind != "O":
         value = value.astype(value.dtype.newbyteorder("="))
     # netCDF libraries write every scalar as an array of one element
@@ -254,12 +283,18 @@ class EncodedAttribute:
     utf8: bool = False
 
 
-def encode(attributes: Mapping[str, object] | Iterable[tuple[str, object]], *, where: str) -> list[EncodedAttribute]:
+def encode(
+    attributes: Mapping[str, object] | Iterable[tuple[str, object]],
+    *,
+    where: str,
+    leave_out: Callable[[str], None] | None = None,
+) -> list[EncodedAttribute]:
     """How HDF5 will hold `attributes`: natively where it can, else as JSON text that `read` restores.
 
-    Native: numbers, complex, strings, bytes, arrays of them, lists of numbers or of strings. JSON: None, bool, dict,
-    other lists and tuples. Raises TypeError for values with neither form and for names that are not strings,
-    ValueError for empty names and for more than 64 KB; messages begin with `where`.
+    Native: numbers, complex, strings, bytes, records, times, arrays of them, lists of numbers or of strings. JSON:
+    None, bool, dict, other lists and tuples. Values with neither form are left out if `leave_out` is there to be told
+    why; else they raise TypeError, as names do that are not strings. Raises ValueError for empty names and for more
+    than MAX_BYTES. Messages begin with `where`.
     """
     encoded, coded = [], []
     for name, value in dict(attributes).items():
@@ -270,21 +305,32 @@ def encode(attributes: Mapping[str, object] | Iterable[tuple[str, object]], *, w
         stored_name = ESCAPE + name if name in _RESERVED or name.startswith(ESCAPE) or _FIELD_NAME.match(name) else name
         native = _native(value)
         if isinstance(native, _NoNativeForm):
-            native = _encoded_text(_to_json(value, where=where, name=name))
+            try:
+                native = _encoded_text(_to_json(value, where=where, name=name))
+            except TypeError as error:
+                if leave_out is None:
+                    raise
+                leave_out(f"{error}. It was read from a file, and is left out")
+                continue
             coded.append(stored_name)
         elif name == "TITLE" and not isinstance(value, str):  # PyTables cannot open a file whose TITLE is no string
             stored_name = ESCAPE + name
         array, utf8 = native
         if array is not None and array.nbytes > MAX_BYTES:
             raise ValueError(
-                f"{where}: attribute {name!r} takes {array.nbytes} bytes; HDF5 holds at most 64 KB in an attribute. "
-                "Store it as a variable"
+                f"{where}: attribute {name!r} takes {array.nbytes} bytes; at most {MAX_BYTES} are read again. Store it "
+                "as a variable"
             )
         encoded.append(EncodedAttribute(stored_name, array, utf8))
     if coded:
         names = np.array([name.encode() for name in coded])
         encoded.append(EncodedAttribute(JSON_MARKER, names, utf8=True))
     return encoded
+
+
+def are_large(encoded: Iterable[EncodedAttribute]) -> bool:
+    """Whether one of the attributes does not fit an object header, so that the object must be made for it."""
+    return any(attribute.value is not None and attribute.value.nbytes > COMPACT_BYTES for attribute in encoded)
 
 
 def text_marker(form: str) -> EncodedAttribute:
@@ -319,7 +365,10 @@ def _native(value: object) -> _Native | _NoNativeForm:
     if array.dtype.kind == "U" or (array.dtype.kind in "OT" and all(isinstance(item, str) for item in array.flat)):
         coded = [str(item).encode() for item in array.flat]
         return _encoded_texts(np.array(coded or [b""]).reshape(array.shape)) if array.size else _NoNativeForm()
-    if array.dtype.kind not in "iufcS" or not array.size:
+    if array.dtype.kind in "mM":
+        shown = as_shown(array.dtype) or np.dtype("M8[s]")
+        array = array.astype(shown) if np.can_cast(array.dtype, shown, "safe") else np.empty(0)
+    if array.dtype.kind not in "iufcSVmM" or not array.size or not has_form(array.dtype):
         return _NoNativeForm()
     if array.dtype == np.float16:  # netCDF-C crashes on it, and the value is the same
         array = array.astype(np.float32)

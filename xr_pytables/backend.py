@@ -2,6 +2,8 @@
 
 xarray imports this module whenever it looks an engine up, so it must not import `tables` (half a second): the modules
 that do are imported inside the functions.
+
+Tested in `tests/test_docs.py` and `tests/test_files.py`.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     group
         Path of a group, or of one array. Soft links on the way are followed.
     dims
-        Names of dimensions by array (name or path), e.g. `{"sst": ("time", "y", "x")}`. Wins over what the file says.
+        Names of dimensions by array (name or path), e.g. `{"sst": ("time", "y", "x")}`; a string is one name, names
+        alone are those of the one array. Wins over what the file says.
     phony_dims
         How to name a dimension that neither `dims` nor the file names: `"size"` gives `dim_1000`, the same name for
         the same size everywhere; `"leaf"` gives `array1_0`, `array1_1`, as concatenating files of different lengths
-        needs.
+        needs; `"sort"` and `"access"` give `phony_dim_0`, numbered as h5netcdf does.
     external_links
         Which external links to follow: `"near"` those into the file's own folder or below, `"any"`, `"never"`.
     allow_pickle
@@ -102,7 +105,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         use_cftime: bool | Mapping[str, bool] | None = None,
         decode_timedelta: Any = None,
         group: str | None = "/",
-        dims: Mapping[str, Sequence[str]] | None = None,
+        dims: Mapping[str, str | Sequence[str]] | str | Sequence[str] | None = None,
         phony_dims: str = "size",
         external_links: str = "near",
         allow_pickle: bool = False,
@@ -153,7 +156,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         use_cftime: bool | Mapping[str, bool] | None = None,
         decode_timedelta: Any = None,
         group: str | None = "/",
-        dims: Mapping[str, Sequence[str]] | None = None,
+        dims: Mapping[str, str | Sequence[str]] | str | Sequence[str] | None = None,
         phony_dims: str = "size",
         external_links: str = "near",
         allow_pickle: bool = False,
@@ -168,7 +171,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
         from .queries import RowQuery  # imports tables
-        from .store import PyTablesDataStore, read_options
+        from .store import PyTablesDataStore, read_options, with_readable_indexes
 
         options = read_options(
             dims=dims,
@@ -184,15 +187,18 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             filename_or_obj, group=group, options=options, query=query, threads=threads
         )
         return {
-            path: _decoded(
-                store,
-                mask_and_scale=mask_and_scale,
-                decode_times=decode_times,
-                concat_characters=concat_characters,
-                decode_coords=decode_coords,
-                drop_variables=drop_variables,
-                use_cftime=use_cftime,
-                decode_timedelta=decode_timedelta,
+            path: with_readable_indexes(
+                _decoded(
+                    store,
+                    mask_and_scale=mask_and_scale,
+                    decode_times=decode_times,
+                    concat_characters=concat_characters,
+                    decode_coords=decode_coords,
+                    drop_variables=drop_variables,
+                    use_cftime=use_cftime,
+                    decode_timedelta=decode_timedelta,
+                ),
+                store.label,
             )
             for path, store in stores.items()
         }

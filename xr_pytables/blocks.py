@@ -2,6 +2,8 @@
 
 A block that is put aside becomes a file of the transaction's folder, named by its place, so that any process can store
 it, and store it twice. Reading takes any box of the whole, across blocks. Knows no HDF5.
+
+Tested in `tests/test_appending.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import numpy as np
 
 from .chunk_encode import EncodedChunk
+from .fitting import cast
 from .segment import Segment, SegmentError, SegmentWriter
 
 Box = tuple[slice, ...]
@@ -107,7 +110,8 @@ class BlockTarget:
             return
         making = f"{name}.{uuid.uuid4().hex[:8]}"
         with open(making, "xb") as file:
-            _write_array(file, np.ascontiguousarray(values, self.dtype).reshape(values.shape))
+            stored = cast(values, self.dtype, f"a block of the Dask array is not {self.dtype}")
+            _write_array(file, np.ascontiguousarray(stored, self.dtype).reshape(values.shape))
         os.replace(making, name)
 
 

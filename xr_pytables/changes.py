@@ -2,6 +2,8 @@
 
 Which arrays there are and what becomes of them is in the plan. A large file is changed in place, inside a `journal`; a
 small one, or one of which the journal would be large, in a copy that replaces it.
+
+Tested in `tests/test_journal.py` and `tests/test_kills.py`.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from dask.delayed import Delayed
 from . import chunk_writer
 from .arrays import storage_of
 from .blocks import BlockTarget, InMemory, PutAside, Values
-from .chunk_index import ChunkStorage, UnsupportedIndex
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
 from .extents import others, raw_extents
 from .files import FileChangedError, FileIdentity, hdf5_lock
+from .hdf5.file import File
 from .journal import Journal, NoLocksError, Ranges, exclusive, is_supported
-from .libhdf5 import object_address
 from .plan import VariablePlan, WritePlan
 from .progress import Done, bar, nobody
-from .safe_file import SafeFile, describe_dataset
+from .sources.local import LocalFile
+from .sources.source import Source
 from .structure import write_structure
 from .table_indexes import create_indexes
 from .target_file import TargetFile, why_not_encode
@@ -64,7 +66,7 @@ def change_now(
         values = _values(plan, transaction)
         lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
         size = sum(math.prod(each.shape) * each.itemsize for each in values.values())
-        with bar(size, os.path.basename(plan.path), shown=progress) as done:
+        with bar(size, os.path.basename(plan.path), shown=progress) as done, transaction.naming_the_target():
             if lazy:
                 dask.array.store(lazy, _targets(values), lock=False)
             change(plan, transaction, values, fsync=fsync, effort=effort, done=done)
@@ -130,7 +132,8 @@ def _change_delayed(ready: object, whole: _Whole) -> None:
         transaction.remove()
         return
     try:
-        change(whole.plan, transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
+        with transaction.naming_the_target():
+            change(whole.plan, transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
     except BaseException:
         transaction.abandon()
         raise
@@ -150,9 +153,10 @@ def change(
     _check_complete(transaction, values)
     check_unchanged(plan, transaction)
     with open(transaction.target, "rb") as old:
-        changes = _planned_changes(plan, values, old.fileno())
+        source = LocalFile(old.fileno(), transaction.target)
+        changes = _planned_changes(plan, values, source)
         work = _Work(plan, values, changes, effort, done)
-        ranges = _ranges_to_save(plan, transaction.target, changes, old.fileno())
+        ranges = _ranges_to_save(plan, source, changes)
         if ranges is not None:
             try:
                 _change_in_place(work, transaction, ranges, fsync=fsync)
@@ -211,13 +215,12 @@ def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, f
     journal.commit(keep_as=transaction.commit_mark)
 
 
-def _ranges_to_save(plan: WritePlan, target: str, changes: Mapping[str, ArrayChange], descriptor: int) -> Ranges | None:
+def _ranges_to_save(plan: WritePlan, source: Source, changes: Mapping[str, ArrayChange]) -> Ranges | None:
     """What a journal must save so that the file can be changed in place; None where a copy is less work."""
-    size = os.fstat(descriptor).st_size
+    size = source.size
     if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
         return None
-    with hdf5_lock(), SafeFile(target) as file:
-        extents = raw_extents(file, descriptor)
+    extents = raw_extents(File(source))
     changed = {address for group in plan.groups for address in group.given_up}
     changed |= {
         variable.stored.info.address
@@ -240,7 +243,7 @@ def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> N
             )
 
 
-def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: int) -> dict[str, ArrayChange]:
+def _planned_changes(plan: WritePlan, values: Mapping[str, Values], source: Source) -> dict[str, ArrayChange]:
     """What happens to the chunks of arrays in the file, by path; without those that HDF5 has to write."""
     found = {}
     for group, variable in plan:
@@ -254,8 +257,7 @@ def _planned_changes(plan: WritePlan, values: Mapping[str, Values], descriptor: 
             continue
         storage = replace(storage_of(spec), shape=spec.info.shape)
         start = variable.start or (0,) * len(storage.shape)
-        with contextlib.suppress(UnsupportedIndex):
-            found[path] = plan_change(descriptor, storage, variable.layout.shape, start, values[path].shape)
+        found[path] = plan_change(source, storage, variable.layout.shape, start, values[path].shape)
     return found
 
 
@@ -292,12 +294,9 @@ def _apply(work: _Work, file: TargetFile, before: ReadBytes) -> None:
 
 def _new_array(file: TargetFile, path: str) -> ArrayChange | None:
     """How an array that was just made is filled chunk by chunk; None if HDF5 has to do it."""
-    with hdf5_lock(), file.open(path) as dataset:
-        info = describe_dataset(dataset, object_address(dataset))
-    dtype = info.datatype.dtype
-    if why_not_encode(info) or info.shape is None or dtype is None:
-        return None
-    return plan_new(ChunkStorage(info.shape, info.chunkshape, dtype, info.filters, fill=info.fill_value or b""))
+    with hdf5_lock():
+        storage = file.chunk_storage(path)
+    return None if storage is None else plan_new(storage)
 
 
 def commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
@@ -307,7 +306,11 @@ def commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
 
 
 def check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
-    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost."""
+    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost.
+
+    Raises PermissionError if it may not be written to any more.
+    """
+    transaction.check_allowed()
     if plan.version is None:
         return
     if not os.path.exists(transaction.target) or not plan.version.same_version(FileIdentity.of(transaction.target)):

@@ -3,6 +3,8 @@
 Knows the filters' client data through `codecs` and Blosc's blocks through `libblosc2`; no file and no thread.
 `chunk_io` brings the bytes. A chunk that is wanted whole and lies whole in the output is decoded there. Any other is
 decoded in pieces that stay in the processor's cache until their rows are in place, where its filters allow that.
+
+Tested in `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations
@@ -162,16 +164,20 @@ class ChunkDecoder:
         try:
             chunk = self._blosc_chunk(stored)
             header = libblosc2.BufferHeader.of(chunk) if chunk is not None else None
-            if chunk is None or header is None or not header.typesize or (start | size) % header.typesize:
+            # Blosc's items need not be the array's elements: those that reach over the part are decoded as well
+            typesize = header.typesize if header is not None else 0
+            first = start // typesize * typesize if typesize else 0
+            last = -(-(start + size) // typesize) * typesize if typesize else 0
+            if chunk is None or header is None or not typesize or last > self.nbytes:
                 data = codecs.decode_chunk(raw, mask, self.pipeline, self.nbytes, workspace=workspace, keep=(keep,))
                 return data[start : start + size]
             if header.nbytes != self.nbytes or header.stored > chunk.size:
                 raise ValueError(f"the header tells of {header.nbytes} bytes, expected {self.nbytes}")
-            out = workspace.take(size, raw, keep)
-            libblosc2.decompress_part(chunk, header, start, out)
+            out = workspace.take(last - first, raw, keep)
+            libblosc2.decompress_part(chunk, header, first, out)
         except ValueError as error:
             raise ChunkError(f"blosc: {error}") from error
-        return out
+        return out[start - first :][:size]
 
     # -- in pieces ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 A block is an array and the place of its first element. The chunks that it covers whole are encoded in threads and
 handed on as bytes; the rest of it is named, for HDF5 to merge into chunks that other blocks share. Knows no file: who
 takes the bytes decides where they go.
+
+Tested in `tests/test_encoding.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Reading selections of a dataset past HDF5: pread, decode and place, in several threads at once.
+"""Reading selections of a dataset past HDF5: fetch, decode and place, in several threads at once.
 
-Takes a file descriptor, a `ChunkStorage` and a `ChunkIndex`; knows integers and buffers, no PyTables node, no lock and
+Takes a `Source`, a `ChunkStorage` and a `ChunkIndex`; knows integers and buffers, no PyTables node, no lock and
 no HDF5 call. The lazy arrays call it. Here is what a read has to fetch (`read_into`, `read_points`,
 `read_contiguous`) and how it gets the bytes; `chunk_decoder` decodes and places one chunk, and `team` has the threads.
 """
@@ -8,7 +8,6 @@ no HDF5 call. The lazy arrays call it. Here is what a read has to fetch (`read_i
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +27,7 @@ from .chunk_decoder import (
     take_pieces,
 )
 from .chunk_index import (
+    DAMAGED,
     MISSING,
     AxisPlan,
     ChunkError,
@@ -37,12 +37,12 @@ from .chunk_index import (
     cut,
     plan_selection,
     prefix,
-    read_at,
     run_starts,
 )
 from .codecs import Workspace
 from .dense import Dense
 from .libblosc2 import Box, Bytes
+from .sources.source import Source
 
 _BATCH: Final = 1 << 20  # bytes: chunks that lie side by side are read together up to this size
 _GAP: Final = 4096  # bytes between two chunks that are read along (B-tree nodes lie between chunks)
@@ -55,7 +55,7 @@ _MAX_PIECES: Final = 4096  # along one dimension, kept as objects
 
 
 def read_into(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     index: ChunkIndex,
     selection: Selection,
@@ -82,35 +82,36 @@ def read_into(
         return
     along = [plan.chunks for plan in plans[: storage.rank]]
     grid = tuple(map(len, along))
-    if max(grid, default=1) == 1:  # the usual block of Dask; to plan it with arrays takes longer than to read it
-        chunks = _Chunks.one(index, [int(axis[0]) for axis in along], fd, storage, label)
-    else:
-        chunks = _Chunks.stored(index.at(np.ix_(*along)), fd, storage, label)
-    if len(chunks.starts) < math.prod(grid):
-        full[...] = _fill_of(storage, plans)
-    places = _with_pieces(plans)
-    decoder = ChunkDecoder(storage)
-
-    def place(number: int, source: _Source, workspace: Workspace) -> None:
-        inside, outside = places(_unravel(number, grid))
-        target = full[outside] if all_slices(outside) else None
-        if target is not None:
-            source.into(inside, target, workspace)
-            return
-        scattered = np.empty([piece_length(piece) for piece in inside], full.dtype)
-        source.into(inside, scattered, workspace)
-        full[np.ix_(*(positions(piece) for piece in outside))] = scattered
 
     def name(number: int) -> str:
         where = _unravel(number, grid)
         corner = (int(a[i]) * c for a, i, c in zip(along, where, storage.chunkshape or (), strict=False))
         return f"{prefix(label)}chunk at {tuple(corner)}"
 
-    _read_chunks(fd, chunks, decoder, place, name, threads, out.nbytes)
+    if max(grid, default=1) == 1:  # the usual block of Dask; to plan it with arrays takes longer than to read it
+        chunks = _Chunks.one(index, [int(axis[0]) for axis in along], source, storage, name)
+    else:
+        chunks = _Chunks.stored(index.at(np.ix_(*along)), source, storage, name)
+    if len(chunks.starts) < math.prod(grid):
+        full[...] = _fill_of(storage, plans)
+    places = _with_pieces(plans)
+    decoder = ChunkDecoder(storage)
+
+    def place(number: int, chunk: _StoredChunk, workspace: Workspace) -> None:
+        inside, outside = places(_unravel(number, grid))
+        target = full[outside] if all_slices(outside) else None
+        if target is not None:
+            chunk.into(inside, target, workspace)
+            return
+        scattered = np.empty([piece_length(piece) for piece in inside], full.dtype)
+        chunk.into(inside, scattered, workspace)
+        full[np.ix_(*(positions(piece) for piece in outside))] = scattered
+
+    _read_chunks(source, chunks, decoder, place, name, threads, out.nbytes)
 
 
 def read_points(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     index: ChunkIndex,
     points: Sequence[NDArray[np.integer[Any]]],
@@ -139,24 +140,25 @@ def read_points(
     bounds = [*starts.tolist(), len(order)]
     touched = tuple(c[order[starts]] for c in coordinates)
     found = index.at(touched)
-    chunks = _Chunks.stored(found, fd, storage, label)
-    if len(chunks.starts) < found.address.size:
-        out[...] = _fill_at(storage, elements)
     chunkshape = storage.chunkshape
-    local = [e % c for e, c in zip(elements, chunkshape, strict=True)]
-
-    def place(i: int, source: _Source, workspace: Workspace) -> None:
-        mine = order[bounds[i] : bounds[i + 1]]
-        inside = [axis[mine] for axis in local]
-        box = tuple((int(axis.min()), int(axis.max()) + 1) for axis in inside)
-        block = source.fetch(box, workspace)
-        out[mine] = block[tuple(axis - start for axis, (start, _) in zip(inside, box, strict=True))]
 
     def name(i: int) -> str:
         corner = tuple(int(axis[i]) * c for axis, c in zip(touched, chunkshape, strict=False))
         return f"{prefix(label)}chunk at {corner}"
 
-    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads, out.nbytes)
+    chunks = _Chunks.stored(found, source, storage, name)
+    if len(chunks.starts) < found.address.size:
+        out[...] = _fill_at(storage, elements)
+    local = [e % c for e, c in zip(elements, chunkshape, strict=True)]
+
+    def place(i: int, chunk: _StoredChunk, workspace: Workspace) -> None:
+        mine = order[bounds[i] : bounds[i + 1]]
+        inside = [axis[mine] for axis in local]
+        box = tuple((int(axis.min()), int(axis.max()) + 1) for axis in inside)
+        block = chunk.fetch(box, workspace)
+        out[mine] = block[tuple(axis - start for axis, (start, _) in zip(inside, box, strict=True))]
+
+    _read_chunks(source, chunks, ChunkDecoder(storage), place, name, threads, out.nbytes)
 
 
 ChunkUser = Callable[[int, Callable[[int, int, NDArray[Any] | None], NDArray[Any]]], None]
@@ -165,7 +167,7 @@ ChunkUser = Callable[[int, Callable[[int, int, NDArray[Any] | None], NDArray[Any
 
 
 def each_chunk(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     index: ChunkIndex,
     numbers: NDArray[np.int64],
@@ -180,27 +182,28 @@ def each_chunk(
     `read_into`.
     """
     found = index.at((numbers,))
-    chunks = _Chunks.stored(found, fd, storage, label)
     length = (storage.chunkshape or (0,))[0]
-
-    def place(i: int, source: _Source, workspace: Workspace) -> None:
-        def rows(start: int, stop: int, out: NDArray[Any] | None) -> NDArray[Any]:
-            if out is None:
-                return source.fetch(((start, stop),), workspace)
-            source.into([slice(start, stop)], out, workspace)
-            return out
-
-        use(i, rows)
 
     def name(i: int) -> str:
         return f"{prefix(label)}chunk at {(int(numbers[i]) * length,)}"
 
-    _read_chunks(fd, chunks, ChunkDecoder(storage), place, name, threads, len(numbers) * storage.chunk_nbytes)
+    chunks = _Chunks.stored(found, source, storage, name)
+
+    def place(i: int, chunk: _StoredChunk, workspace: Workspace) -> None:
+        def rows(start: int, stop: int, out: NDArray[Any] | None) -> NDArray[Any]:
+            if out is None:
+                return chunk.fetch(((start, stop),), workspace)
+            chunk.into([slice(start, stop)], out, workspace)
+            return out
+
+        use(i, rows)
+
+    _read_chunks(source, chunks, ChunkDecoder(storage), place, name, threads, len(numbers) * storage.chunk_nbytes)
     return np.flatnonzero(found.address == MISSING)
 
 
 def read_contiguous(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     selection: Selection,
     out: NDArray[Any],
@@ -220,7 +223,7 @@ def read_contiguous(
     if storage.offset is None:
         full[...] = _fill_of(storage, plans)
         return
-    nbytes, size = storage.dtype.itemsize * math.prod(storage.shape), os.fstat(fd).st_size
+    nbytes, size = storage.dtype.itemsize * math.prod(storage.shape), source.size
     if storage.offset + nbytes > size:
         raise ChunkError(
             f"{prefix(label)}{nbytes} bytes of data at {storage.offset} lie beyond the end of the file ({size} bytes)"
@@ -228,7 +231,7 @@ def read_contiguous(
     pieces = [plan.piece(0) for plan in plans]
     inside, outside = [piece for piece, _ in pieces], [piece for _, piece in pieces]
     target = full if all_slices(outside) else np.empty(full.shape, full.dtype)
-    dense = Dense(fd, storage.offset, storage.dtype, storage.shape, label)
+    dense = Dense(source, storage.offset, storage.dtype, storage.shape, label)
     dense.read(inside, target, threads=threads)
     if target is not full:
         full[np.ix_(*(positions(piece) for piece in outside))] = target
@@ -305,6 +308,10 @@ def _fill_at(storage: ChunkStorage, points: list[NDArray[np.int64]]) -> NDArray[
     return fill[tuple(points[storage.rank :])] if fill.ndim else fill
 
 
+_Name = Callable[[int], str]
+"""What messages call a chunk, by its place in the touched grid."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Chunks:
     """The stored chunks of a read, in the order of their addresses."""
@@ -317,29 +324,29 @@ class _Chunks:
     masks: list[int]
 
     @classmethod
-    def stored(cls, found: ChunkIndex, fd: int, storage: ChunkStorage, label: str) -> _Chunks:
+    def stored(cls, found: ChunkIndex, source: Source, storage: ChunkStorage, name: _Name) -> _Chunks:
         """Leave out the missing ones. Raises ChunkError for a chunk beyond the file or of an absurd size."""
         address = found.address.reshape(-1)
         number = np.flatnonzero(address != MISSING)
         number = number[np.argsort(address[number], kind="stable")]
         address, size = address[number], found.size.reshape(-1)[number].astype(np.uint64)
-        end = os.fstat(fd).st_size
+        end = source.size
         bad = _is_absurd(address, size, np.uint64(end), storage)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
-            raise _absurd(int(address[first]), int(size[first]), end, storage, label)
+            raise _absurd(name(int(number[first])), int(address[first]), int(size[first]), end, storage)
         mask = found.filter_mask.reshape(-1)[number]
         return cls(number.tolist(), address.tolist(), size.tolist(), mask.tolist())
 
     @classmethod
-    def one(cls, index: ChunkIndex, chunk: list[int], fd: int, storage: ChunkStorage, label: str) -> _Chunks:
+    def one(cls, index: ChunkIndex, chunk: list[int], source: Source, storage: ChunkStorage, name: _Name) -> _Chunks:
         """The same for the chunk with these grid coordinates."""
         address, size, mask = index.entry(chunk)
         if address == MISSING:
             return cls([], [], [], [])
-        end = os.fstat(fd).st_size
+        end = source.size
         if _is_absurd(address, size, end, storage):
-            raise _absurd(address, size, end, storage, label)
+            raise _absurd(name(0), address, size, end, storage)
         return cls([0], [address], [size], [mask])
 
     def batches(self, limit: int, alone: list[bool]) -> list[tuple[int, int]]:
@@ -360,10 +367,11 @@ def _is_absurd(address: Any, size: Any, end: Any, storage: ChunkStorage) -> Any:
     return (size > end) | (address > end - size) | (size > limit)
 
 
-def _absurd(address: int, size: int, end: int, storage: ChunkStorage, label: str) -> ChunkError:
+def _absurd(name: str, address: int, size: int, end: int, storage: ChunkStorage) -> ChunkError:
+    place = "nowhere (the index is damaged)" if address == DAMAGED else f"at {address}"
     return ChunkError(
-        f"{prefix(label)}the index has a chunk of {size} bytes at {address}, "
-        f"in a file of {end} bytes and for chunks of {storage.chunk_nbytes} bytes"
+        f"{name}: the index has a chunk of {size} bytes {place}, in a file of {end} bytes and for "
+        f"chunks of {storage.chunk_nbytes} bytes"
     )
 
 
@@ -372,7 +380,7 @@ def _absurd(address: int, size: int, end: int, storage: ChunkStorage, label: str
 
 
 @dataclass(frozen=True, eq=False)
-class _Source:
+class _StoredChunk:
     """One chunk on its way: its bytes, or where they can be read."""
 
     decoder: ChunkDecoder
@@ -411,7 +419,7 @@ class _Source:
 class _StoredFrame:
     """A chunk that is nothing but a Blosc2 frame of `size` bytes at `address`."""
 
-    fd: int
+    source: Source
     address: int
     size: int
 
@@ -439,16 +447,16 @@ class _StoredFrame:
         return spans is not None
 
     def _fill(self, data: Bytes, start: int, stop: int) -> None:
-        if read_at(self.fd, data[start:stop], self.address + start) != stop - start:
+        if self.source.read_into(data[start:stop], self.address + start) != stop - start:
             raise ChunkError(f"the file ends before {self.address + stop}")
 
 
 def _read_chunks(
-    fd: int,
+    source: Source,
     chunks: _Chunks,
     decoder: ChunkDecoder,
-    place: Callable[[int, _Source, Workspace], None],
-    name: Callable[[int], str],
+    place: Callable[[int, _StoredChunk, Workspace], None],
+    name: _Name,
     threads: int | None,
     wanted: int,
 ) -> None:
@@ -475,22 +483,22 @@ def _read_chunks(
         i = begin
         try:
             if alone[begin] and not raw_chunk[begin]:
-                frame = _StoredFrame(fd, starts[begin], sizes[begin])
-                place(numbers[begin], _Source(decoder, masks[begin], None, nothing, frame=frame), workspace)
+                frame = _StoredFrame(source, starts[begin], sizes[begin])
+                place(numbers[begin], _StoredChunk(decoder, masks[begin], None, nothing, frame=frame), workspace)
                 return
             if alone[begin]:
                 _check_raw_size(sizes[begin], decoder)
-                dense = Dense(fd, starts[begin], decoder.dtype, decoder.chunkshape, "")
-                place(numbers[begin], _Source(decoder, masks[begin], None, nothing, dense), workspace)
+                dense = Dense(source, starts[begin], decoder.dtype, decoder.chunkshape, "")
+                place(numbers[begin], _StoredChunk(decoder, masks[begin], None, nothing, dense), workspace)
                 return
             first = starts[begin]
             stored = workspace.take(starts[end - 1] + sizes[end - 1] - first)
-            if read_at(fd, stored, first) != stored.size:
+            if source.read_into(stored, first) != stored.size:
                 raise ChunkError(f"the file ends before {first + stored.size}")
             keep = stored if end - begin > 1 else nothing
             for i in range(begin, end):
                 raw = stored[starts[i] - first :][: sizes[i]]
-                place(numbers[i], _Source(decoder, masks[i], raw, keep), workspace)
+                place(numbers[i], _StoredChunk(decoder, masks[i], raw, keep), workspace)
         except ChunkError as error:
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 

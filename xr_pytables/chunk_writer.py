@@ -7,6 +7,8 @@ An array that grows keeps its last chunks as they are, without compression, as l
 have a constant size and are written again in place. HDF5 forgets what is free in a file when it is closed, so chunks
 that change their size with each append would leave a hole each time. Once the next row of chunks begins, the full ones
 are encoded, and the new ones take their room.
+
+Tested in `tests/test_appending.py` and `tests/test_journal.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ import numpy as np
 from . import codecs, team
 from .blocks import Box, Values
 from .chunk_encode import is_fill
-from .chunk_index import MISSING, ChunkIndex, ChunkStorage, read_index
+from .chunk_index import DAMAGED, MISSING, ChunkError, ChunkIndex, ChunkStorage
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .hdf5.chunk_indexes import read_index
 from .progress import Done, nobody
+from .sources.source import Source
 from .target_file import TargetFile
 
 ReadBytes = Callable[[int, int], bytes]
@@ -53,6 +57,8 @@ class Before:
         address = int(self.index.address[where])
         if address == MISSING:
             return None
+        if address == DAMAGED:
+            raise ChunkError(f"the chunk {at} of the chunk grid cannot be changed: the index says that it is nowhere")
         return address, int(self.index.size[where]), int(self.index.filter_mask[where])
 
 
@@ -96,11 +102,11 @@ class ArrayChange:
 
 
 def plan_change(
-    fd: int, storage: ChunkStorage, new_shape: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]
+    source: Source, storage: ChunkStorage, new_shape: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]
 ) -> ArrayChange:
-    """The change of an array in the file behind `fd`, which gets `count` elements from `start` on.
+    """The change of an array in the file `source`, which gets `count` elements from `start` on.
 
-    `storage` has the shape that is stored now. Raises UnsupportedIndex if its chunks cannot be located.
+    `storage` has the shape that is stored now. Raises ChunkError if its chunks cannot be located.
     """
     old, chunks = storage.shape, storage.chunkshape
     assert chunks is not None
@@ -111,7 +117,7 @@ def plan_change(
         axis = grown[0]
         needed = [(0, size) for size in old]
         needed[axis] = (max(old[axis] - 1, 0) // chunks[axis] * chunks[axis], old[axis])
-    before = Before(storage, read_index(fd, storage, tuple(needed)))
+    before = Before(storage, read_index(source, storage, tuple(needed)))
     touched = [range(first // c, -(-(first + n) // c)) for first, n, c in zip(start, count, chunks, strict=True)]
     if not math.prod(count):
         return ArrayChange(after, start, count, before, ())

@@ -14,6 +14,8 @@ from __future__ import annotations
 import bz2
 import ctypes
 import functools
+import importlib
+import importlib.util
 import math
 import sys
 import threading
@@ -27,11 +29,26 @@ import deflate
 import numpy as np
 from numpy.typing import NDArray
 
-from . import libblosc2
+from . import libblosc2, plugins
 from .chunk_index import ChunkError
-from .filters import BLOSC, BLOSC2, BLOSC_CODES, BZIP2, DEFLATE, FLETCHER32, SHUFFLE, Filter, FilterPipeline
+from .filters import (
+    BLOSC,
+    BLOSC2,
+    BLOSC_CODES,
+    BZIP2,
+    DEFLATE,
+    FLETCHER32,
+    LZF,
+    NBIT,
+    SCALEOFFSET,
+    SHUFFLE,
+    SZIP,
+    Filter,
+    FilterPipeline,
+)
+from .fletcher32 import fletcher32
 from .libblosc2 import Bytes
-from .libhdf5 import fletcher32
+from .packed_bits import unpack_nbit, unpack_scaleoffset
 
 ENTRY_POINTS: Final = "xr_pytables.codecs"
 _CHECKSUM_BYTES: Final = 4
@@ -86,6 +103,9 @@ class Codec:
     chunk, as HDF5's own would be."""
     why_not: Callable[[tuple[int, ...]], str | None] = lambda values: None
     """Client data to the reason why such a filter cannot be undone here, None if it can."""
+    unpack: Callable[[Bytes, int], Bytes | bytes] | None = None
+    """(stored bytes, limit) to the decoded bytes, of which there are no more than the limit: where their size is not
+    known, as another filter of the chunk changed it before. None if that cannot be done."""
 
 
 @dataclass
@@ -113,20 +133,27 @@ class Workspace:
 
 def why_not(pipeline: FilterPipeline) -> str | None:
     """The reason why chunks with these filters cannot be decoded here; None if they can."""
-    compressors = 0
+    size_is_known = True
     for step in pipeline.filters:
         name = step.name or f"filter {step.id}"
         codec = find_codec(step.id)
         if codec is None:
-            return f"{name} (HDF5 filter {step.id}) is not known here"
+            return f"{name} (HDF5 filter {step.id}) is not known here; {_who_brings(step.id)}"
         if reason := codec.why_not(step.values):
             return f"{name}: {reason}"
-        compressors += step.id not in (SHUFFLE, FLETCHER32)
-    if compressors > 1:
-        return "more than one compressor: sizes between them are not known"
+        if step.id not in _SAME_SIZE:
+            if not size_is_known and codec.unpack is None:
+                return f"{name} behind another compressor: the size between them is not known"
+            size_is_known = False
     if len(pipeline.filters) > 32:
         return "more filters than a filter mask has bits"
     return None
+
+
+def _who_brings(identifier: int) -> str:
+    if identifier in _PACKAGES:
+        return f"the package {_PACKAGES[identifier]} brings it"
+    return f"a plug-in of HDF5 in a folder that {plugins.PATH} names may bring it"
 
 
 def why_not_encode(pipeline: FilterPipeline) -> str | None:
@@ -168,7 +195,10 @@ def decode_chunk(
             checksums -= 1
             data = verified(data)
             continue
-        # of the filters left only checksums change the size (`why_not`: one compressor), so it is known
+        if any(other.id not in _SAME_SIZE for other in applied):
+            data = _unpacked(step, data, workspace, keep, 2 * nbytes + 65536)
+            continue
+        # of the filters left only checksums change the size, so it is known
         size = nbytes + _CHECKSUM_BYTES * checksums
         target = workspace.take(size, data, *keep) if out is None or applied else out
         data = _decoded(step, data, target)
@@ -195,6 +225,19 @@ def _decoded(step: Filter, data: Bytes, target: Bytes) -> Bytes:
     if decoded.size != target.size:
         raise ChunkError(f"{codec.name} decodes to {decoded.size} bytes, expected {target.size}")
     return decoded
+
+
+def _unpacked(step: Filter, data: Bytes, workspace: Workspace, keep: tuple[NDArray[Any], ...], limit: int) -> Bytes:
+    """One filter undone of which the size of the result is not known, but that it is within a limit."""
+    if step.id == SHUFFLE:
+        return _decoded(step, data, workspace.take(data.size, data, *keep))
+    codec = find_codec(step.id)
+    if codec is None or codec.unpack is None:
+        raise ChunkError(f"HDF5 filter {step.id} ({step.name}) behind another compressor is not known here")
+    try:
+        return np.frombuffer(codec.unpack(data, limit), np.uint8)
+    except Exception as error:  # as above
+        raise ChunkError(f"{codec.name} cannot decode the {data.size} bytes stored: {error}") from error
 
 
 def encode_chunk(data: Bytes, pipeline: FilterPipeline, chunk: ChunkType) -> tuple[bytes | bytearray | Bytes, int]:
@@ -276,6 +319,14 @@ def _inflate(data: Bytes, values: tuple[int, ...], out: Bytes) -> Bytes | bytear
         meaning = {1: "bad data", 2: "too few bytes", 3: "too many bytes"}.get(status, status)
         raise ValueError(f"{meaning}, expected {out.size}")
     return out
+
+
+def _inflate_up_to(data: Bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj()
+    decoded = stream.decompress(data.data, limit)
+    if not stream.eof:
+        raise ValueError(f"the stream has more than {limit} bytes, or no end")
+    return decoded
 
 
 def _deflate(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> bytearray:
@@ -458,10 +509,43 @@ def _why_not_blosc2(values: tuple[int, ...]) -> str | None:
     return _why_not_blosc(values)
 
 
+def _unpack_lzf(data: Bytes, values: tuple[int, ...], out: Bytes) -> Any:
+    return _imagecodecs().lzf_decode(data, out=out)
+
+
+def _unpack_szip(data: Bytes, values: tuple[int, ...], out: Bytes) -> Any:
+    return _imagecodecs().szip_decode(data, *values[:4], header=True, out=out)
+
+
+def _imagecodecs() -> Any:
+    """The package, imported late: it is large, and these two filters alone need it."""
+    return importlib.import_module("imagecodecs")
+
+
+def _why_not_imagecodecs(values: tuple[int, ...]) -> str | None:
+    if importlib.util.find_spec("imagecodecs") is None:
+        return "the package imagecodecs, which decodes it, is not installed"
+    return None
+
+
+def _why_not_szip(values: tuple[int, ...]) -> str | None:
+    return _why_not_imagecodecs(values) if len(values) >= 4 else "its client data are not complete"
+
+
+_SAME_SIZE: Final = frozenset((SHUFFLE, FLETCHER32))
+"""Filters that keep the size of the data, but for a checksum."""
+# lz4, bitshuffle, zfp, zstd, sz, fcidecomp, sz3, sperr, htj2k
+_PACKAGES: Final = dict.fromkeys((32004, 32008, 32013, 32015, 32017, 32018, 32024, 32028, 32041), "hdf5plugin")
+"""What brings filters that are not decoded here: plug-ins of HDF5, which are found once the package is installed."""
+
 CODECS: Final[dict[int, Codec]] = {
-    DEFLATE: Codec("zlib", _inflate, _deflate),
+    DEFLATE: Codec("zlib", _inflate, _deflate, unpack=_inflate_up_to),
     SHUFFLE: Codec("shuffle", _unshuffle, _shuffle, _why_not_shuffle),
     FLETCHER32: Codec("fletcher32", _verify, _add_checksum),
+    SZIP: Codec("szip", _unpack_szip, why_not=_why_not_szip),
+    NBIT: Codec("nbit", unpack_nbit),
+    SCALEOFFSET: Codec("scaleoffset", unpack_scaleoffset),
+    LZF: Codec("lzf", _unpack_lzf, why_not=_why_not_imagecodecs),
     BZIP2: Codec("bzip2", _unpack_bzip2, _pack_bzip2),
     BLOSC: Codec("blosc", _unpack_blosc, _pack_blosc, _why_not_blosc),
     BLOSC2: Codec("blosc2", _unpack_blosc2, _pack_blosc2, _why_not_blosc2),
@@ -471,12 +555,13 @@ CODECS: Final[dict[int, Codec]] = {
 
 @functools.cache
 def find_codec(identifier: int) -> Codec | None:
-    """The codec of a filter id: ours, else one that another package offers, else None."""
+    """The codec of a filter id: ours, else one that another package offers, else a plug-in of HDF5, else None."""
     if identifier in CODECS:
         return CODECS[identifier]
     for entry in entry_points(group=ENTRY_POINTS, name=str(identifier)):
         return _foreign(entry.value, entry.load())
-    return None
+    plugin = plugins.find(identifier)
+    return Codec(plugin.name, plugin.decode) if plugin is not None else None
 
 
 def _foreign(name: str, decode: Callable[[memoryview, tuple[int, ...], int], Any]) -> Codec:

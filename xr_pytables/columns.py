@@ -2,6 +2,8 @@
 
 A Table of PyTables is a 1-D dataset of a compound type, as is what h5py and C programs write for records. Knows types,
 attributes and names; knows no file and no data.
+
+Tested in `tests/test_tables.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from typing import Final
 import numpy as np
 
 from . import attributes
-from .datatypes import Datatype
-from .safe_file import DatasetInfo, RawAttribute
+from .hdf5.attributes import RawAttribute
+from .hdf5.dataset import DatasetInfo
+from .hdf5.datatype import Datatype
 
 OF_COLUMN: Final = "@"
 """Between the name of a column and that of its attribute, in an attribute of the table."""
@@ -135,7 +138,7 @@ def owner_of(name: str, columns: Container[str], positions: Sequence[str]) -> tu
 
 def _recorded_row_dim(raw: Mapping[str, RawAttribute]) -> str | None:
     for convention in (_DIMENSIONS, "DIMENSION_LABELS"):
-        names = attributes.texts(raw.get(convention))
+        names = attributes.names(raw.get(convention))
         if names and len(names) == 1 and names[0]:
             return names[0]
     return None
@@ -144,4 +147,4 @@ def _recorded_row_dim(raw: Mapping[str, RawAttribute]) -> str | None:
 def _names(row_dim: str, datatype: Datatype) -> RawAttribute:
     """What a column says of its dimensions if the file says nothing: the rows' only."""
     names = [row_dim.encode("utf-8", "surrogateescape"), *(b"" for _ in datatype.shape)]
-    return RawAttribute(np.array(names), Datatype("string", np.dtype("S1"), utf8=True))
+    return RawAttribute(np.array(names), Datatype("string", np.dtype("S1"), 1, utf8=True))

@@ -3,6 +3,8 @@
 A condition comes as text, and numexpr turns text into code with `eval`. So the text is parsed here first, and only a
 tree of the nodes that are listed below, with names that are known, ever reaches numexpr: nothing of it can be run as
 Python. Knows columns by name and dtype; knows no file.
+
+Tested in `tests/test_queries.py`.
 """
 
 from __future__ import annotations
@@ -47,6 +49,11 @@ Operator = Literal["<", "<=", "==", ">=", ">", "!="]
 _COMPARISONS: Final[dict[type[ast.cmpop], Operator]] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.GtE: ">=", ast.Gt: ">", ast.NotEq: "!=",
 }  # fmt: skip
+_COMPARE: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq,
+    ast.GtE: operator.ge, ast.Gt: operator.gt, ast.NotEq: operator.ne,
+}  # fmt: skip
+_BY_SYMBOL: Final = {symbol: _COMPARE[kind] for kind, symbol in _COMPARISONS.items()}
 _TURNED: Final[dict[Operator, Operator]] = {"<": ">", "<=": ">=", "==": "==", ">=": "<=", ">": "<", "!=": "!="}
 
 
@@ -58,6 +65,11 @@ class Comparison:
     operator: Operator
     value: Any
     """A number (never NaN), a bool or bytes."""
+
+    def is_met_by(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """For each of the column's values whether it is true."""
+        met: NDArray[np.bool_] = _BY_SYMBOL[self.operator](values, np.asarray(self.value))
+        return met
 
 
 @dataclass(frozen=True)
@@ -89,14 +101,39 @@ class Condition:
     _dtypes: tuple[np.dtype[Any], ...]
     """What each column is converted to."""
     _constants: tuple[NDArray[Any], ...]
+    """Those that numexpr needs."""
+    _texts: tuple[_TextComparison, ...]
+    _used: tuple[int, ...]
+    """Places of the columns that numexpr needs."""
     _function: Any
 
     def evaluate(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
         """For each row whether it meets the condition; `columns` are in the order of `self.columns`."""
         rows = len(columns[0])
         arrays = [_converted(column, dtype) for column, dtype in zip(columns, self._dtypes, strict=True)]
+        texts = [text.evaluate(arrays) for text in self._texts]
         with _lock:
-            met: NDArray[np.bool_] = np.broadcast_to(self._function(*arrays, *self._constants), (rows,))
+            computed = self._function(*[arrays[place] for place in self._used], *self._constants, *texts)
+        met: NDArray[np.bool_] = np.broadcast_to(computed, (rows,))
+        return met
+
+
+@dataclass(frozen=True, eq=False)
+class _TextComparison:
+    """Text against text, which NumPy compares as the bytes are ordered.
+
+    (numexpr takes them for `char`, so that on most machines those above 127 come before all others, and rows are found
+    by an index that are not found without.)
+    """
+
+    left: int | NDArray[Any]
+    """The place of a column, or a constant."""
+    compare: Callable[[Any, Any], Any]
+    right: int | NDArray[Any]
+
+    def evaluate(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+        left, right = (columns[side] if isinstance(side, int) else side for side in (self.left, self.right))
+        met: NDArray[np.bool_] = np.asarray(self.compare(left, right))
         return met
 
 
@@ -131,9 +168,7 @@ def compile_condition(
     names = _Names(dtypes, _checked_condvars(condvars or {}), fail)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        tree = _checked(tree, names, fail)
-        source = ast.unparse(tree)
-        return _compiled(text, source, tree, names, fail)
+        return _compiled(text, _checked(tree, names, fail), names, fail)
     except SyntaxError as error:
         raise fail(f"it cannot be parsed ({error.msg})") from None
     except (RecursionError, MemoryError):
@@ -166,8 +201,6 @@ def _constant_array(name: str, value: object) -> NDArray[Any]:
         raise ValueError(f"condvars[{name!r}] must be a single value, not an array of shape {array.shape}")
     if array.dtype.kind == "U":
         return np.asarray(str(array).encode())
-    if array.dtype.kind == "M":  # columns of time are seconds since 1970
-        return np.asarray(array.astype("M8[us]").astype("i8") / 1e6)
     target = numexpr_dtype(array.dtype)
     if isinstance(target, str):
         raise ValueError(f"condvars[{name!r}] cannot be in a condition: {target}")
@@ -220,6 +253,17 @@ class _Names:
         name = f"constant{len(self.constants)}"
         self.constants[name] = value
         return name
+
+    def is_text(self, plain: str) -> bool:
+        """Whether a plain name is that of a column of text or of a constant that is text."""
+        column = self.column_of(plain)
+        dtype = self.constants[plain].dtype if column is None else self.dtypes[column]
+        return not isinstance(dtype, str) and dtype.kind == "S"
+
+    def operand(self, plain: str) -> int | NDArray[Any]:
+        """The place of a column among all, or a constant."""
+        column = self.column_of(plain)
+        return self.constants[plain] if column is None else list(self.columns).index(column)
 
     def column_of(self, plain: str) -> str | None:
         return next((name for name, its in self.columns.items() if its == plain), None)
@@ -299,26 +343,50 @@ def _folded(node: ast.BinOp, fail: _Failure) -> ast.expr:
     return ast.Constant(value)
 
 
-def _compiled(text: str, source: str, tree: ast.expr, names: _Names, fail: _Failure) -> Condition:
+class _Texts(ast.NodeTransformer):
+    """Takes comparisons of texts out of a checked tree: a name stands for the result of each."""
+
+    def __init__(self, names: _Names) -> None:
+        self._names = names
+        self.found: dict[str, _TextComparison] = {}
+        """By plain name."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        sides = [node.left, node.comparators[0]]
+        plain = [side.id for side in sides if isinstance(side, ast.Name) and self._names.is_text(side.id)]
+        if len(plain) < len(sides):
+            return self.generic_visit(node)  # type: ignore[return-value]
+        left, right = map(self._names.operand, plain)
+        name = f"text{len(self.found)}"
+        self.found[name] = _TextComparison(left, _COMPARE[type(node.ops[0])], right)
+        return ast.Name(name, ast.Load())
+
+
+def _compiled(text: str, tree: ast.expr, names: _Names, fail: _Failure) -> Condition:
     if not names.columns:
         raise fail("it names no column")
     dtypes = tuple(_numexpr_dtype_of(names.dtypes[name]) for name in names.columns)
-    constants = tuple(names.constants.values())
     arrays = [np.zeros(1, dtype) for dtype in dtypes]
-    signature = [
-        (plain, _numexpr_type(array.dtype))
-        for plain, array in zip([*names.columns.values(), *names.constants], [*arrays, *constants], strict=True)
-    ]
+    indexable, texts = _indexable(tree, names), _Texts(names)
+    tree = texts.visit(tree)
+    source, needed = ast.unparse(tree), {part.id for part in ast.walk(tree) if isinstance(part, ast.Name)}
+    used = tuple(place for place, plain in enumerate(names.columns.values()) if plain in needed)
+    constants = {plain: array for plain, array in names.constants.items() if plain in needed}
+    inputs = dict(zip(names.columns.values(), arrays, strict=True))
+    inputs = {plain: array for plain, array in inputs.items() if plain in needed} | constants
+    inputs |= {plain: one.evaluate(arrays) for plain, one in texts.found.items()}
+    signature = [(plain, _numexpr_type(array.dtype)) for plain, array in inputs.items()]
     try:
         # as PyTables compiles it: the optimizations of numexpr round powers otherwise
         function = numexpr.NumExpr(source, signature, optimization="none")
         with _lock:
-            result = function(*arrays, *constants)
+            result = function(*inputs.values())
     except (NotImplementedError, TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
         raise fail(f"numexpr cannot compute it ({error}); & and | need brackets around comparisons") from None
     if result.dtype != np.bool_:
         raise fail(f"it gives {result.dtype}, not true or false for each row")
-    return Condition(text, tuple(names.columns), _indexable(tree, names), dtypes, constants, function)
+    columns, found = tuple(names.columns), tuple(texts.found.values())
+    return Condition(text, columns, indexable, dtypes, tuple(constants.values()), found, used, function)
 
 
 def _numexpr_dtype_of(dtype: np.dtype[Any] | str) -> np.dtype[Any]:

@@ -1,4 +1,7 @@
-"""How many CPUs this process may use."""
+"""How many CPUs this process may use.
+
+Tested in `tests/test_memory.py` and `tests/test_encoding.py`.
+"""
 
 from __future__ import annotations
 

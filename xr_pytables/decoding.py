@@ -3,12 +3,14 @@
 xarray's decoders look at the first element of every array of objects, and one attribute of a wrong type makes them fail
 for the whole file. Here arrays of text and of rows, in which there is nothing to decode, are not looked at, and an
 attribute that a decoder refuses is not applied, with a warning. Imports no HDF5.
+
+Tested in `tests/test_odd_types.py` and `tests/test_docs.py`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +22,9 @@ _VALUE_KEYS: Final = (
     "_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar", "dtype", "_Encoding",
 )  # fmt: skip
 """Attributes by which xarray's decoders change values."""
+_NUMBER_KEYS: Final = ("scale_factor", "add_offset")
+_FILL_KEYS: Final = ("_FillValue", "missing_value")
+_TEXT_KEYS: Final = ("_Unsigned", "units", "calendar", "dtype")
 _NAME_KEYS: Final = (
     "coordinates", "bounds", "grid_mapping", "cell_measures", "formula_terms", "ancillary_variables", "climatology",
     "geometry", "node_coordinates", "node_count", "part_node_count", "interior_ring",
@@ -43,18 +48,23 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
         if wrong:
             kept[name], variables[name] = _without(variable, wrong)
             said.extend(f"attribute {key!r} of {name!r} is no text but {kept[name][key]!r}" for key in wrong)
-    try:
-        found, attributes, coordinates = _decoded(variables, attributes, decoders)
-    except Exception as error:
-        for name, variable in variables.items():
-            refused = _refused(name, variable, decoders, error)
+
+    def leave_out(names: Iterable[Any], error: Exception | None) -> None:
+        for name in names:
+            refused = _refused(name, variables[name], decoders, error)
             if refused is None:
                 continue
             keys, reason = refused
-            held, variables[name] = _without(variable, keys)
+            held, variables[name] = _without(variables[name], keys)
             kept[name] = {**kept.get(name, {}), **held}
             told = ", ".join(f"{key}={held[key]!r}" for key in keys)
             said.append(f"{told} of {name!r}: {reason}")
+
+    leave_out([name for name, variable in variables.items() if _has_odd_attributes(variable)], None)
+    try:
+        found, attributes, coordinates = _decoded(variables, attributes, decoders)
+    except Exception as error:
+        leave_out(list(variables), error)
         found, attributes, coordinates = _decoded(variables, attributes, decoders)
     for name, values in kept.items():
         found[name].attrs.update(values)
@@ -113,13 +123,35 @@ def _without(variable: Variable, keys: list[str]) -> tuple[dict[str, Any], Varia
     return held, Variable(variable.dims, variable._data, rest, variable.encoding, fastpath=True)
 
 
+def _has_odd_attributes(variable: Variable) -> bool:
+    """Whether an attribute is not of the type that decoders expect. They may fail later then, when values are read."""
+    attrs, is_text = variable.attrs, variable.dtype.kind in "SUO"
+    if "_Encoding" in attrs:  # of any type: it may name an encoding that is not known
+        return True
+    for key in _NUMBER_KEYS:
+        if key in attrs and (is_text or not isinstance(attrs[key], int | float | np.integer | np.floating)):
+            return True
+    for key in _FILL_KEYS:
+        if key in attrs and (isinstance(attrs[key], str | bytes) != is_text or np.ndim(attrs[key])):
+            return True
+    return any(key in attrs and not isinstance(attrs[key], str) for key in _TEXT_KEYS)
+
+
+def _one_element(variable: Variable) -> Variable:
+    """A variable like `variable`, of one element, to see whether its values can be decoded."""
+    values = np.zeros((1,) * variable.ndim, variable.dtype)
+    if variable.dtype.kind in "SUO":
+        values[...] = b"a" if variable.dtype.kind == "S" else "a"
+    return Variable(variable.dims, values, variable.attrs, variable.encoding, fastpath=True)
+
+
 def _refused(
-    name: Any, variable: Variable, decoders: Mapping[str, Any], error: Exception
+    name: Any, variable: Variable, decoders: Mapping[str, Any], error: Exception | None
 ) -> tuple[list[str], Exception] | None:
     """Which attributes of a variable the decoders fail on, and how; None if on none. Raises what is no matter of them:
     `error` if they fail on any variable, and errors of reading."""
     try:
-        _decoded({name: variable}, {}, decoders)
+        _try(name, variable, decoders)
         return None
     except OSError:
         raise
@@ -128,8 +160,18 @@ def _refused(
     present = [key for key in (*_VALUE_KEYS, *_NAME_KEYS) if key in variable.attrs]
     for keys in (*([key] for key in present), present):
         try:
-            _decoded({name: _without(variable, keys)[1]}, {}, decoders)
+            _try(name, _without(variable, keys)[1], decoders)
             return keys, reason
         except Exception:
             continue
-    raise error
+    raise error or reason
+
+
+def _try(name: Any, variable: Variable, decoders: Mapping[str, Any]) -> None:
+    """Raise what the decoders raise for a variable, or for values of its type."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the values in its place
+        found, _, _ = _decoded({name: _one_element(variable)}, {}, decoders)
+        for one in found.values():
+            one.load()
+    _decoded({name: variable}, {}, decoders)

@@ -1,8 +1,10 @@
 """Arrays that lie in a file as they are: contiguous datasets, and chunks without filters.
 
-Knows descriptors, offsets and runs of bytes; `chunk_io` says what to read. Long runs go from the file straight to their
+Knows sources, offsets and runs of bytes; `chunk_io` says what to read. Long runs go from the file straight to their
 places, in one system call for many of them where the system has `preadv`; of short ones, stretches are read and copied
 from.
+
+Tested in `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from numpy.typing import NDArray
 
 from . import scatter, team
 from .chunk_decoder import CACHED, Piece, extent, is_box, is_swapped, piece_length, positions, take_pieces
-from .chunk_index import ChunkError, cut, prefix, read_at, read_short
+from .chunk_index import ChunkError, cut, prefix
 from .codecs import Workspace
 from .libblosc2 import Bytes, pointer
+from .sources.local import LocalFile
+from .sources.source import FormatError, Source
 
 _SLAB: Final = CACHED  # bytes of raw data read into scratch at once
 _PIECE: Final = 1 << 23  # bytes of raw data that one thread reads into the output at once
@@ -35,7 +39,7 @@ _SKIP: Final = scatter.MAX_GAP  # bytes: reading through a smaller gap is cheape
 class Dense:
     """An array of C order that lies in the file as it is, at `offset`."""
 
-    fd: int
+    source: Source
     offset: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -57,7 +61,7 @@ class Dense:
         """
         if not self.shape:
             inside, target = [slice(0, 1)], target.reshape(1)
-            Dense(self.fd, self.offset, self.dtype, (1,), self.label).read(
+            Dense(self.source, self.offset, self.dtype, (1,), self.label).read(
                 inside, target, workspace=workspace, threads=threads
             )
             return
@@ -136,13 +140,12 @@ class Dense:
     def _read_short(self, outer: Sequence[Piece], first: int, run: int, target: Bytes) -> None:
         offsets, place = self._offsets(outer), 0
         while some := [offset + first for offset in itertools.islice(offsets, _AT_ONCE)]:
-            data, size = read_short(self.fd, some, run), run * len(some)
-            part = target[place : place + size]
-            if len(data) == size:
-                part[...] = np.frombuffer(data, np.uint8)
-            else:  # a short read, or the end of the file
-                for i, offset in enumerate(some):
-                    self._fill(offset, part[i * run : (i + 1) * run])
+            size = run * len(some)
+            try:
+                found = self.source.read_many([(offset, run) for offset in some])
+            except FormatError:
+                raise self._cut_off(max(some) + run) from None
+            target[place : place + size] = np.frombuffer(b"".join(found), np.uint8)
             place += size
 
     def _scatter(
@@ -160,7 +163,8 @@ class Dense:
         """
         axis = max(outer, _first_contiguous(target))
         row, shape = math.prod(target.shape[axis:]) * self.dtype.itemsize, target.shape[:axis]
-        if row < _ROW or not is_box(inside) or not scatter.available():
+        source = self.source
+        if row < _ROW or not is_box(inside) or not isinstance(source, LocalFile) or not scatter.available():
             return False
         strides = self._strides()
         begin = self.offset + sum(extent(piece)[0] * stride for piece, stride in zip(inside, strides, strict=True))
@@ -174,7 +178,7 @@ class Dense:
             for position, in_file, in_memory in zip(where, strides, target.strides, strict=False):
                 starts += position * in_file
                 places += position * in_memory
-            done = scatter.read_rows(self.fd, starts, places, row)
+            done = scatter.read_rows(source.descriptor, starts, places, row)
             for i in range(done, last - first):  # the system gave up early: one by one, to the end or an error
                 whole = target[(*[position[i] for position in where], ...)]  # of one element, too, a view
                 self._fill(int(starts[i]), whole.reshape(-1).view(np.uint8))
@@ -232,8 +236,11 @@ class Dense:
         return axis
 
     def _fill(self, offset: int, buffer: Bytes) -> None:
-        if read_at(self.fd, buffer, offset) != buffer.size:
-            raise ChunkError(f"{prefix(self.label)}the file ends before {offset + buffer.size}")
+        if self.source.read_into(buffer, offset) != buffer.size:
+            raise self._cut_off(offset + buffer.size)
+
+    def _cut_off(self, end: int) -> ChunkError:
+        return ChunkError(f"{prefix(self.label)}the file ends before {end}")
 
 
 def _first_contiguous(array: NDArray[Any]) -> int:

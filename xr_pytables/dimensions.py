@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from . import attributes
-from .safe_file import RawAttribute, Reference
+from .hdf5.attributes import RawAttribute, Reference
 
-PhonyDims = Literal["size", "leaf"]
+PhonyDims = Literal["size", "leaf", "sort", "access"]
+ONE_ARRAY: Final = ""
+"""In place of the name of an array: `dims` are for the one array that there is."""
 Names = tuple[str | None, ...]
+Sized = tuple[str, int]
+"""A dimension's name and size."""
 
 NOT_A_VARIABLE: Final = "This is a netCDF dimension but not a netCDF variable."
 """How netCDF-4 begins the NAME of a dimension scale that only carries a dimension (netCDF-4 file format)."""
@@ -85,6 +89,14 @@ class Scales:
                 by_id[leaf.file, leaf.netcdf4_id] = leaf.name
         return cls(by_address, by_id)
 
+    def known(self, leaf: Leaf) -> bool:
+        """Whether all scales that a leaf refers to are among these."""
+        listed = leaf.raw.get("DIMENSION_LIST")
+        if listed is not None and isinstance(listed.value, list):
+            return all(not row or any((leaf.file, to.address) in self.by_address for to in row) for row in listed.value)
+        numbers = attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ()
+        return all((leaf.file, number) in self.by_id for number in numbers)
+
     def over(self, outer: Scales) -> Scales:
         """These and, behind them, those of the enclosing groups."""
         return Scales({**outer.by_address, **self.by_address}, {**outer.by_id, **self.by_id})
@@ -123,14 +135,12 @@ def _own_scale(leaf: Leaf, scales: Scales) -> Names | None:
 
 def _array_dimensions(leaf: Leaf, scales: Scales) -> Names | None:
     """The attribute of Zarr version 2, which some HDF5 writers borrow; an empty name is none."""
-    names = attributes.texts(leaf.raw.get("_ARRAY_DIMENSIONS"))
-    return None if names is None else tuple(name or None for name in names)
+    return attributes.names(leaf.raw.get("_ARRAY_DIMENSIONS"))
 
 
 def _labels(leaf: Leaf, scales: Scales) -> Names | None:
     """HDF5 dimension labels (H5DSset_label); an empty one is no name."""
-    labels = attributes.texts(leaf.raw.get("DIMENSION_LABELS"))
-    return None if labels is None else tuple(label or None for label in labels)
+    return attributes.names(leaf.raw.get("DIMENSION_LABELS"))
 
 
 CONVENTIONS: Final[tuple[Convention, ...]] = (
@@ -162,36 +172,65 @@ def resolve(
     dims: Mapping[str, Sequence[str]],
     phony_dims: PhonyDims,
     where: str,
+    numbered: Sequence[Sized] = (),
 ) -> Resolved:
     """Names for every dimension of `leaves`, the arrays of one group.
 
-    `dims` (by leaf name, or by path) wins over what the file says. A dimension that nobody names gets a phony name:
+    `dims` (by leaf name, or by path) wins over what the file says; an array that has the name and the size of a
+    dimension in it is its coordinate. A dimension that nobody names gets a phony name:
     `dim_<size>`, with a number added for its repeats within one array, or `<leaf>_<number>` for
-    `phony_dims="leaf"`. A name from the file that stands for different sizes is given up, and said in `problems`.
+    `phony_dims="leaf"`; with "sort" and "access" it is one of the group's `numbered` dimensions, as far as they go. A
+    name from the file that stands for different sizes is given up, and said in `problems`.
     Raises ValueError for a `dims` that does not fit, naming the array; messages begin with `where`.
     """
     found: dict[str, list[str | None]] = {}
     given: set[str] = set()
     problems: list[str] = []
+    one = _only(leaves, dims[ONE_ARRAY], where) if ONE_ARRAY in dims else None
     for leaf in leaves:
-        names = dims.get(leaf.name, dims.get(leaf.path))
+        names = dims[ONE_ARRAY] if leaf is one else dims.get(leaf.name, dims.get(leaf.path))
         if names is not None:
             given.add(leaf.name)
             found[leaf.name] = list(_checked(leaf, names, where))
         else:
-            found[leaf.name], said = _recorded(leaf, scales)
+            found[leaf.name], said = recorded_names(leaf, scales)
             problems.extend(said)
+    _name_coordinates(leaves, found, given)
     shapes = _filled_up(leaves, found)
     problems.extend(_give_up_contradictions(leaves, found, given, shapes, where))
     names_of = {
-        leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims) for leaf in leaves
+        leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims, numbered)
+        for leaf in leaves
     }
     return Resolved(names_of, tuple(problems), shapes)
 
 
+def _only(leaves: Sequence[Leaf], names: Sequence[str], where: str) -> Leaf:
+    """The one array that has as many dimensions as there are names."""
+    fitting = [leaf for leaf in leaves if not leaf.is_only_dimension and len(leaf.shape) == len(names)]
+    if len(fitting) != 1:
+        shown = ", ".join(repr(leaf.path) for leaf in fitting) or "none"
+        raise ValueError(
+            f"{where}: dims={tuple(names)!r} is for one array of {len(names)} dimensions; there are: {shown}. "
+            "Give a mapping: {array: names}"
+        )
+    return fitting[0]
+
+
+def _name_coordinates(leaves: Sequence[Leaf], found: dict[str, list[str | None]], given: set[str]) -> None:
+    """Name the dimension of an array that is called and as long as a dimension which `dims` gives to others."""
+    sizes: dict[str, set[int]] = {}
+    for leaf in leaves:
+        for name, size in zip(found[leaf.name], leaf.shape, strict=True) if leaf.name in given else ():
+            sizes.setdefault(name or "", set()).add(size)
+    for leaf in leaves:
+        if found[leaf.name] == [None] and sizes.get(leaf.variable_name) == set(leaf.shape):
+            found[leaf.name] = [leaf.variable_name]
+
+
 def _checked(leaf: Leaf, names: Sequence[str], where: str) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"{where}: dims[{leaf.name!r}] must be a sequence of names, not {names!r}")
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{where}: dims[{leaf.name!r}] must be a name or a sequence of names, not {names!r}")
     if len(names) != len(leaf.shape) or len(set(names)) != len(names):
         raise ValueError(
             f"{where}: array {leaf.path!r} has shape {leaf.shape}, so dims[{leaf.name!r}] needs {len(leaf.shape)} "
@@ -200,7 +239,7 @@ def _checked(leaf: Leaf, names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _recorded(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[str]]:
+def recorded_names(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[str]]:
     """The names that the conventions give, dimension by dimension, and which conventions did not fit."""
     names: list[str | None] = [None] * len(leaf.shape)
     problems = []
@@ -279,10 +318,34 @@ def _scale_size(name: str, by_size: Mapping[int, list[Leaf]]) -> int | None:
     return sizes[0] if sizes else None
 
 
-def _complete(leaf: Leaf, names: Sequence[str | None], shape: Sequence[int], phony_dims: PhonyDims) -> tuple[str, ...]:
+def number_dimensions(leaves: Sequence[Leaf], unnamed: Sequence[tuple[int, ...]], first: int) -> list[Sized]:
+    """The dimensions of a group as h5netcdf has them: those of its scales, then numbered ones from `first` on.
+
+    There are as many numbered ones of each size as an array without names, of the shapes `unnamed`, needs at most and
+    scales do not provide.
+    """
+    scales = [leaf for leaf in leaves if leaf.is_scale and leaf.shape]
+    fixed = Counter(leaf.shape[0] for leaf in scales if not leaf.extendable[0])
+    wanted: Counter[int] = Counter()
+    for shape in unnamed:
+        wanted |= Counter(shape)
+    sizes = [size for size, count in wanted.items() for _ in range(fixed[size], count)]
+    numbered = [(f"phony_dim_{number}", size) for number, size in enumerate(sizes, first)]
+    return [*((leaf.name, leaf.shape[0]) for leaf in scales), *numbered]
+
+
+def _complete(
+    leaf: Leaf,
+    names: Sequence[str | None],
+    shape: Sequence[int],
+    phony_dims: PhonyDims,
+    numbered: Sequence[Sized],
+) -> tuple[str, ...]:
     taken = {name for name in names if name is not None}
     complete: list[str] = []
     for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
+        if name is None:
+            name = next((free for free, its in numbered if its == size and free not in taken), None)
         complete.append(name if name is not None else _phony(leaf, axis, size, taken, phony_dims))
         taken.add(complete[-1])
     return tuple(complete)

@@ -11,6 +11,7 @@ import os
 import platform
 import stat
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from typing import Final, Self
 from xarray.backends import CachingFileManager
 from xarray.backends.locks import HDF5_LOCK
 
+from .hdf5.file import File
 from .journal import FileBusyError as FileBusyError
 from .journal import NeedsRecoveryError as NeedsRecoveryError
-from .safe_file import SafeFile
+from .sources.local import LocalFile
 
 _FORK_PATIENCE: Final = 60.0
 _HOST: Final = platform.node()
@@ -50,13 +52,21 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
+    """Give the lock back, in the parent."""
     if getattr(_held_for_fork, "yes", False):
         _held_for_fork.yes = False
         HDF5_LOCK.lock.release()
 
 
+def _after_fork_in_child() -> None:
+    """The same in the child; what readers keep begins anew: threads that are gone may have held its locks."""
+    _after_fork()
+    for descriptor in list(_descriptors):
+        descriptor.kept = {}
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 @dataclass(frozen=True)
@@ -133,15 +143,30 @@ class Descriptor:
 
     def __init__(self, path: str, expected: FileIdentity, *, mode: str) -> None:
         assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
+        self.path = path
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         if not FileIdentity.of(self.fd).same_file(expected):
             os.close(self.fd)
             raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+        _descriptors.add(self)
         self.kept: dict[str, object] = {}
         """By path of a node. Readers in several threads use `dict.setdefault`, which is atomic."""
 
+    @property
+    def source(self) -> LocalFile:
+        """The bytes of the file, as many as there are now."""
+        return LocalFile(self.fd, self.path)
+
+    def hdf5(self) -> File:
+        """The objects of the file as it is now."""
+        return File(self.source)
+
     def close(self) -> None:
         os.close(self.fd)
+
+
+_descriptors: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+"""All that are open in this process."""
 
 
 class _OwnManager(CachingFileManager["Descriptor"]):
@@ -152,7 +177,8 @@ class _OwnManager(CachingFileManager["Descriptor"]):
 
     def __del__(self) -> None:
         self.close(needs_lock=False)
-        super().__del__()
+        if hasattr(CachingFileManager, "__del__"):  # xarray takes it away when the interpreter ends
+            super().__del__()
 
 
 class OpenedFile:
@@ -183,21 +209,3 @@ class OpenedFile:
     def close(self) -> None:
         """Give the descriptor back. A later read opens it again."""
         self._descriptors.close()
-
-    @contextmanager
-    def safe_file(self, descriptor: Descriptor) -> Iterator[SafeFile]:
-        """The file behind `descriptor`, opened by HDF5 for the length of the block. Holds the lock meanwhile."""
-        with hdf5_lock(), SafeFile(self.path, alias=self._alias(descriptor.fd)) as file:
-            yield file
-
-    def _alias(self, descriptor: int) -> str | None:
-        """A path that leads to the descriptor's file if another file took its name (on Linux)."""
-        try:
-            if FileIdentity.of(self.path).same_file(FileIdentity.of(descriptor)):
-                return None
-        except FileNotFoundError:
-            pass
-        alias = f"/proc/self/fd/{descriptor}"
-        if os.path.exists(alias):
-            return alias
-        raise FileChangedError(f"{self.path}: the file was replaced or removed since it was opened. Open it again")

@@ -2,6 +2,8 @@
 
 Where HDF5 filter ids, PyTables' `complib` names and xarray's `encoding` keys meet. Knows no file, no codec and no
 PyTables object: `codecs` undoes and applies the filters, `libhdf5` asks HDF5 for them.
+
+Tested in `tests/test_codecs.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ NBIT = 5
 SCALEOFFSET = 6
 LZO = 305
 BZIP2 = 307
+LZF = 32000
 BLOSC = 32001
 BLOSC2 = 32026
 
@@ -43,7 +46,8 @@ class FilterPipeline:
     def to_encoding(self) -> dict[str, bool | int | str]:
         """The pipeline in xarray's words: `complib`, `complevel`, `shuffle`, `bitshuffle`, `fletcher32` (and `zlib`).
 
-        A filter without such a word (szip, lzf, scaleoffset ...) is not mentioned.
+        A filter without such a word (szip, lzf, scaleoffset ...) is not mentioned. `zlib` is there with every
+        compressor: writers that do not know `complib` know that one, and some fail if they find a level alone.
         """
         found: dict[str, bool | int | str] = {"shuffle": False, "fletcher32": False}
         for step in self.filters:
@@ -54,11 +58,10 @@ class FilterPipeline:
                 found["fletcher32"] = True
             elif step.id in (DEFLATE, BZIP2, LZO):
                 found.update(complib=_PLAIN_NAMES[step.id], complevel=values[0] if values else 0)
-                found["zlib"] = step.id == DEFLATE
             elif step.id in (BLOSC, BLOSC2) and len(values) >= 6:
                 found.update(complib=_blosc_name(step), complevel=values[4])
                 found.update(shuffle=values[5] == 1, bitshuffle=values[5] == 2)
-        return found
+        return {**found, "zlib": bool(found["complevel"])} if "complib" in found else found
 
 
 _PLAIN_NAMES: Final = {DEFLATE: "zlib", BZIP2: "bzip2", LZO: "lzo"}
@@ -101,8 +104,10 @@ def pipeline(
         values = (0, 0, 0, 0, level, mode, BLOSC_CODES[inner or "blosclz"])
         return FilterPipeline((Filter(BLOSCS[family], values, family), *_checksum(fletcher32)))
     if complib not in _PLAIN_NAMES.values():
+        instead = f". Did you mean 'blosc:{complib}' or 'blosc2:{complib}' instead?" if complib in BLOSC_CODES else ""
+        instead = ". Did you mean 'zlib' instead?" if complib in ("gzip", "deflate") else instead
         known = [*_PLAIN_NAMES.values(), *(f"{name}:{code}" for name in BLOSCS for code in BLOSC_CODES)]
-        raise ValueError(f"complib {complib!r} is unknown; known are {', '.join(known)}")
+        raise ValueError(f"complib {complib!r} is unknown; known are {', '.join(known)}{instead}")
     if bitshuffle:
         raise ValueError(f"bitshuffle needs complib='blosc:...' or 'blosc2:...', not {complib!r}")
     identifier = next(number for number, name in _PLAIN_NAMES.items() if name == complib)

@@ -2,6 +2,8 @@
 
 A column of a block is one position of the leaf's second dimension; a level of an index is codes into another leaf; a
 column of objects is a pickled array, of which the restricted decoder makes all values at once.
+
+Tested in `tests/test_hdfstore.py`.
 """
 
 from __future__ import annotations
@@ -18,19 +20,16 @@ from xarray.core import indexing
 from . import frames, hdfstore, memory, row_blocks
 from .arrays import (
     PyTablesArray,
-    check_only_grown,
-    check_unchanged_since,
+    checked_key,
     selected_shape,
     storage_of,
-    with_plain_empty_slices,
 )
-from .chunk_index import ChunkIndex, UnsupportedIndex, plan_axis
+from .chunk_index import ChunkIndex, plan_axis
 from .files import Descriptor, FileIdentity, OpenedFile
 from .frames import UnknownLayoutError
-from .libhdf5 import HDF5Error, object_address
 from .nodes import VariableSpec
+from .ragged import VariableLengthArray
 from .row_blocks import Wanted
-from .safe_file import describe_dataset, read_bytes_row
 from .safe_pickle import NotAPickleError, UnsafePickleError
 from .table_arrays import cache_key, open_array
 
@@ -60,13 +59,8 @@ class FrameArray(BackendArray):
     def __repr__(self) -> str:
         return f"FrameArray({self.spec.file}:{self.spec.path}, {self.spec.name!r}, {self.shape}, {self.dtype})"
 
-    @property
-    def why_not_direct(self) -> str | None:
-        """The reason why HDF5 reads the stored elements; None if they are read past it."""
-        return self.stored.why_not_direct if self.stored is not None else "its values are one pickled object"
-
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = with_plain_empty_slices(key, self.shape)
+        plain = checked_key(key, self.shape, f"{self.spec.file}:{self.spec.path}: column {self.spec.name!r}")
         values: np.ndarray = indexing.explicit_indexing_adapter(
             plain, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
@@ -82,7 +76,7 @@ class FrameArray(BackendArray):
             return np.asarray(np.full(self.shape, np.nan, self.dtype)[key])
         try:
             if self.stored is None:
-                return np.asarray(self._objects()[key])
+                return np.asarray(self._objects()[(*key, ...)])  # the ellipsis: one tuple is no array
             values = frames.decode(self._elements(key[0]), spec.decoding, spec.element_dtype)
             return values if spec.categories is None else self._taken(values, spec.categories)
         except (UnicodeDecodeError, IndexError, UnknownLayoutError, UnsafePickleError, NotAPickleError) as error:
@@ -129,20 +123,10 @@ class FrameArray(BackendArray):
         return frames.decode(stored, decoding, np.dtype(object)), len(data) <= MAX_KEPT_BYTES
 
     def _row(self) -> bytes:
-        """The pickle, read by HDF5 under the lock."""
-        spec = self.spec
-        with self.file.descriptor() as descriptor, self.file.safe_file(descriptor) as file:
-            before = FileIdentity.of(descriptor.fd)
-            try:
-                with file.open(spec.path) as dataset:
-                    if not before.same_version(self.file.identity):
-                        now = describe_dataset(dataset, object_address(dataset))
-                        check_only_grown(spec, now, self.file.identity, before)
-                    data = read_bytes_row(dataset, spec.info, 0)
-            except HDF5Error as error:
-                raise OSError(f"{spec.file}:{spec.path}: cannot be read: {error}") from None
-            check_unchanged_since(before, FileIdentity.of(descriptor.fd), spec)
-        return data
+        """The pickle."""
+        _, data = VariableLengthArray(self.file, self.spec, threads=self.threads).fetch((slice(0, 1),))
+        row: bytes = data.tobytes()
+        return row
 
     def _kept(self, name: str, make: Callable[[], tuple[np.ndarray, bool]]) -> np.ndarray:
         """What `make` gives, made once for all columns that ask for it, as long as the file is open and unchanged."""
@@ -174,15 +158,13 @@ class BlockArray(PyTablesArray):
 
     def column(self, rows: _Key, item: int) -> np.ndarray:
         """One column of the selected rows (outer indexing), as stored."""
-        if self.why_not_direct is None and (self.spec.chunks is None or self.spec.chunks[1] == self.shape[1]):
-            try:
-                return self._column_directly(rows, item)
-            except UnsupportedIndex as reason:
-                self.why_not_direct = str(reason)
+        has_whole_rows = self.spec.chunks is None or self.spec.chunks[1] == self.shape[1]
+        if has_whole_rows and self.spec.info.layout != "compact":
+            return self._of_whole_rows(rows, item)
         return self[indexing.OuterIndexer((rows, item))]
 
-    def _column_directly(self, rows: _Key, item: int) -> np.ndarray:
-        """Past HDF5: whole rows are decoded once, and kept for the other columns as those of tables are."""
+    def _of_whole_rows(self, rows: _Key, item: int) -> np.ndarray:
+        """Whole rows are decoded once, and kept for the other columns as those of tables are."""
         storage = storage_of(self.spec)
         several: slice | np.ndarray = rows if isinstance(rows, slice | np.ndarray) else np.array([rows], np.int64)
         out = memory.empty(selected_shape((several,), self.shape[:1]), storage.dtype.newbyteorder("="))
@@ -204,14 +186,14 @@ class BlockArray(PyTablesArray):
                 region = (plan.bounds, (0, self.shape[1]))
                 index = _of_rows(self._index(descriptor, version, storage, region, len(plan.chunks)))
             row_blocks.read_columns(
-                descriptor.fd,
+                descriptor.source,
                 of_rows,
                 index,
                 several,
                 [Wanted(view, ("row",), out, (item,))],
                 cached_as=cache_key(descriptor, self.spec.path, version),
                 threads=self.threads,
-                label=self._label(),
+                label=self.label(),
             )
 
         self._guarded(read)

@@ -3,6 +3,8 @@
 A condition names columns and the index as the dataset shows them, and compares times and text with text. The table has
 integers and bytes, under names of its own. This module rewrites the one into the other and touches no file; missing
 values meet no comparison but `!=`, as in NumPy.
+
+Tested in `tests/test_hdfstore.py`.
 """
 
 from __future__ import annotations

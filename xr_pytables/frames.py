@@ -3,6 +3,8 @@
 Knows the layouts of pandas.HDFStore, fixed and table format, and how stored elements become values: `describe` turns
 attributes and headers of a group into a `Frame`, `decode` turns elements into values. Sees the file through the
 functions of a `Group` only, and asks for labels of columns, never for data. Runs nothing from a file.
+
+Tested in `tests/test_hdfstore.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
-from .datatypes import Datatype
-from .safe_file import DatasetInfo
+from .hdf5.dataset import DatasetInfo
+from .hdf5.datatype import Datatype
 from .safe_pickle import InertObject
 
 MARK: Final = "pandas_type"
@@ -237,7 +239,7 @@ def _level(group: Group, key: str, number: int) -> Column:
     codes = f"{key}_label{number}"
     stored = _array(group, codes)
     rows = _length(stored)
-    _check_codes(stored.info.datatype, codes)
+    _check_codes(stored, codes)
     dtype = values.dtype
     if dtype.kind in "biu" and rows and group.has_negative(codes):  # what pandas does too
         dtype = np.dtype(object) if dtype.kind == "b" else np.dtype(float)
@@ -255,7 +257,7 @@ def _index_column(group: Group, key: str, beside: StoredArray | None) -> Column:
     rows = _length(stored)
     if kind == "category":
         codes = Column(name, key, rows, np.dtype("i8"))
-        _check_codes(stored.info.datatype, key)
+        _check_codes(stored, key)
         categories = _index_column(group, f"{key}_categories", None)
         return _categorical(codes, categories)
     if _text(attributes.get("index_class")) == "period":
@@ -494,7 +496,7 @@ def _categories(table: _Table, member: str) -> Column | None:
 def _coded(table: _Table, column: Column, categories: Column | None) -> Column:
     if categories is None or not categories.rows:  # PyTables cannot store an array without elements
         return replace(column, dtype=np.dtype(float), decoding=Decoding("missing"))
-    _check_codes(_member(table, column.member or ""), column.member or "")
+    _check_integers(_member(table, column.member or ""), column.member or "")
     return _categorical(column, categories)
 
 
@@ -520,10 +522,15 @@ def _stands_for_nothing(stored: StoredArray) -> bool:
 
 
 def _shape(stored: StoredArray) -> tuple[int, ...]:
-    """In elements: on disk, or what the array stands for."""
+    """In elements, rows first: on disk, or what the array stands for."""
     if _stands_for_nothing(stored):
-        return tuple(_count(size) for size in _tuple(stored.attributes["shape"]))
-    return (*(stored.info.shape or ()), *stored.info.datatype.shape)
+        shape = tuple(_count(size) for size in _tuple(stored.attributes["shape"]))
+    else:
+        shape = (*(stored.info.shape or ()), *stored.info.datatype.shape)
+    # pandas stores blocks by rows, and says so; empty ones as it has them: by columns
+    transposed = stored.attributes.get("transposed")
+    by_columns = isinstance(transposed, bool | np.bool_) and not transposed
+    return shape[::-1] if by_columns and 0 in shape else shape
 
 
 def _length(stored: StoredArray) -> int:
@@ -556,7 +563,12 @@ def _plain(datatype: Datatype, stands_for: object) -> np.dtype[Any]:
     return datatype.dtype.newbyteorder("=")
 
 
-def _check_codes(datatype: Datatype, where: str) -> None:
+def _check_codes(stored: StoredArray, where: str) -> None:
+    if not _stands_for_nothing(stored):  # else it is of any type
+        _check_integers(stored.info.datatype, where)
+
+
+def _check_integers(datatype: Datatype, where: str) -> None:
     if datatype.kind != "integer":
         raise UnknownLayoutError(f"{where!r} holds no codes but elements of kind {datatype.kind!r}")
 
@@ -819,7 +831,7 @@ def taken(values: np.ndarray[Any, Any], codes: np.ndarray[Any, Any], dtype: np.d
     """
     present = codes >= 0
     if present.all():
-        return np.asarray(values[codes]).astype(dtype, copy=False)
+        return np.asarray(values[codes, ...]).astype(dtype, copy=False)
     if dtype.kind not in "fcmMO":
         raise IndexError(f"a code is negative, so a value is missing, and {dtype} has no missing value")
     out = np.empty(codes.shape, dtype)

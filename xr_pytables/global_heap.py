@@ -1,15 +1,16 @@
 """Values of variable length: rows of a VLArray, variable-length text, read from HDF5's global heaps without HDF5.
 
 A dataset of such values holds descriptors of 16 bytes: how many elements, and which object of which collection of the
-heap has them. Takes a file descriptor and an array of descriptors; finds and copies many values at once, with `pread`
-and NumPy, in threads, without HDF5's lock. Unlike HDF5 1.14, which can search a damaged collection for ever, it checks
+heap has them. Takes a source and an array of descriptors; finds and copies many values at once, with
+NumPy, in threads, without HDF5's lock. Unlike HDF5 1.14, which can search a damaged collection for ever, it checks
 every number before it goes on. Section numbers refer to the HDF5 File Format Specification, version 3.0.
+
+Tested in `tests/test_ragged.py`.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import team
-from .chunk_index import UNDEFINED, ChunkError, read_at, run_starts
+from .chunk_index import UNDEFINED, ChunkError, run_starts
 from .codecs import Workspace
+from .sources.source import Source
 
 DESCRIPTOR: Final = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 """One variable-length value in a dataset (VIII.B, with addresses of 8 bytes): elements, collection, object in it."""
@@ -43,7 +45,7 @@ def lengths(descriptors: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def read_values(
-    fd: int,
+    source: Source,
     descriptors: NDArray[Any],
     itemsize: int,
     *,
@@ -60,7 +62,7 @@ def read_values(
     """
     where = f"{label}: " if label else ""
     counts = lengths(descriptors) * itemsize
-    size = os.fstat(fd).st_size
+    size = source.size
     if (counts > size).any() or counts.sum() > size:
         raise ChunkError(f"{where}values of {counts.sum()} bytes cannot be in a file of {size} bytes")
     out = np.empty(int(counts.sum()), np.uint8)
@@ -76,7 +78,7 @@ def read_values(
     end = size - base
     if len(order) and (wanted.address[-1] > max(end - _HEADER, 0) or (wanted.index >= _MAX_OBJECTS).any()):
         raise ChunkError(f"{where}a value is said to lie beyond the end of the file ({size} bytes)")
-    file = _File(fd, base, end, where)
+    file = _File(source, base, end, where)
 
     def copy(part: slice, _: Workspace) -> None:
         _copy(file, wanted.part(part), out)
@@ -88,7 +90,7 @@ def read_values(
 
 @dataclass(frozen=True)
 class _File:
-    fd: int
+    source: Source
     base: int
     end: int
     """Bytes from the base to the end."""
@@ -97,7 +99,7 @@ class _File:
 
     def read(self, buffer: NDArray[np.uint8], address: int) -> None:
         """Fill `buffer` with the bytes at `address`, zeros behind the end of the file."""
-        count = read_at(self.fd, buffer, address + self.base)
+        count = self.source.read_into(buffer, address + self.base)
         buffer[count:] = 0
 
 

@@ -1,7 +1,7 @@
-"""The groups of an HDFStore in an open file: what `frames` asks for, read through a `SafeFile`.
+"""The groups of an HDFStore in an open file: what `frames` asks for, read through a `File`.
 
 Attributes, headers and the labels of columns are read when a pandas object is described; rows of pickled objects go to
-the restricted decoder. Knows no xarray; the caller holds the HDF5 lock.
+the restricted decoder. Knows no xarray.
 """
 
 from __future__ import annotations
@@ -15,21 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from . import attributes, frames, safe_pickle
-from . import libhdf5 as h5
+from . import attributes, frames, leaves, safe_pickle
 from .frames import Frame, StoredArray, UnknownLayoutError
-from .libhdf5 import HDF5Error, call, name_bytes
-from .safe_file import (
-    DatasetInfo,
-    MissingNodeError,
-    RawAttribute,
-    SafeFile,
-    describe_dataset,
-    read_attributes,
-    read_bytes_row,
-    read_column,
-    read_hyperslab,
-)
+from .hdf5.attributes import RawAttribute
+from .hdf5.dataset import DatasetInfo
+from .hdf5.file import File, MissingNodeError
+from .pytables_types import as_pytables
+from .sources.source import FormatError
 
 _BLOCK: Final = 1 << 22
 """Elements that are looked through at once."""
@@ -47,15 +39,15 @@ class PandasObject:
     """The user's: those of the group that are not pandas' own."""
 
 
-def is_pandas_object(group: int) -> bool:
-    """Whether an opened group is marked as a pandas object; one whose attributes HDF5 cannot read is not."""
+def is_pandas_object(file: File, address: int) -> bool:
+    """Whether a group is marked as a pandas object; one whose attributes cannot be read is not."""
     try:
-        return bool(call("H5Aexists", group, name_bytes(frames.MARK)))
-    except HDF5Error:
+        return frames.MARK in file.attributes(address)
+    except FormatError:
         return False
 
 
-def describe(file: SafeFile, path: str, *, allow_pickle: bool) -> PandasObject:
+def describe(file: File, path: str, *, allow_pickle: bool) -> PandasObject:
     """The pandas object at `path`. Raises UnknownLayoutError with the reason if the group holds none."""
     group = _FileGroup(file, path, allow_pickle)
     frame = frames.describe(group)
@@ -82,7 +74,7 @@ class _Found:
 class _FileGroup:
     """A group of a file as `frames.describe` looks at it."""
 
-    def __init__(self, file: SafeFile, path: str, allow_pickle: bool) -> None:
+    def __init__(self, file: File, path: str, allow_pickle: bool) -> None:
         self._file = file
         self._path = path
         self._allow_pickle = allow_pickle
@@ -90,8 +82,7 @@ class _FileGroup:
 
     @cached_property
     def raw(self) -> dict[str, RawAttribute]:
-        with self._file.open(self._path) as group:
-            return read_attributes(group)
+        return self._file.attributes(self._file.resolve(self._path).address)
 
     @cached_property
     def attributes(self) -> Mapping[str, object]:
@@ -100,16 +91,15 @@ class _FileGroup:
     def array(self, path: str) -> StoredArray | None:
         if path not in self._found:
             try:
-                resolved = self._file.resolve(posixpath.join(self._path, path))
+                place = self._file.resolve(posixpath.join(self._path, path))
             except MissingNodeError:  # links into other files too: a pandas object lies in one file
                 return None
-            with self._file.open(resolved) as node:
-                if call("H5Iget_type", node) != h5.DATASET_ID:
-                    return None
-                address = h5.object_address(node)
-                stored = StoredArray(describe_dataset(node, address), self._decoded(read_attributes(node)))
+            if self._file.kind(place.address) != "dataset":
+                return None
+            raw = self._decoded(self._file.attributes(place.address))
+            stored = StoredArray(as_pytables(self._file.dataset(place.address)), raw)
             _check_layout(path, stored.info)
-            self._found[path] = _Found(resolved, stored)
+            self._found[path] = _Found(place.path, stored)
         return self._found[path].stored
 
     def find(self, path: str) -> _Found:
@@ -120,42 +110,38 @@ class _FileGroup:
 
     def read(self, path: str, member: str | None = None) -> np.ndarray[Any, Any]:
         found = self.find(path)
-        info, shape = found.stored.info, found.stored.info.shape or ()
-        with self._file.open(found.path) as dataset:
-            if info.datatype.kind == "vlen":
-                return objects(read_bytes_row(dataset, info, 0), allow_pickle=self._allow_pickle)
-            _check_few(path, info)
-            if member is not None:
-                return read_column(dataset, info, (member,), 0, shape[0], 1)
-            return read_hyperslab(dataset, info, [0] * len(shape), shape, [1] * len(shape))
+        info = found.stored.info
+        if info.datatype.kind == "vlen":
+            return objects(leaves.read_row(self._file, info, 0), allow_pickle=self._allow_pickle)
+        _check_few(path, info)
+        if member is not None:
+            return leaves.read_column(self._file, info, (member,))
+        return leaves.read(self._file, info)
 
     def has_negative(self, path: str) -> bool:
         found = self.find(path)
         info = found.stored.info
         [rows] = info.shape or ()
-        with self._file.open(found.path) as dataset:
-            for start in range(0, rows, _BLOCK):
-                count = min(_BLOCK, rows - start)
-                if (read_hyperslab(dataset, info, [start], [count], [1]) < 0).any():
-                    return True
-        return False
+        return any(
+            (leaves.read(self._file, info, (slice(start, start + _BLOCK),)) < 0).any()
+            for start in range(0, rows, _BLOCK)
+        )
 
     def child(self, path: str) -> _FileGroup | None:
         try:
-            resolved = self._file.resolve(posixpath.join(self._path, path))
+            place = self._file.resolve(posixpath.join(self._path, path))
         except MissingNodeError:
             return None
-        with self._file.open(resolved) as node:
-            if call("H5Iget_type", node) != h5.GROUP_ID:
-                return None
-        return _FileGroup(self._file, resolved, self._allow_pickle)
+        if self._file.kind(place.address) != "group":
+            return None
+        return _FileGroup(self._file, place.path, self._allow_pickle)
 
     def _decoded(self, raw: Mapping[str, RawAttribute]) -> dict[str, object]:
         return {name: attributes.value(one, allow_pickle=self._allow_pickle) for name, one in raw.items()}
 
 
 def _check_layout(path: str, info: DatasetInfo) -> None:
-    if info.external or info.layout in ("virtual", "unknown"):
+    if info.external or info.layout == "virtual":
         raise UnknownLayoutError(f"the data of {path!r} may lie in other files, which nobody vouches for")
 
 

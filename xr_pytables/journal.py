@@ -13,12 +13,14 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import struct
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 try:
     import fcntl
@@ -50,6 +52,10 @@ class FileBusyError(BlockingIOError):
 
 class NeedsRecoveryError(OSError):
     """The writer of a file died, and the file can be put back to what it was only by somebody who may write to it."""
+
+
+class ForeignJournalError(OSError):
+    """What has the name of a journal beside a file was not left by anybody who could have changed the file."""
 
 
 class NoLocksError(OSError):
@@ -107,26 +113,51 @@ def _is_valid(header: bytes) -> bool:
     return bool(zlib.crc32(header[_SUMMED_FROM:]) == struct.unpack_from("<I", header, _SUMMED_FROM - 4)[0])
 
 
-def _read_contents(fd: int, path: str) -> _Contents | None:
-    """What the journal says; None if its writer had not got so far that it changed the file."""
+def _read_contents(fd: int, path: str) -> _Contents:
+    """What a journal with a valid header says.
+
+    Nothing of what it says is out of bounds: ranges are ascending, apart and inside of the file as it was, and the
+    journal has their bytes.
+    """
     header = os.pread(fd, _HEADER.size, 0)
-    if not _is_valid(header):
-        return None
     _, version, _, size, modified, device, inode, saved_count, sample_count, checksum = _HEADER.unpack(header)
     if version != _VERSION:
         raise NeedsRecoveryError(
             f"{path}: this journal is of version {version}, this xr_pytables knows {_VERSION}. Use a newer one"
         )
-    tables = _read_whole(fd, _HEADER.size, (saved_count + sample_count) * _ENTRY.size)
-    if zlib.crc32(tables) != checksum:
-        raise NeedsRecoveryError(f"{path}: the journal is damaged, so the file cannot be put back to what it was")
-    entries = list(_ENTRY.iter_unpack(tables))
-    place, saved = _HEADER.size + len(tables), []
-    for offset, count, crc in entries[:saved_count]:
+    saved_tables = _read_table(fd, _HEADER.size, saved_count, size, path)
+    place = _HEADER.size + (saved_count + sample_count) * _ENTRY.size
+    sample_tables = _read_table(fd, _HEADER.size + saved_count * _ENTRY.size, sample_count, size, path)
+    if zlib.crc32(sample_tables, zlib.crc32(saved_tables)) != checksum:
+        raise _damaged(path)
+    saved = []
+    for offset, count, crc in _ENTRY.iter_unpack(saved_tables):
         saved.append(_Saved(offset, count, crc, place))
         place += count
-    samples = tuple(_Saved(offset, count, crc) for offset, count, crc in entries[saved_count:])
+    samples = tuple(_Saved(*entry) for entry in _ENTRY.iter_unpack(sample_tables))
+    if place != os.fstat(fd).st_size or any(each.count > _SAMPLE_BYTES for each in samples):
+        raise _damaged(path)
     return _Contents(size, modified, device, inode, tuple(saved), samples)
+
+
+def _read_table(fd: int, place: int, entries: int, size: int, path: str) -> bytes:
+    """A table of ranges of a file of `size` bytes, read as far as it makes sense."""
+    pieces, end, step = [], 0, _PIECE // _ENTRY.size
+    for first in range(0, entries, step):
+        wanted = min(step, entries - first) * _ENTRY.size
+        piece = _read_whole(fd, place + first * _ENTRY.size, wanted)
+        if len(piece) < wanted:
+            raise _damaged(path)
+        for offset, count, _ in _ENTRY.iter_unpack(piece):
+            if offset < end or count < 1 or offset + count > size:
+                raise _damaged(path)
+            end = offset + count
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _damaged(path: str) -> NeedsRecoveryError:
+    return NeedsRecoveryError(f"{path}: the journal is damaged, so the file cannot be put back to what it was")
 
 
 def _read_whole(fd: int, offset: int, count: int) -> bytes:
@@ -207,7 +238,9 @@ class Journal:
     def roll_back(self) -> None:
         """Undo the change."""
         try:
-            _restore(self.target, self.path, self._fd, self._contents)
+            with _to_be_restored(os.path.realpath(self.target)) as file:
+                if file is not None:
+                    _restore(self.target, self.path, file, self._fd, self._contents)
             _unlink(self.path)
         finally:
             os.close(self._fd)
@@ -234,32 +267,56 @@ def exclusive(target: str) -> Iterator[None]:
 def recover(target: str | os.PathLike[str]) -> bool:
     """Put a file back to what it was before its writer died in the middle of a change; whether that was necessary.
 
-    Opening a file does the same by itself, where it may write. Raises FileBusyError while the writer lives, and
-    NeedsRecoveryError if the file or its folder cannot be written to, or the journal is not about this file.
+    Opening a file does the same by itself, where it may write. Raises FileBusyError while the writer lives,
+    NeedsRecoveryError if the file or its folder cannot be written to, or the journal is not about this file or not to
+    be believed (see "Journal" in docs/conventions.md), ForeignJournalError if what has its name is none.
     """
     target = os.path.abspath(os.path.expanduser(os.fspath(target)))
     path = path_of(target)
-    return os.path.lexists(path) and _settle(target, path)
+    return os.path.lexists(path) and _settle(os.path.realpath(target), path)
 
 
 def check(target: str) -> None:
     """Make sure that nobody has left the file, or is leaving it, half changed. Costs one look at the folder.
 
-    Recovers where that is possible; else raises as `recover`.
+    Recovers where that is possible; else raises as `recover`. A file that was never changed by whoever made what has
+    the name of a journal is as it should be: then there is only a warning.
     """
-    path = path_of(target)
     try:
-        with open(path, "rb") as file:
-            header = file.read(_HEADER.size)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        raise NeedsRecoveryError(f"{target}: its writer left {path}, which you may not read. {_ASK}") from None
-    if _is_valid(header):  # else nothing was changed yet
-        _settle(target, path)
+        check_for_writing(target)
+    except ForeignJournalError as error:
+        # asked from several places for one read: by this registry, users hear of it once
+        warnings.warn_explicit(f"{error}. It was ignored", UserWarning, __name__, 0, __name__, _TOLD)
+
+
+_TOLD: Final[dict[str | tuple[str, type[Warning], int], int]] = {}
+
+
+def check_for_writing(target: str) -> None:
+    """As `check`, but raises ForeignJournalError: nobody can make a journal where there is something else."""
+    path = path_of(target)
+    if os.path.lexists(path):
+        _settle(os.path.realpath(target), path, unfinished="leave")
 
 
 _ASK: Final = "Ask somebody who may write there to call xr_pytables.recover(path), or to open the file"
+
+
+def give_access(to: int | str, like: os.stat_result, *, mode: int = 0o777) -> None:
+    """Owner, group and permissions (as far as `mode` has them) of a file of that status for the file `to`.
+
+    Where this user may not give the group away, its permissions are those of everybody: never does anybody get access
+    who has none to the other.
+    """
+    permissions = like.st_mode & mode
+    if hasattr(os, "chown"):
+        for owner in (like.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.chown(to, owner, like.st_gid)
+                break
+        if os.stat(to).st_gid != like.st_gid:
+            permissions &= ~0o070 | (permissions & 0o007) << 3
+    os.chmod(to, permissions)
 
 
 # -- locking -----------------------------------------------------------------------------------------------
@@ -273,12 +330,14 @@ def _acquire(target: str) -> int:
         try:
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            _settle(target, path)
+            _settle(os.path.realpath(target), path)
             time.sleep(_PAUSE)
             continue
+        except OSError as error:
+            raise OSError(error.errno, f"{target}: its journal {path} cannot be made: {error.strerror}") from None
         try:
             with contextlib.suppress(OSError):  # as readable as the file, so that readers learn of a dead writer
-                os.fchmod(fd, os.stat(target).st_mode & 0o666)
+                give_access(fd, os.stat(target), mode=0o666)
             # somebody may have looked at it before it was locked, found it dead, and removed it
             if _lock(fd, path) and _is_at(fd, path):
                 return fd
@@ -307,7 +366,7 @@ def _lock(fd: int, path: str) -> bool:
 
 def _is_at(fd: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
 
@@ -376,75 +435,169 @@ def _check_room(path: str, needed: int) -> None:
 # -- recovering --------------------------------------------------------------------------------------------
 
 
-def _settle(target: str, path: str) -> bool:
-    """See to a journal that is there: roll the file back if its writer is dead. Whether that was done."""
+def _settle(target: str, path: str, *, unfinished: Literal["leave", "remove"] = "remove") -> bool:
+    """See to a journal that is there: roll the file back if its writer is dead. Whether that was done.
+
+    `target` has no links. An `unfinished` journal means that nothing was changed.
+    """
     if fcntl is None:
         raise NeedsRecoveryError(f"{target}: its writer left {path}. Recover it on a system with flock")
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    found = _opened(target, path)
+    if found is None:
         return False
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        return _look_only(target, path)
+    fd, writable = found
     try:
-        if not _lock(fd, path):
+        is_finished = _is_valid(os.pread(fd, _HEADER.size, 0))
+        if not is_finished and unfinished == "leave":
+            return False
+        if not writable:
+            _look_only(target, path, fd, is_finished=is_finished)
+        elif not _lock(fd, path):
             raise FileBusyError(f"{target}: somebody is changing the file right now. Try again when that is done")
         if not _is_at(fd, path):
             return False  # somebody else has seen to it meanwhile
-        contents = _read_contents(fd, path)
-        if contents is not None:
-            _restore(target, path, fd, contents)
+        if is_finished:
+            with _to_be_restored(target) as file:
+                if file is not None:
+                    _check_believed(target, path, file, fd)
+                    _restore(target, path, file, fd, _read_contents(fd, path))
         _unlink(path)
-        return contents is not None
+        return is_finished
     finally:
         os.close(fd)
 
 
-def _look_only(target: str, path: str) -> bool:
+def _look_only(target: str, path: str, fd: int, *, is_finished: bool) -> None:
     """For a journal that this process may not write to: raise unless it is without consequence."""
     assert fcntl is not None
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FileBusyError(f"{target}: somebody is changing the file right now") from None
+    except OSError:
+        pass  # a file system without locks: nobody can tell whether the writer lives
+    if is_finished:
+        raise NeedsRecoveryError(f"{target}: its writer died in the middle of a change, and left {path}. {_ASK}")
+
+
+def _opened(target: str, path: str) -> tuple[int, bool] | None:
+    """The journal's descriptor, and whether it can be written to; None if there is none any more.
+
+    Raises ForeignJournalError for what was not left by a writer of the file. Opens nothing but plain files: a pipe
+    would wait for somebody to write to it, a link may lead anywhere.
+    """
+    fd, writable = -1, True
     try:
+        _check_left_by_a_writer(os.lstat(path), target, path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileBusyError(f"{target}: somebody is changing the file right now") from None
-        except OSError:
-            pass  # a file system without locks: nobody can tell whether the writer lives
-        if _read_contents(fd, path) is None:
-            return False
-    finally:
-        os.close(fd)
-    raise NeedsRecoveryError(f"{target}: its writer died in the middle of a change, and left {path}. {_ASK}")
-
-
-def _restore(target: str, path: str, fd: int, contents: _Contents) -> None:
-    """Put the saved ranges back. May be interrupted at any time, and repeated: the journal stays until it is done."""
-    try:
-        file = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | _CAREFULLY)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise
+            fd, writable = os.open(path, os.O_RDONLY | _CAREFULLY), False
+        _check_left_by_a_writer(os.fstat(fd), target, path)
     except FileNotFoundError:
-        return  # removed by somebody: there is nothing to put back
+        return None
+    except PermissionError:
+        raise NeedsRecoveryError(f"{target}: its writer left {path}, which you may not read. {_ASK}") from None
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return fd, writable
+
+
+_CAREFULLY: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def _check_left_by_a_writer(journal: os.stat_result, target: str, path: str) -> None:
+    """Raise ForeignJournalError for what nobody left who could have changed the file."""
+    if not stat.S_ISREG(journal.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(journal.st_mode)), "no plain file")
+        raise ForeignJournalError(f"{target}: what has the name of its journal, {path}, is {kind}. Remove it")
+    try:
+        file = os.stat(target)
+    except FileNotFoundError:
+        return
+    if journal.st_uid not in _trusted(file) and not file.st_mode & 0o022:
+        raise ForeignJournalError(
+            f"{target}: the journal {path} is of the user {journal.st_uid}, who may not write to the file: that user "
+            "did not change it. Remove the journal"
+        )
+
+
+_KINDS: Final = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def _trusted(file: os.stat_result) -> set[int]:
+    """Users whose journals of a file are believed: root, its owner, and this one."""
+    return {0, file.st_uid, os.geteuid()}
+
+
+def _why_not_believed(journal: os.stat_result, file: os.stat_result) -> str | None:
+    """Why a journal must not be put back into a file, although whoever left it may be able to write to the file."""
+    if not stat.S_ISREG(file.st_mode):
+        return "what has the name of the file is no plain file"
+    if journal.st_uid not in _trusted(file):
+        return f"it is of the user {journal.st_uid}, neither you nor the owner of the file"
+    if journal.st_mode & ~file.st_mode & 0o022:
+        return "others may write to it who may not write to the file"
+    if journal.st_nlink > 1:
+        return "it has another name as well, and may be of another time"
+    return None
+
+
+@contextlib.contextmanager
+def _to_be_restored(target: str) -> Iterator[int | None]:
+    """The file, to be written to; None if somebody removed it, so that there is nothing to put back.
+
+    A link in its place is not followed: root would write to whatever the owner of the folder wants.
+    """
+    try:
+        file = os.open(target, os.O_RDWR | _CAREFULLY)
+    except FileNotFoundError:
+        yield None
+        return
     except OSError as error:
         raise NeedsRecoveryError(
             f"{target}: its writer died in the middle of a change, and the file cannot be written to: {error}. {_ASK}"
         ) from None
     try:
-        _check_same_file(target, path, file, contents)
-        if not _lock(file, target):
-            raise FileBusyError(f"{target}: another program has the file open; it cannot be put back to what it was")
-        for whole in (False, True):  # first make sure that all of the journal is sound
-            for saved in contents.saved:
-                _put_back(file, fd, saved, path, write=whole)
-        os.ftruncate(file, contents.size)
-        os.fsync(file)
-        os.utime(file, ns=(time.time_ns(), contents.modified))
+        yield file
     finally:
         os.close(file)
+
+
+def _check_believed(target: str, path: str, file: int, fd: int) -> None:
+    """Raise NeedsRecoveryError for a journal that was left by somebody whom nobody has to believe."""
+    reason = _why_not_believed(os.fstat(fd), os.fstat(file))
+    if reason is not None:
+        raise NeedsRecoveryError(
+            f"{target}: the journal {path} says that its writer died in the middle of a change, but {reason}. So the "
+            "file was left as it is. If the journal is right, let the user whose it is call xr_pytables.recover(path); "
+            "else remove it"
+        )
+
+
+def _restore(target: str, path: str, file: int, fd: int, contents: _Contents) -> None:
+    """Put the saved ranges back. May be interrupted at any time, and repeated: the journal stays until it is done."""
+    _check_same_file(target, path, file, contents)
+    if not _lock(file, target):
+        raise FileBusyError(f"{target}: another program has the file open; it cannot be put back to what it was")
+    for whole in (False, True):  # first make sure that all of the journal is sound
+        for saved in contents.saved:
+            _put_back(file, fd, saved, path, write=whole)
+    os.ftruncate(file, contents.size)
+    os.fsync(file)
+    with contextlib.suppress(PermissionError):  # only its owner may set the time
+        os.utime(file, ns=(time.time_ns(), contents.modified))
 
 
 def _put_back(file: int, fd: int, saved: _Saved, path: str, *, write: bool) -> None:
@@ -455,12 +608,17 @@ def _put_back(file: int, fd: int, saved: _Saved, path: str, *, write: bool) -> N
         if write:
             _write_whole(file, data, saved.offset + start)
     if checksum != saved.checksum:
-        raise NeedsRecoveryError(f"{path}: the journal is damaged, so the file cannot be put back to what it was")
+        raise _damaged(path)
 
 
 def _check_same_file(target: str, path: str, file: int, contents: _Contents) -> None:
     """Raise NeedsRecoveryError if the journal is about another file than the one that has its name now."""
     status = os.fstat(file)
+    end = contents.size
+    for saved in reversed(contents.saved):
+        end = saved.offset if saved.offset + saved.count == end else end
+    if status.st_size < end:  # what the file lacks is not in the journal either
+        raise _damaged(path)
     if contents.samples:
         same = all(zlib.crc32(_read_whole(file, each.offset, each.count)) == each.checksum for each in contents.samples)
     else:
@@ -473,8 +631,14 @@ def _check_same_file(target: str, path: str, file: int, contents: _Contents) -> 
 
 
 def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise NeedsRecoveryError(
+            error.errno, f"{path}: this journal is of no use any more, and you may not remove it: {error.strerror}"
+        ) from None
     _sync(os.path.dirname(path))
 
 

@@ -1,10 +1,13 @@
 """How a variable will lie on disk: from xarray's `encoding` to an `ArrayLayout`.
 
 Decides chunks, filters and disk dtype, and refuses what does not fit, before anything is written. Knows no file.
+
+Tested in `tests/test_encoding.py` and `tests/test_docs.py`.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +19,7 @@ from xarray import Variable
 from . import filters
 from . import libhdf5 as h5
 from .filters import FilterPipeline
+from .pytables_types import has_form
 from .target_file import ArrayLayout
 
 CHUNK_BYTES: Final = 4 * 2**20
@@ -55,13 +59,50 @@ def checked_encoding(encoding: Mapping[str, Any], *, where: str, remaining: Coll
 
     Raises ValueError naming keys that nobody understands.
     """
-    unknown = [key for key in remaining if key not in KEYS | _READ_ONLY_KEYS | _ELSEWHERE_KEYS]
+    unknown = sorted(key for key in remaining if key not in KEYS | _READ_ONLY_KEYS | _ELSEWHERE_KEYS)
     if unknown:
-        raise ValueError(
-            f"{where}: unexpected encoding parameters {', '.join(map(repr, sorted(unknown)))}; "
-            f"known are {', '.join(sorted(KEYS))} and those of CF (_FillValue, scale_factor, units ...)"
-        )
-    return {key: value for key, value in encoding.items() if key in KEYS}
+        hints = [f"Did you mean {hint}?" for hint in map(_instead_of, unknown) if hint]
+        known = f"known are {', '.join(sorted(KEYS))} and those of CF (_FillValue, scale_factor, units ...)"
+        named = ", ".join(map(repr, unknown))
+        raise ValueError(f"{where}: unexpected encoding parameters {named}; {'. '.join([known, *hints])}")
+    found = {key: value for key, value in encoding.items() if key in KEYS}
+    if "original_shape" in encoding and found.get("complib") not in (None, "zlib"):
+        found.pop("zlib", None)  # what reading left, for writers that know no other word
+    return found
+
+
+def _instead_of(key: str) -> str | None:
+    """Our words for those of other writers, or for what was misspelt."""
+    if key in _OTHER_WORDS:
+        return f"{_OTHER_WORDS[key]} instead of {key!r}"
+    near = difflib.get_close_matches(key, [*KEYS, *_CF_WORDS], n=1)
+    return f"{near[0]!r} instead of {key!r}" if near else None
+
+
+_OTHER_WORDS: Final = {
+    "compression": "complib='zlib' (or 'blosc:zstd', 'blosc2:lz4' ...)",
+    "compression_opts": "complevel=5",
+    "compressor": "complib='blosc:zstd'",
+    "compressors": "complib='blosc:zstd'",
+    "codecs": "complib='blosc:zstd'",
+    "filters": "complib='blosc:zstd', or to_pytables(filters=tables.Filters(...)) for all variables,",
+    "blosc": "complib='blosc:zstd'",
+    "blosc_shuffle": "shuffle=True or bitshuffle=True",
+    "zstd": "complib='blosc:zstd'",
+    "bzip2": "complib='bzip2'",
+    "gzip": "complib='zlib'",
+    "szip": "complib='zlib'",
+    "lzf": "complib='blosc:lz4'",
+    "chunks": "chunksizes=(...)",
+    "chunkshape": "chunksizes=(...)",
+    "chunk_shape": "chunksizes=(...)",
+    "shards": "chunksizes=(...)",
+    "fill_value": "_FillValue",
+    "fillvalue": "_FillValue",
+    "quantize_mode": "least_significant_digit",
+    "significant_digits": "least_significant_digit",
+}
+_CF_WORDS: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", "units", "calendar", "_Unsigned")
 
 
 def advised_encoding(encoding: Mapping[str, Any], variable: Variable, unlimited: Collection[str]) -> dict[str, Any]:
@@ -74,6 +115,8 @@ def advised_encoding(encoding: Mapping[str, Any], variable: Variable, unlimited:
         del advice["fletcher32"]
     if encoding.get("bzip2"):
         advice.setdefault("complib", "bzip2")
+    if advice.get("complib") not in (None, "zlib"):
+        advice.pop("zlib", None)  # for writers that know no other word
     if _no_compressor(advice):
         for key in ("complib", "complevel", "bitshuffle", "zlib", "shuffle"):
             advice.pop(key, None)
@@ -111,7 +154,7 @@ def plan_layout(
     itemsize = 16 if dtype is None else dtype.itemsize
     if variable.ndim > MAX_RANK:
         raise ValueError(f"{where}: {variable.ndim} dimensions; HDF5 has at most {MAX_RANK}")
-    if dtype is not None and dtype.kind not in "biufcS":
+    if dtype is not None and dtype.kind not in "biufcS" and not (dtype.kind == "V" and has_form(dtype)):
         raise TypeError(f"{where}: dtype {dtype} has no form in HDF5; convert it with astype() before writing")
     if dtype is not None and itemsize == 0:
         dtype, itemsize = np.dtype("S1"), 1

@@ -4,6 +4,8 @@ Two reasons not to use the package's Python functions: they hold the GIL, and th
 settings. ctypes releases the GIL around each call, and every call here has a context of its own with one thread. The
 package is not imported (that takes long): its shared library is found beside it. (The libblosc2 that the PyTables
 wheel links is several times slower.) Knows frames and blocks; knows no HDF5 filter.
+
+Tested in `tests/test_codecs.py` and `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations
@@ -257,6 +259,8 @@ def decompress(data: Bytes, out: Bytes) -> None:
 def decompress_part(data: Bytes, header: BufferHeader, start: int, out: Bytes) -> None:
     """Decode `out.size` bytes from `start` on (multiples of the header's typesize); only the blocks they lie in."""
     size = header.typesize
+    if start % size or out.size % size:
+        raise ValueError(f"{out.size} bytes from {start} on are not whole items of {size} bytes")
     got = _required().blosc2_getitem_ctx(
         _context(), pointer(data), data.size, start // size, out.size // size, pointer(out), out.size
     )

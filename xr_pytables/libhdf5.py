@@ -8,14 +8,18 @@ Calls that only look at metadata keep the GIL, as PyTables itself does: they las
 for each would cost a switch interval under load. Calls that move data release it, if the library was built thread-safe
 (a build that is not relies on the GIL to keep plain PyTables out). No Python callback ever runs inside HDF5: its mutex
 would be held while the callback waits for the GIL, and PyTables waits for that mutex with the GIL held.
+
+Tested in `tests/test_reading.py` and `tests/test_attacks.py`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import glob
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_uint32, c_uint64, c_void_p
@@ -54,7 +58,10 @@ FILL_TIME_IFSET, ALLOC_TIME_INCR = 2, 3
 
 
 class HDF5Error(OSError):
-    """A call of libhdf5 failed; the message is what HDF5 says of the innermost cause."""
+    """A call of libhdf5 failed; the message is what HDF5 says of the innermost cause.
+
+    `errno` is set where the disk was the cause.
+    """
 
 
 class Token(ctypes.Structure):
@@ -186,6 +193,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Pset_filter": (c_int, (_hid, c_int, c_uint, c_size_t, c_void_p)),
     "H5Pset_fletcher32": (c_int, (_hid,)),
     "H5Pset_layout": (c_int, (_hid, c_int)),
+    "H5Pset_attr_creation_order": (c_int, (_hid, c_uint)),
     "H5Pset_link_creation_order": (c_int, (_hid, c_uint)),
     "H5Rcreate": (c_int, (c_void_p, _hid, c_char_p, c_int, _hid)),
     "H5Rget_name": (c_ssize_t, (_hid, c_int, c_void_p, c_void_p, c_size_t)),
@@ -230,6 +238,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Tset_fields": (c_int, (_hid, c_size_t, c_size_t, c_size_t, c_size_t, c_size_t)),
     "H5Tset_order": (c_int, (_hid, c_int)),
     "H5Tset_precision": (c_int, (_hid, c_size_t)),
+    "H5Tset_tag": (c_int, (_hid, c_char_p)),
     "H5Tset_size": (c_int, (_hid, c_size_t)),
     "H5Tset_strpad": (c_int, (_hid, c_int)),
     "H5Tvlen_create": (_hid, (_hid,)),
@@ -301,8 +310,21 @@ def call(name: str, *args: object) -> int:
     """The result of one HDF5 function; raises HDF5Error where HDF5 answers with a negative number."""
     result = _FUNCTIONS[name](*args)
     if result < 0:
-        raise HDF5Error(f"{_innermost_message() or 'HDF5 gives no reason'} ({name})")
+        raise _error(_innermost_message() or "HDF5 gives no reason", name)
     return result
+
+
+_ERRNO: Final = re.compile(r"errno = (\d+)")
+_OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+
+
+def _error(reason: str, name: str) -> HDF5Error:
+    """What to raise for a failed call. Of a failed write, HDF5 tells addresses and names of hidden files: not shown."""
+    found = _ERRNO.search(reason)
+    number = int(found[1]) if found else 0
+    if number in _OF_THE_DISK:
+        return HDF5Error(number, f"{os.strerror(number)} ({name})")
+    return HDF5Error(f"{reason} ({name})")
 
 
 def _innermost_message() -> str:
@@ -443,7 +465,12 @@ def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
 def stored_chunk(dataset: int, corner: Sequence[int]) -> tuple[np.ndarray, int] | None:
     """The bytes of the chunk at `corner` (elements) as they are stored, and its filter mask; None if it is missing."""
     size, mask = c_uint64(), c_uint32()
-    call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
+    try:
+        call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
+    except HDF5Error as error:
+        if "chunk storage is not allocated" in str(error):
+            return None
+        raise
     if not size.value:
         return None
     data = np.empty(size.value, np.uint8)
@@ -507,17 +534,3 @@ def _filter(creation_properties: int, number: int) -> Filter:
 _FLAGS, _COUNT, _CONFIG = c_uint(), c_size_t(), c_uint()
 _VALUES, _NAME = (c_uint * 32)(), ctypes.create_string_buffer(256)
 _FILTER_ANSWERS = (ctypes.byref(_FLAGS), ctypes.byref(_COUNT), _VALUES, 256, _NAME, ctypes.byref(_CONFIG))
-
-
-def fletcher32(data: bytes | bytearray | memoryview | np.ndarray) -> int:
-    """HDF5's Fletcher-32 checksum of a contiguous buffer. Touches no state of the library: needs no lock."""
-    flat = np.frombuffer(data, np.uint8)
-    return _checksum()(flat.ctypes.data, flat.size)
-
-
-@functools.cache
-def _checksum() -> Callable[[int, int], int]:
-    function = ctypes.CDLL(_library_paths()[0]).H5_checksum_fletcher32
-    function.restype, function.argtypes = c_uint32, (c_void_p, c_size_t)
-    checksum: Callable[[int, int], int] = function
-    return checksum

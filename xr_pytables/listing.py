@@ -12,10 +12,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-from .files import checked_group, checked_path, hdf5_lock
-from .libhdf5 import HDF5Error, call
+import numpy as np
+
+from .door import Visit
+from .files import checked_group, checked_path
+from .hdf5.chunk_indexes import read_index
+from .hdf5.dataset import DatasetInfo
+from .hdf5.file import File
+from .leaves import storage_of
 from .nodes import GroupSpec, NodeReader, Skipped, VariableSpec
-from .safe_file import SafeFile
+from .sources.source import FormatError
 from .store import encoding, read_options
 
 
@@ -147,11 +153,15 @@ def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str 
     options = read_options(
         dims=None, phony_dims="size", external_links=external_links, allow_pickle=False, drop_variables=None
     )
-    with hdf5_lock(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
-        return FileTree(absolute, tuple(_listed(relative, spec, file) for relative, spec in reader.tree(where)))
+    with Visit() as visit:
+        file = visit.file(absolute)
+        specs = NodeReader(file, options, visit.file).tree(where)
+        listed = tuple(_listed(relative, spec, file) for relative, spec in specs)
+        visit.check_unchanged()
+    return FileTree(absolute, listed)
 
 
-def _listed(relative: str, spec: GroupSpec, file: SafeFile) -> ListedGroup:
+def _listed(relative: str, spec: GroupSpec, file: File) -> ListedGroup:
     is_table = bool(spec.row_dim) and not spec.is_pandas_object
     stored, ratio = _stored(spec.variables[0], file) if is_table and spec.variables else (None, None)
     return ListedGroup(
@@ -166,7 +176,7 @@ def _listed(relative: str, spec: GroupSpec, file: SafeFile) -> ListedGroup:
     )
 
 
-def _listed_array(spec: VariableSpec, file: SafeFile) -> ListedArray:
+def _listed_array(spec: VariableSpec, file: File) -> ListedArray:
     how = encoding(spec)
     dims, shape = (spec.dims[::-1], spec.shape[::-1]) if spec.reverse else (spec.dims, spec.shape)
     shares = bool(spec.member) or spec.decoding is not None  # what is stored with other columns
@@ -208,16 +218,20 @@ def _dtype(spec: VariableSpec) -> str:
     return "str" if spec.dtype.kind == "O" else str(spec.dtype)
 
 
-def _stored(spec: VariableSpec, file: SafeFile) -> tuple[int | None, float | None]:
+def _stored(spec: VariableSpec, file: File) -> tuple[int | None, float | None]:
     """Bytes that the leaf takes in the file, and how many times more in memory."""
     info = spec.info
     if spec.file != file.path or info.datatype.kind in ("vlen", "text"):
         return None, None
     try:
-        with file.open(spec.path) as dataset:
-            stored = call("H5Dget_storage_size", dataset)
-    except HDF5Error:
+        stored = _stored_bytes(info, file)
+    except FormatError:
         return None, None
-    size = info.datatype.stored_size if info.datatype.fields else info.datatype.itemsize
-    whole = math.prod(info.shape or ()) * (size or 0)
+    whole = math.prod(info.shape or ()) * info.datatype.itemsize
     return stored, whole / stored if stored and whole else None
+
+
+def _stored_bytes(info: DatasetInfo, file: File) -> int:
+    if info.layout != "chunked":
+        return info.size or len(info.data)
+    return int(read_index(file.source, storage_of(info, file.base_address)).size.sum(dtype=np.int64))

@@ -2,6 +2,8 @@
 
 MATLAB stores arrays column by column, so HDF5 sees their dimensions in reverse. Knows types and attributes; knows no
 file and no data.
+
+Tested in `tests/test_other_programs.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from typing import Final
 import numpy as np
 
 from . import attributes
-from . import libhdf5 as h5
-from .datatypes import Datatype
 from .filters import FilterPipeline
-from .safe_file import DatasetInfo, RawAttribute
+from .hdf5.attributes import RawAttribute
+from .hdf5.dataset import DatasetInfo
+from .hdf5.dataspace import MAX_RANK
+from .hdf5.datatype import Datatype
 
 CLASS: Final = "MATLAB_class"
 EMPTY: Final = "MATLAB_empty"
+_OF_OTHERS: Final = frozenset({"CLASS", "DIMENSION_LIST", "_Netcdf4Coordinates"})
+"""Attributes that PyTables and the netCDF libraries put on their arrays, and MATLAB does not."""
 _NUMBERS: Final = {
     "double": "f8", "single": "f4", "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
     "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8", "logical": "u1", "char": "u2",
@@ -37,6 +42,8 @@ class MatlabArray:
     @classmethod
     def of(cls, raw: Mapping[str, RawAttribute]) -> MatlabArray | None:
         """What the attributes of a dataset say; None if MATLAB did not write it."""
+        if not raw.keys().isdisjoint(_OF_OTHERS):  # what MATLAB wrote was read and written again, in the order shown
+            return None
         name = attributes.text(raw.get(CLASS))
         if name is None and "H5PATH" in raw:  # the fields of a struct array have no more than that
             name = "struct array"
@@ -55,13 +62,13 @@ class MatlabArray:
     def without_elements(self, info: DatasetInfo, sizes: np.ndarray) -> DatasetInfo:
         """What an empty array is, in the order of HDF5; `sizes` are what its dataset holds. Of other arrays: `info`."""
         shape = tuple(int(size) for size in sizes.reshape(-1)[::-1])
-        if 0 not in shape or len(shape) > h5.MAX_RANK or max(shape) >= 2**63:
+        if 0 not in shape or len(shape) > MAX_RANK or max(shape) >= 2**63:
             return info
         if self.class_name == "cell":
-            datatype = Datatype("reference", np.dtype("V8"))
+            datatype = Datatype("reference", np.dtype("V8"), 8)
         else:
-            datatype = Datatype("integer", np.dtype(_NUMBERS.get(self.class_name, "f8")))
-            datatype = replace(datatype, kind="float") if datatype.dtype == "f8" or datatype.dtype == "f4" else datatype
+            dtype = np.dtype(_NUMBERS.get(self.class_name, "f8"))
+            datatype = Datatype("float" if dtype.kind == "f" else "integer", dtype, dtype.itemsize)
         return replace(
             info,
             datatype=datatype,
@@ -72,10 +79,12 @@ class MatlabArray:
             filters=FilterPipeline(),
             offset=None,
             fill_value=None,
+            data=b"",
+            index=None,
         )
 
 
 def holds_sizes(info: DatasetInfo) -> bool:
     """Whether a dataset can be one that holds the sizes of an empty array."""
     datatype, shape = info.datatype, info.shape or ()
-    return datatype.kind == "integer" and not datatype.shape and len(shape) == 1 and 0 < shape[0] <= h5.MAX_RANK
+    return datatype.kind == "integer" and not datatype.shape and len(shape) == 1 and 0 < shape[0] <= MAX_RANK

@@ -1,7 +1,9 @@
 """What each node of a file becomes: a variable, a child group, or something left out for a reason.
 
-Walks groups and links of a `SafeFile` and describes arrays as `VariableSpec`s, plain values that the xarray side turns
+Walks groups and links of a `File` and describes arrays as `VariableSpec`s, plain values that the xarray side turns
 into lazy arrays. Reads attributes and headers, never data. Knows no xarray; the caller holds the HDF5 lock.
+
+Tested in `tests/test_reading.py` and `tests/test_odd_types.py`.
 """
 
 from __future__ import annotations
@@ -10,32 +12,22 @@ import os
 import posixpath
 import re
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 
-from . import attributes, dimensions, frames, hdfstore, safe_pickle
-from . import libhdf5 as h5
+from . import attributes, dimensions, frames, hdfstore, leaves, safe_pickle
 from .columns import Column, describe_columns, is_table
-from .datatypes import Datatype, as_shown
 from .dimensions import Leaf, PhonyDims, Scales
-from .libhdf5 import HDF5Error, call
+from .hdf5.attributes import RawAttribute
+from .hdf5.dataset import DatasetInfo
+from .hdf5.dataspace import UNLIMITED
+from .hdf5.datatype import Datatype
+from .hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
 from .matlab import MatlabArray, holds_sizes
-from .safe_file import (
-    DatasetInfo,
-    ExternalLinkError,
-    ExternalTarget,
-    MissingNodeError,
-    RawAttribute,
-    SafeFile,
-    describe_dataset,
-    read_attributes,
-    read_hyperslab,
-)
+from .pytables_types import as_pytables, as_shown
 
 ExternalLinks = Literal["near", "any", "never"]
 Conversion = Literal[
@@ -135,6 +127,8 @@ class Scale:
     size: int
     number: int | None
     """Its netCDF-4 dimension id, unique in the file; None where the writer gave none."""
+    extensible: bool = True
+    """Whether the array that stands for it can grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +174,7 @@ class ReadOptions:
 class _Place:
     """An object: the file it is in, its path there and the address of its header."""
 
-    file: SafeFile
+    file: File
     path: str
     address: int
 
@@ -205,36 +199,31 @@ class _Contents:
     places: dict[str, _Place]
     skipped: list[Skipped]
     problems: list[str] = field(default_factory=list)
+    unnamed: list[tuple[int, ...]] = field(default_factory=list)
+    """Shapes of the arrays that refer to no scales."""
+    empty_scales: list[Leaf] = field(default_factory=list)
+    """Dimension scales without a shape: names and nothing else."""
     pandas_object: hdfstore.PandasObject | None = None
 
 
 class NodeReader:
     """Describes the groups of one file and of the files that its external links lead to."""
 
-    def __init__(self, file: SafeFile, options: ReadOptions) -> None:
+    def __init__(self, file: File, options: ReadOptions, open_file: Callable[[str], File]) -> None:
+        """`open_file` opens the file at an absolute path, which stays open as long as this reader is used."""
         self._root_file = file
         self._options = options
-        self._opened = ExitStack()
+        self._open_file = open_file
         self._files = {os.path.realpath(file.path): file}
         self._by_pytables: dict[str, bool] = {}
-        self._base_addresses: dict[str, int] = {}
         self._scales: dict[tuple[str, str], Scales] = {}
+        self._paths: dict[str, Scales] = {}
+        self._whole_tree = False
+        self._numbers: dict[str, dict[int, tuple[int, int]]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._opened.close()
-
-    def file_of(self, spec: GroupSpec) -> SafeFile:
+    def file_of(self, spec: GroupSpec) -> File:
         """The opened file that a group is in."""
         return self._files[os.path.realpath(spec.file)]
-
-    def file_paths(self) -> list[str]:
-        """The absolute paths of all files that were looked into."""
-        return [file.path for file in self._files.values()]
 
     def dataset(self, path: str) -> GroupSpec:
         """The group at `path`; for an array, a group of that one variable. Follows links on the way.
@@ -242,13 +231,13 @@ class NodeReader:
         Raises MissingNodeError, naming what there is instead.
         """
         place = self._find(self._root_file, path)
-        with place.file.open(place.path) as node:
-            kind = call("H5Iget_type", node)
-        if kind == h5.GROUP_ID:
+        kind = place.file.kind(place.address)
+        if kind == "group":
             return self._group(place)
-        if kind == h5.DATASET_ID:
+        if kind == "dataset":
             return self._one_leaf(place)
-        raise ValueError(f"{place.file.path}: {place.path!r} is a committed datatype, not a group or an array")
+        what = "a committed datatype" if kind == "datatype" else "of an unknown kind"
+        raise ValueError(f"{place.file.path}: {place.path!r} is {what}, not a group or an array")
 
     def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
         """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
@@ -257,10 +246,10 @@ class NodeReader:
         the first of them.
         """
         start = self._find(self._root_file, path)
-        with start.file.open(start.path) as node:
-            if call("H5Iget_type", node) != h5.GROUP_ID:
-                yield "/", self._one_leaf(start)
-                return
+        if start.file.kind(start.address) != "group":
+            yield "/", self._one_leaf(start)
+            return
+        self._whole_tree = True
         hard, linked = deque([("/", start)]), deque[tuple[str, _Place]]()
         shown: dict[tuple[str, int], str] = {}
         while hard or linked:
@@ -288,7 +277,7 @@ class NodeReader:
 
     # -- finding --------------------------------------------------------------------------------------------
 
-    def _find(self, file: SafeFile, path: str, hops: int = 0) -> _Place:
+    def _find(self, file: File, path: str, hops: int = 0) -> _Place:
         """The object at `path`, through soft and (as far as allowed) external links."""
         try:
             resolved = file.resolve(path)
@@ -297,10 +286,9 @@ class NodeReader:
                 raise MissingNodeError(f"{file.path}: the external links of {path!r} lead in circles") from None
             other = self._external_file(file, error.target, str(error))
             return self._find(other, error.target.path, hops + 1)
-        with file.open(resolved) as node:
-            return _Place(file, resolved, h5.object_address(node))
+        return _Place(file, *resolved)
 
-    def _external_file(self, file: SafeFile, target: ExternalTarget, what: str) -> SafeFile:
+    def _external_file(self, file: File, target: ExternalTarget, what: str) -> File:
         folder = os.path.dirname(file.path)
         path = os.path.realpath(os.path.join(folder, target.file))
         policy = self._options.external_links
@@ -315,7 +303,7 @@ class NodeReader:
         if path not in self._files:
             if not os.path.isfile(path):
                 raise MissingNodeError(f"{what}, but there is no file {path}")
-            self._files[path] = self._opened.enter_context(SafeFile(path))
+            self._files[path] = self._open_file(path)
         return self._files[path]
 
     # -- groups ---------------------------------------------------------------------------------------------
@@ -326,10 +314,10 @@ class NodeReader:
     def _contents(self, place: _Place) -> _Contents:
         """The group's members, and the headers and attributes of its arrays."""
         contents = _Contents([], [], {}, {}, {}, [])
-        with place.file.open(place.path) as group:
-            links = list(place.file.links(group))
-            if self._options.pandas_objects and hdfstore.is_pandas_object(group):
-                self._add_pandas_object(contents, place)
+        links = place.file.links(place.address)
+        place.file.prefetch(link.address for link in links if link.kind == "hard")
+        if self._options.pandas_objects and hdfstore.is_pandas_object(place.file, place.address):
+            self._add_pandas_object(contents, place)
         parts = contents.pandas_object.frame.parts if contents.pandas_object else frozenset[str]()
         for link in links:
             path = posixpath.join(place.path, link.name)
@@ -354,18 +342,21 @@ class NodeReader:
 
     def _add_member(self, contents: _Contents, path: str, name: str, place: _Place, *, by_link: bool) -> None:
         """Look at the object at `place`, which the group shows as `name`."""
-        with place.file.open_at(place.address) as node:
-            kind = call("H5Iget_type", node)
-            if kind == h5.GROUP_ID:
-                contents.members.append(_Member(name, place, "group", by_link))
-                return
-            if kind != h5.DATASET_ID:  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
-                return
-            info = describe_dataset(node, place.address)
-            raw = read_attributes(node)
-            matlab = MatlabArray.of(raw)
-            if matlab is not None and matlab.is_empty and holds_sizes(info):
-                info = matlab.without_elements(info, read_hyperslab(node, info, [0], list(info.shape or ()), [1]))
+        kind = place.file.kind(place.address)
+        if kind == "group":
+            contents.members.append(_Member(name, place, "group", by_link))
+            return
+        if kind != "dataset":  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
+            return
+        info, raw = self._dataset(place), place.file.attributes(place.address)
+        if info.shape is not None and not _is_scale(raw) and not _refers_to_scales(raw):
+            contents.unnamed.append(info.shape)
+        matlab = MatlabArray.of(raw)
+        if matlab is not None and matlab.is_empty and holds_sizes(info):
+            info = matlab.without_elements(info, leaves.read(place.file, info))
+        if info.shape is None and _is_scale(raw):
+            contents.empty_scales.append(_leaf(name, place, info, raw))
+            return
         reason = why_not_array(info, raw)
         if reason:
             contents.skipped.append(Skipped(path, reason))
@@ -377,8 +368,12 @@ class NodeReader:
         contents.leaves.append(_leaf(name, place, info, raw))
         contents.infos[name], contents.places[name] = info, place
 
+    def _dataset(self, place: _Place) -> DatasetInfo:
+        info = place.file.dataset(place.address)
+        return as_pytables(info) if self._is_by_pytables(place.file) else info
+
     def _described(self, place: _Place, contents: _Contents) -> GroupSpec:
-        scales = Scales.of(contents.leaves)
+        scales = Scales.of((*contents.leaves, *contents.empty_scales))
         self._scales[place.file.path, place.path] = scales
         problems: list[str] = []
         resolved = dimensions.resolve(
@@ -387,6 +382,7 @@ class NodeReader:
             dims=self._options.dims,
             phony_dims=self._options.phony_dims,
             where=place.file.path,
+            numbered=self._numbered(place, contents),
         )
         problems.extend(f"{place.file.path}: {problem}" for problem in resolved.problems)
         variables = []
@@ -398,7 +394,7 @@ class NodeReader:
             spec, said = self._variable(leaf, at, info, resolved.names[leaf.name], shape)
             variables.append(spec)
             problems.extend(said)
-        raw, said = _group_attributes(place.file, place.path)
+        raw, said = _group_attributes(place)
         problems.extend((*contents.problems, *said))
         coordinates: frozenset[Hashable] = frozenset()
         if contents.pandas_object is not None:
@@ -415,7 +411,11 @@ class NodeReader:
             variables=tuple(variables),
             attributes=user.values,
             scales={
-                leaf.name: Scale(resolved.shapes.get(leaf.name, leaf.shape)[0], leaf.netcdf4_id)
+                leaf.name: Scale(
+                    resolved.shapes.get(leaf.name, leaf.shape)[0],
+                    leaf.netcdf4_id,
+                    leaf.extendable[0],
+                )
                 for leaf in contents.leaves
                 if leaf.is_scale and len(leaf.shape) == 1
             },
@@ -430,24 +430,22 @@ class NodeReader:
 
     def _one_leaf(self, place: _Place) -> GroupSpec:
         """The dataset of one leaf: a table's columns, or one array."""
-        with place.file.open_at(place.address) as node:
-            info = describe_dataset(node, place.address)
-            if is_table(info):
-                raw = read_attributes(node)
-        return self._table(place, info, raw) if is_table(info) else self._one_array(place)
+        info = self._dataset(place)
+        if not is_table(info):
+            return self._one_array(place)
+        return self._table(place, info, place.file.attributes(place.address))
 
     def _table(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> GroupSpec:
         """A table as a dataset of its columns."""
         options = self._options
-        given = options.dims.get(posixpath.basename(place.path), options.dims.get(place.path))
         columns = describe_columns(
             place.path,
             info,
             raw,
-            row_dim=_checked_row_dim(given, place),
+            row_dim=self._row_dim(place, info, raw),
             drop=frozenset(name for name in options.drop_variables if isinstance(name, str)),
         )
-        rows, grows = (info.shape or ()), tuple(size == h5.UNLIMITED for size in info.maxshape)
+        rows, grows = (info.shape or ()), tuple(size == UNLIMITED for size in info.maxshape)
         leaves = [
             Leaf(
                 name=column.name,
@@ -484,6 +482,20 @@ class NodeReader:
             row_dim=columns.row_dim,
         )
 
+    def _row_dim(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
+        """The name of a table's rows that `dims` gives, or the scale that is attached to them."""
+        dims = self._options.dims
+        given = dims.get(posixpath.basename(place.path), dims.get(place.path, dims.get(dimensions.ONE_ARRAY)))
+        if given is not None:
+            return _checked_row_dim(given, place)
+        if not _refers_to_scales(raw):
+            return None
+        leaf = _leaf(posixpath.basename(place.path), place, info, raw)
+        parent = self._find(place.file, posixpath.dirname(place.path))
+        own = self._scales_of(parent)
+        names, _ = dimensions.recorded_names(leaf, own.over(self._outer_scales(parent, [leaf], own)))
+        return names[0]
+
     def _one_array(self, place: _Place) -> GroupSpec:
         """The dataset of one leaf: named and with dimensions as its group would show it, without its siblings."""
         name = posixpath.basename(place.path)
@@ -491,16 +503,17 @@ class NodeReader:
         contents = _Contents([], [], {}, {}, {}, [])
         parent = self._find(place.file, parent_path)
         self._add_member(contents, place.path, name, place, by_link=False)
-        if contents.skipped:
-            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {contents.skipped[0].reason}")
-        siblings = self._contents(parent).leaves if _refers_to_scales(contents.leaves[0]) else contents.leaves
-        self._scales[place.file.path, place.path] = Scales.of(siblings)
+        if not contents.leaves:
+            reason = contents.skipped[0].reason if contents.skipped else "it is a dimension without a size"
+            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {reason}")
+        scales = self._scales_of(parent) if _refers_to_scales(contents.leaves[0].raw) else Scales.of(contents.leaves)
         resolved = dimensions.resolve(
             contents.leaves,
-            Scales.of(siblings).over(self._outer_scales(parent, contents.leaves, Scales.of(siblings))),
+            scales.over(self._outer_scales(parent, contents.leaves, scales)),
             dims=self._options.dims,
             phony_dims=self._options.phony_dims,
             where=place.file.path,
+            numbered=self._numbered(parent, None),
         )
         spec, problems = self._variable(
             contents.leaves[0], place, contents.infos[name], resolved.names[name], contents.leaves[0].shape
@@ -549,7 +562,7 @@ class NodeReader:
             dims=(found.frame.dim,),
             chunks=None if info.chunkshape is None else info.chunkshape[:1],
             attributes=dict(column.attributes),
-            base_address=self._base_address(place.file),
+            base_address=place.file.base_address,
             decoding=decoding,
             member=() if column.member is None else (column.member,),
             element=_member_type(info, column.member),
@@ -561,18 +574,77 @@ class NodeReader:
 
     def _outer_scales(self, place: _Place, leaves: Sequence[Leaf], own: Scales) -> Scales:
         """The scales of the enclosing groups, looked up only if some leaf refers to one that is not its group's."""
-        if not any(_refers_outside(leaf, own) for leaf in leaves):
-            return Scales()
         outer, path = Scales(), place.path
-        while path != "/":
+        strays = [leaf for leaf in leaves if not own.known(leaf)]
+        while path != "/" and strays:
             path = posixpath.dirname(path)
-            key = (place.file.path, path)
-            if key not in self._scales:
-                with place.file.open(path) as group:
-                    address = h5.object_address(group)
-                self._scales[key] = Scales.of(self._contents(_Place(place.file, path, address)).leaves)
-            outer = outer.over(self._scales[key])
+            outer = outer.over(self._scales_of(_Place(place.file, *place.file.resolve(path))))
+            known = own.over(outer)
+            strays = [leaf for leaf in strays if not known.known(leaf)]
+        for file in {leaf.file for leaf in strays if "DIMENSION_LIST" in leaf.raw}:  # they lie in other groups
+            outer = outer.over(self._all_paths(file))
         return outer
+
+    def _numbered(self, place: _Place, contents: _Contents | None) -> list[dimensions.Sized]:
+        """The dimensions that arrays of the group take names from, if they are numbered through the file."""
+        mode = self._options.phony_dims
+        if mode not in ("sort", "access"):
+            return []
+        file = place.file
+        if mode == "sort" or self._whole_tree:
+            if file.path not in self._numbers:
+                self._numbers[file.path] = self._counted(self._all_groups(file))
+            before = self._numbers[file.path].get(place.address, (0, 0))
+        else:
+            before = self._counted((*self._groups_above(place), place))[place.address]
+        contents = contents or self._contents(place)
+        _, own = _numbered_in(contents, 0)  # "sort" leaves room for the ids of the scales
+        return _numbered_in(contents, before[0] + (before[1] + own if mode == "sort" else 0))[0]
+
+    def _counted(self, places: Iterable[_Place]) -> dict[int, tuple[int, int]]:
+        """For each of the groups, by address, how many numbered dimensions and scales those before it have."""
+        found, made_up, scales = {}, 0, 0
+        for place in places:
+            found[place.address] = made_up, scales
+            every, own = _numbered_in(self._contents(place), 0)
+            made_up, scales = made_up + len(every) - own, scales + own
+        return found
+
+    def _groups_above(self, place: _Place) -> Iterator[_Place]:
+        """The groups on the way to a group, from the root on."""
+        names = [name for name in place.path.split("/") if name]
+        for depth in range(len(names)):
+            yield self._find(place.file, "/" + "/".join(names[:depth]))
+
+    def _all_groups(self, file: File) -> Iterator[_Place]:
+        """All groups of a file, each before those in it."""
+        todo, seen = [self._find(file, "/")], set[int]()
+        while todo:
+            place = todo.pop()
+            if place.address in seen:
+                continue
+            seen.add(place.address)
+            yield place
+            members = self._contents(place).members
+            todo += [member.place for member in reversed(members) if member.kind == "group" and not member.by_link]
+
+    def _scales_of(self, place: _Place) -> Scales:
+        """The dimension scales of a group."""
+        key = (place.file.path, place.path)
+        if key not in self._scales:
+            contents = self._contents(place)
+            self._scales[key] = Scales.of((*contents.leaves, *contents.empty_scales))
+        return self._scales[key]
+
+    def _all_paths(self, file: str) -> Scales:
+        """All objects of a file as scales, named as the nodes that they are: which of them are is said by those who
+        refer to them."""
+        if file not in self._paths:
+            paths = self._files[os.path.realpath(file)].paths()
+            self._paths[file] = Scales(
+                {(file, at): posixpath.basename(path) for at, path in paths.items() if path != "/"}
+            )
+        return self._paths[file]
 
     def _variable(
         self,
@@ -587,6 +659,7 @@ class NodeReader:
         user = attributes.read(
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
+        unlimited = tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows)
         dtype, conversion, added, rows = _in_memory(datatype, leaf.raw, self._options)
         matlab = MatlabArray.of(leaf.raw) if column is None else None
         if matlab is not None and matlab.is_text(info):
@@ -608,8 +681,8 @@ class NodeReader:
             chunks=chunks,
             conversion=conversion,
             attributes={**user.values, **added},
-            unlimited_dims=tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows),
-            base_address=self._base_address(place.file),
+            unlimited_dims=unlimited,
+            base_address=place.file.base_address,
             characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
             reverse=matlab is not None and conversion != "utf-16",
@@ -620,16 +693,11 @@ class NodeReader:
         )
         return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
 
-    def _is_by_pytables(self, file: SafeFile) -> bool:
+    def _is_by_pytables(self, file: File) -> bool:
         if file.path not in self._by_pytables:
-            root, _ = _group_attributes(file, "/")
+            root, _ = _group_attributes(_Place(file, "/", file.root))
             self._by_pytables[file.path] = attributes.format_version(root) is not None
         return self._by_pytables[file.path]
-
-    def _base_address(self, file: SafeFile) -> int:
-        if file.path not in self._base_addresses:
-            self._base_addresses[file.path] = file.base_address()
-        return self._base_addresses[file.path]
 
 
 def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
@@ -646,6 +714,8 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
     if datatype.kind == "unsupported":
         return f"its type is not supported: {datatype.reason}"
     if datatype.kind == "vlen":
+        if datatype.shape:
+            return "its type is not supported: an array type of rows"
         return _why_not_rows(datatype.base)
     if datatype.kind == "compound" and not is_table(info):
         return _why_not_records(datatype)
@@ -677,7 +747,7 @@ def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
     """The name that the argument `dims` gives to the rows of the table at `place`."""
     if given is None:
         return None
-    if isinstance(given, str) or len(given) != 1 or not all(isinstance(name, str) and name for name in given):
+    if len(given) != 1 or not all(isinstance(name, str) and name for name in given):
         raise ValueError(
             f"{place.file.path}: dims[{posixpath.basename(place.path)!r}] must be one name, for the rows of the table "
             f"{place.path!r}, not {given!r}; the dimensions of a column are named by dims[<column>]"
@@ -690,7 +760,7 @@ def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttr
     atom = info.datatype.shape
     is_ragged = info.datatype.kind == "vlen" and len(shape) == 1
     whole = (*shape, *atom)
-    extendable = (*(size == h5.UNLIMITED for size in info.maxshape), *(False for _ in atom))
+    extendable = (*(size == UNLIMITED for size in info.maxshape), *(False for _ in atom))
     matlab = MatlabArray.of(raw)
     if matlab is not None and not matlab.is_text(info):  # named in the order in which the user sees them
         whole, extendable = whole[::-1], extendable[::-1]
@@ -706,29 +776,31 @@ def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttr
     )
 
 
-def _group_attributes(file: SafeFile, path: str) -> tuple[dict[str, RawAttribute], list[str]]:
-    """A group's attributes; where HDF5 cannot read them, none, and a sentence that says so."""
-    with file.open(path) as group:
-        try:
-            return read_attributes(group), []
-        except HDF5Error as error:  # damaged, or of a newer version of HDF5: costs none of the group's arrays
-            return {}, [f"{file.path}:{path}: the group's attributes cannot be read: {error}"]
+def _group_attributes(place: _Place) -> tuple[dict[str, RawAttribute], list[str]]:
+    """A group's attributes; where they cannot be read, none, and a sentence that says so."""
+    try:
+        return place.file.attributes(place.address), []
+    except OSError as error:  # costs none of the group's arrays
+        reason = _reason(error, place.file.path)
+        return {}, [f"{place.file.path}:{place.path}: the group's attributes cannot be read: {reason}"]
 
 
 def _member_type(info: DatasetInfo, member: str | None) -> Datatype | None:
     return next((field.datatype for field in info.datatype.fields if field.name == member), None)
 
 
-def _refers_to_scales(leaf: Leaf) -> bool:
-    return "DIMENSION_LIST" in leaf.raw or "_Netcdf4Coordinates" in leaf.raw
+def _numbered_in(contents: _Contents, first: int) -> tuple[list[dimensions.Sized], int]:
+    """The dimensions of a group, and how many of them are scales."""
+    scales = sum(leaf.is_scale and bool(leaf.shape) for leaf in contents.leaves)
+    return dimensions.number_dimensions(contents.leaves, contents.unnamed, first), scales
 
 
-def _refers_outside(leaf: Leaf, own: Scales) -> bool:
-    listed = leaf.raw.get("DIMENSION_LIST")
-    if listed is not None and isinstance(listed.value, list):
-        return any(row and all((leaf.file, to.address) not in own.by_address for to in row) for row in listed.value)
-    numbers = attributes.numbers(leaf.raw.get("_Netcdf4Coordinates")) or ()
-    return any((leaf.file, number) not in own.by_id for number in numbers)
+def _refers_to_scales(raw: Mapping[str, RawAttribute]) -> bool:
+    return "DIMENSION_LIST" in raw or "_Netcdf4Coordinates" in raw
+
+
+def _is_scale(raw: Mapping[str, RawAttribute]) -> bool:
+    return attributes.text(raw.get("CLASS")) == "DIMENSION_SCALE"
 
 
 _Meaning = tuple[np.dtype, Conversion, dict[str, object], ElementSpec | None]

@@ -2,6 +2,8 @@
 
 Checks the two arguments as `Dataset.to_zarr` does, finds regions by coordinates, and says where each variable begins
 and how large its array will be. Reads coordinates of the file, writes nothing.
+
+Tested in `tests/test_appending.py`.
 """
 
 from __future__ import annotations
@@ -122,7 +124,13 @@ def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -
         raise KeyError(
             f"{where}: region='auto' needs the coordinate {dim!r} in the file, and there is none. Give a slice"
         )
-    places = pd.Index(decoded(variable, dataset)).get_indexer(pd.Index(dataset[dim].data))
+    index = pd.Index(decoded(variable, dataset))
+    if not index.is_unique:
+        raise ValueError(
+            f"{where}: coordinate {dim!r} of the file has some value more than once, so that region='auto' cannot tell "
+            "where to write. Give a slice"
+        )
+    places = index.get_indexer(pd.Index(dataset[dim].data))
     if (places == -1).any():
         missing = dataset[dim].values[places == -1]
         raise KeyError(

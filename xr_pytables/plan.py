@@ -2,13 +2,15 @@
 
 From a Dataset, DataArray or DataTree to groups, arrays and attributes. Knows xarray's conventions and the layout on
 disk; writes nothing.
+
+Tested in `tests/test_writing.py`.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -21,11 +23,11 @@ from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core import indexing
 from xarray.core.utils import emit_user_level_warning
 
-from . import attributes, frames, layouts, ragged_layout
+from . import attributes, cf_encoding, frames, layouts, ragged_layout
 from .alignment import aligned, conflict
-from .arrays import PyTablesArray
 from .attributes import EncodedAttribute
 from .dimensions import NON_COORDINATE_PREFIX
+from .extension_types import plain_objects, without_extension_types
 from .files import FileIdentity, OpenedFile
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, Scale, VariableSpec
@@ -40,6 +42,7 @@ from .placement import (
     same_units,
     warn_if_not_continued,
 )
+from .ragged import lazy_array
 from .table_indexes import ColumnIndex
 from .target_file import ArrayLayout
 
@@ -229,7 +232,7 @@ class _Dimensions:
     def declare(self, group: str, name: str, size: int, *, grows: bool) -> int:
         """A new dimension of `group`; its id."""
         number, self._next = self._next, self._next + 1
-        self._scales[group, name] = Scale(size, number)
+        self._scales[group, name] = Scale(size, number, extensible=grows)
         if grows:
             self._growing.add(posixpath.join(group, name))
         return number
@@ -277,6 +280,10 @@ def plan_write(
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
         here = _Here(path, where, mode, existing.get(where), version)
+        if isinstance(obj, DataTree):
+            dataset = _without_formless(dataset, here)
+        keeps = mode == "r+" or append_dim is not None or region is not None
+        dataset = without_extension_types(dataset, wishes, here.attributes() if keeps else {}, where=str(here))
         has_dim = has_dim or append_dim in dataset.dims
         if append_dim in dataset.dims:
             _check_not_above(append_dim, here, existing)
@@ -322,19 +329,35 @@ def encoded_variables(
             f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
+    dataset = without_extension_types(dataset, encoding, {n: s.attributes for n, s in stored.items()}, where=str(here))
     noted, attrs = conventions.encode_dataset_coordinates(dataset)
     originals = {
-        name: _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here)
+        name: _as_objects_known(
+            name,
+            _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here),
+            here,
+        )
         for name, variable in noted.items()
     }
-    coded, attrs = conventions.cf_encoder(
-        {name: _without_width(variable) for name, variable in originals.items()}, attrs
+    coded, attrs = cf_encoding.encoded(
+        {name: _without_width(variable) for name, variable in originals.items()},
+        attrs,
+        where=str(here),
+        stored=stored.get,
     )
     found = []
     for name, variable in coded.items():
         original, spec = originals[name], stored.get(str(name))
         plan = _plan_variable(
-            str(name), variable, original, base, here, frozenset(), strict=name in encoding, width=_text_width(spec)
+            str(name),
+            variable,
+            original,
+            base,
+            here,
+            frozenset(),
+            strict=name in encoding,
+            width=_text_width(spec),
+            first=ragged_layout.first_values(original),
         )
         if spec is not None:
             _check_attributes(plan, original, spec, here)
@@ -364,10 +387,18 @@ class _Here:
         wanted = posixpath.join(self.path, name)
         return next((spec for spec in self.existing.variables if spec.path == wanted), None)
 
+    def attributes(self) -> dict[str, Mapping[str, Any]]:
+        """The attributes of the variables on disk."""
+        return {str(spec.name): spec.attributes for spec in self.existing.variables} if self.existing else {}
+
     def variable(self, name: str) -> VariableSpec | None:
         """The array on disk that holds the variable of that name."""
         found = self.array(NON_COORDINATE_PREFIX + name)
         return found if found is not None and found.name == name else self.array(name)
+
+    def target_of(self, name: str) -> VariableSpec | None:
+        """The array on disk that takes the values of that variable as it is; None where it is written anew."""
+        return self.variable(name) if self.mode == "r+" or self.placement is not None else None
 
     def stored(self, name: str) -> Variable | None:
         """The variable of that name in the file, lazy and not decoded."""
@@ -442,7 +473,7 @@ def _plan_group(
     unlimited = _growing(
         dataset,
         sizes,
-        _checked_unlimited(dataset, unlimited_dims, here),
+        _checked_unlimited(dataset, unlimited_dims, here) | _new_growing(here, dimensions),
         dimensions,
         here,
         strict=unlimited_dims is not None,
@@ -454,11 +485,12 @@ def _plan_group(
             f"{', '.join(map(repr, dataset.variables)) or 'none'}"
         )
     coordinates_noted, global_attributes = conventions.encode_dataset_coordinates(dataset)
+    coordinates_noted = {
+        name: _of_kind(variable, here.target_of(str(name))) for name, variable in coordinates_noted.items()
+    }
     first = {name: ragged_layout.first_values(variable) for name, variable in coordinates_noted.items()}
     rows = {
-        name: ragged_layout.rows_of(
-            variable, encoding.get(name) or variable.encoding, f"{here}: variable {name!r}", first[name]
-        )
+        name: _rows_of(variable, encoding.get(name) or variable.encoding, here, str(name), first[name])
         for name, variable in coordinates_noted.items()
     }
     originals = {
@@ -470,9 +502,15 @@ def _plan_group(
         )
         for name, variable in coordinates_noted.items()
     }
-    coded, global_attributes = conventions.cf_encoder(
+    originals = {
+        name: _as_objects_known(name, variable, here) if rows[name] is None else variable
+        for name, variable in originals.items()
+    }
+    coded, global_attributes = cf_encoding.encoded(
         {name: _without_width(variable) for name, variable in originals.items() if rows[name] is None},
         global_attributes,
+        where=str(here),
+        stored=here.target_of,
     )
     coded = {name: coded.get(name, variable) for name, variable in originals.items()}
     plans = [
@@ -484,7 +522,7 @@ def _plan_group(
             here,
             unlimited,
             strict=name in encoding,
-            width=_text_width(here.variable(str(name))) if here.placement is not None else None,
+            width=_text_width(here.target_of(str(name))),
             rows=rows[name],
             first=first[name],
         )
@@ -521,11 +559,51 @@ def _plan_group(
         global_attributes = {
             name: value for name, value in global_attributes.items() if name not in old or not _equal(old[name], value)
         }
-    encoded = tuple(attributes.encode(global_attributes, where=str(here)))
+    encoded = tuple(attributes.encode(global_attributes, where=str(here), leave_out=teller_of(dataset.encoding)))
     removed = (*removed, *(each.name for each in redeclared))
     gone = {*removed, *(plan.name for plan in arranged if plan.action == "replace")}
     given_up = tuple(spec.info.address for spec in map(here.array, sorted(gone)) if spec is not None)
     return GroupPlan(here.path, encoded, own + emptied + redeclared, arranged, removed, given_up, grown)
+
+
+def _of_kind(variable: Variable, present: VariableSpec | None) -> Variable:
+    """A variable of objects of which none says what it is, or that has no elements: as the array in the file has it."""
+    if present is None or variable.dtype.kind != "O" or variable.chunks is not None:
+        return variable
+    values = np.asarray(variable.data)
+    if any(value is not None for value in values.reshape(-1)):
+        return variable
+    if present.conversion in ("text", "fixed text"):
+        return variable.copy(data=np.full(values.shape, "", "U1"))
+    base = present.info.datatype.base
+    if base is None or base.dtype is None:
+        return variable
+    rows = np.empty(values.shape, np.dtype(object, metadata={"vlen": np.dtype((base.dtype, base.shape))}))
+    for place in np.ndindex(rows.shape):
+        rows[place] = np.empty((0, *base.shape), base.dtype)
+    return variable.copy(data=rows)
+
+
+_NEVER_WRITTEN: Final = ("bool", "compound", "opaque", "reference", "time", "unsupported")
+
+
+def _rows_of(
+    variable: Variable, encoding: Mapping[str, Any], here: _Here, name: str, first: np.ndarray | None
+) -> ragged_layout.Rows | None:
+    """What the rows of a variable are, if it is one of rows. Raises as `ragged_layout.rows_of` and `check_rows`."""
+    label, present = f"{here}: variable {name!r}", here.target_of(name)
+    if present is None:
+        return ragged_layout.rows_of(variable, encoding, label, first)
+    kind, has_rows = present.info.datatype.kind, present.info.datatype.base is not None
+    if kind in _NEVER_WRITTEN:
+        raise ValueError(
+            f"{label}: the array is of kind {kind!r} in the file, which is never written. Leave it out with drop_vars, "
+            "or replace it with mode='a' alone"
+        )
+    rows = ragged_layout.rows_of(variable, {"ragged": "vlen"} if has_rows else {}, label, first)
+    if has_rows:
+        ragged_layout.check_rows(rows, present, label)
+    return rows
 
 
 def _with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: _Here) -> Variable:
@@ -538,7 +616,7 @@ def _with_encoding(variable: Variable, asked: object, present: VariableSpec | No
             "values in the encoding that the array has"
         )
     if asked is not None:
-        variable.encoding = dict(asked)
+        variable.encoding = {**asked, **{key: value for key, value in variable.encoding.items() if key == "source"}}
     if here.placement is not None and present is not None:
         label = f"{here}: variable {present.name!r}"
         variable = in_order_of(variable, present.dims, _named(present, here), label)
@@ -547,6 +625,17 @@ def _with_encoding(variable: Variable, asked: object, present: VariableSpec | No
         _check_range(variable, present, here)
         variable.encoding = _encoding_on_disk(variable, present)
     return variable
+
+
+def _as_objects_known(name: Hashable, variable: Variable, here: _Here) -> Variable:
+    """A variable of objects of which xarray's encoders can tell what they are."""
+    return plain_objects(variable, is_text=_is_to_be_text(variable.encoding), label=f"{here}: variable {name!r}")
+
+
+def _is_to_be_text(encoding: Mapping[str, Any]) -> bool:
+    """Whether an encoding is one of text, so that objects of which nobody can tell are text."""
+    asked = encoding.get("dtype")
+    return "string" in encoding or asked is str or asked == "S1" or _declared_width(asked) is not None
 
 
 _CF_KEYS: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
@@ -561,7 +650,9 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     stored = spec.info.datatype.dtype
     if spec.conversion in ("text", "fixed text"):
         return {**found, "string": "vlen" if spec.conversion == "text" else "fixed"}
-    if stored is None or stored.kind == "S":  # a width would truncate
+    if spec.info.datatype.base is not None:
+        return {**found, "ragged": "vlen", "dtype": spec.info.datatype.base.dtype}
+    if stored is None or (stored.kind == "S" and stored.itemsize == 1):  # which asks for arrays of characters
         return found
     return {**found, "dtype": stored}
 
@@ -645,6 +736,13 @@ def _growing(
     return frozenset(grows)
 
 
+def _new_growing(here: _Here, dimensions: _Dimensions) -> frozenset[str]:
+    """The dimension that is appended along, if arrays of the file have it and no scale stands for it yet."""
+    append_dim = here.placement.append_dim if here.placement is not None else None
+    is_new = append_dim is not None and dimensions.find(here.path, append_dim) is None
+    return frozenset({append_dim} if append_dim is not None and is_new else ())
+
+
 def _check_names(dataset: Dataset, here: _Here) -> None:
     for kind, names in (("variable", dataset.variables), ("dimension", dataset.sizes)):
         for name in names:
@@ -724,11 +822,11 @@ def _plan_variable(
     wishes["dtype"] = asked.get("dtype")
     if rows is not None:
         return _plan_rows(name, variable, rows, wishes, label, unlimited)
-    variable = ensure_dtype_not_object(_known_as_text(variable, first, label), name=name)
-    if variable.dtype.kind == "O" and variable.dtype.metadata is None:
-        raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
+    variable = _with_dtype(_known_as_text(variable, first, label, is_text=_is_to_be_text(asked)), name, label)
     variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
     variable, storage = _with_text(variable, wishes, label, width)
+    if storage == "characters" and len(chunks := wishes.get("chunksizes") or ()) == variable.ndim - 1:
+        wishes["chunksizes"] = (*chunks, variable.shape[-1])  # a text is never cut
     variable, extra = _quantized(variable, wishes, label)
     members = enum_members(original, variable)
     if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
@@ -743,7 +841,7 @@ def _plan_variable(
     except OverflowError as error:
         raise ValueError(f"{label}: {error}") from None
     noted = {key: value for key, value in variable.attrs.items() if key != "_FillValue" or not _says_no_fill(value)}
-    encoded = attributes.encode({**noted, **extra}, where=label)
+    encoded = attributes.encode({**noted, **extra}, where=label, leave_out=teller_of(asked))
     if storage in ("fixed", "characters"):
         encoded.append(attributes.text_marker("utf-8" if storage == "fixed" else "characters"))
     return VariablePlan(
@@ -753,6 +851,32 @@ def _plan_variable(
         attributes=tuple(encoded),
         data=variable.data,
     )
+
+
+def teller_of(encoding: Mapping[str, Any]) -> Callable[[str], None] | None:
+    """Who hears of an attribute without a form in HDF5: a warning if it was read from a file, else it is refused."""
+    return emit_user_level_warning if "source" in encoding else None
+
+
+def _without_formless(dataset: Dataset, here: _Here) -> Dataset:
+    """A dataset without those variables that were read and have no form, each named by a warning."""
+    for name, variable in dataset.variables.items():
+        if (
+            variable.dtype.kind not in "OV"
+            or getattr(variable.dtype, "metadata", None)
+            or "source" not in variable.encoding
+        ):
+            continue
+        alone = Dataset({name: Variable(variable.dims, variable.data, encoding=variable.encoding)})
+        try:
+            if ragged_layout.rows_of(variable, variable.encoding, f"{here}: variable {name!r}") is None:
+                encoded_variables(alone, here.file, here.path, {}, {})
+        except (TypeError, ValueError) as error:
+            emit_user_level_warning(f"{error}. It was read from a file, and is left out of the tree")
+            dataset = dataset.drop_vars([name])
+            growing = dataset.encoding.get("unlimited_dims") or ()
+            dataset.encoding = {**dataset.encoding, "unlimited_dims": {dim for dim in growing if dim in dataset.dims}}
+    return dataset
 
 
 def _plan_rows(
@@ -772,17 +896,38 @@ def _plan_rows(
         name=name,
         dims=dims,
         layout=layout,
-        attributes=(*attributes.encode(variable.attrs, where=label), *ragged_layout.marks(layout, rows)),
+        attributes=(
+            *attributes.encode(variable.attrs, where=label, leave_out=teller_of(variable.encoding)),
+            *ragged_layout.marks(layout, rows),
+        ),
         data=ragged_layout.stored(variable.data, layout, rows, label),
     )
 
 
-def _known_as_text(variable: Variable, first: np.ndarray | None, label: str) -> Variable:
-    """A Dask array of objects marked as text, if its first values are: xarray would load all of it to find out."""
-    if first is None or variable.dtype.kind != "O":  # decoded meanwhile: times
+def _with_dtype(variable: Variable, name: str, label: str) -> Variable:
+    """A variable of objects as numbers, text or bytes. Raises TypeError or ValueError if they are neither."""
+    try:
+        variable = ensure_dtype_not_object(variable, name=name)
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{label}: its objects have no form in HDF5: {error}. Convert it with astype()") from None
+    if variable.dtype.kind == "O" and variable.dtype.metadata is None:
+        raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
+    if variable.dtype.names is not None and variable.ndim == 1:
+        raise TypeError(f"{label}: a row of records is a table. Write its fields as variables, with layout='table'")
+    return variable
+
+
+def _known_as_text(variable: Variable, first: np.ndarray | None, label: str, *, is_text: bool) -> Variable:
+    """A Dask array of objects marked as text, if its first values are: xarray would load all of it to find out.
+
+    `is_text` says that it is where the first values do not tell.
+    """
+    if variable.dtype.kind != "O" or variable.dtype.metadata or variable.chunks is None:
+        return variable  # perhaps decoded meanwhile: times
+    if not is_text and (first is None or not any(isinstance(value, str) for value in first)):
         return variable
-    texts = [value for value in first if isinstance(value, str)]
-    if not texts or not all(isinstance(value, str) or pd.isna(value) for value in first):
+    if first is not None and not all(isinstance(value, str) or pd.isna(value) for value in first):
         return variable
     meta = np.empty((0,) * variable.ndim, np.dtype(object, metadata={"element_type": str}))
     return variable.copy(data=variable.data.map_blocks(_only_text, label, meta=meta))
@@ -791,8 +936,10 @@ def _known_as_text(variable: Variable, first: np.ndarray | None, label: str) -> 
 def _only_text(values: np.ndarray, label: str) -> np.ndarray:
     for value in values.reshape(-1):
         if not isinstance(value, str) and not pd.isna(value):
-            raise TypeError(f"{label}: holds text in its first block, but also {value!r} of {type(value).__name__}")
-    return values
+            raise TypeError(f"{label}: is text by its first block or its encoding, but also holds {value!r}")
+    texts = values.copy()
+    texts[pd.isna(values)] = ""
+    return texts
 
 
 def _says_no_fill(value: object) -> bool:
@@ -817,6 +964,8 @@ def _with_text(
     metadata = variable.dtype.metadata or {}
     element = metadata.get("element_type", metadata.get("vlen"))
     is_text = variable.dtype.kind in "UT" or element is str
+    if variable.dtype == "S1":  # single bytes are no text, and need no dimension along it
+        return variable, None
     if wishes.get("dtype") in ("S1", np.dtype("S1")) and (is_text or element is bytes or variable.dtype.kind == "S"):
         coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
         return CharacterArrayCoder().encode(coded), "characters"  # type: ignore[no-untyped-call]
@@ -844,7 +993,7 @@ def _with_text(
         elif width is None:
             width = _longest(data)
         return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), declared, label)), "fixed"
+    return variable.copy(data=_utf8(np.asarray(data), width or declared, label)), "fixed"
 
 
 def _without_width(variable: Variable) -> Variable:
@@ -884,6 +1033,7 @@ def _as_str(values: np.ndarray, label: str) -> np.ndarray:
     texts = np.empty(values.shape, object)
     texts.reshape(-1)[:] = [_text_of(value) for value in values.reshape(-1)]
     for text in texts.reshape(-1):
+        _encoded_text(text, label)
         if "\0" in text:
             raise ValueError(f"{label}: variable-length text cannot hold the NUL in {text!r}; string='fixed' can")
     return texts
@@ -895,16 +1045,26 @@ def _text_of(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
+def _encoded_text(text: str, label: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{label}: {text!r} cannot be encoded: it holds half of a character (a lone surrogate). Repair the text"
+        ) from None
+
+
 def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
-    encoded = [_text_of(value).encode("utf-8", "surrogateescape") for value in values.reshape(-1)]
+    encoded = [_encoded_text(_text_of(value), label) for value in values.reshape(-1)]
     for data in encoded:
         if data.endswith(b"\0"):
             raise ValueError(f"{label}: fixed-length text cannot keep a NUL at its end")
     longest = max(map(len, encoded), default=1) or 1
     if width is not None and longest > width:
+        text = max(encoded, key=len).decode("utf-8", "surrogateescape")
         raise ValueError(
             f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
-            "for one"
+            f"for one: {text!r}. Write all of it anew with mode='a' and a wider dtype in encoding, or string='vlen'"
         )
     longest = width or longest
     return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
@@ -1001,6 +1161,7 @@ def _placed(
         keeps_role = plan.is_coordinate == (here.existing is not None and name in here.existing.scales)
         keeps_type = plan.layout.members == present.info.datatype.members
         fits = keeps_role and keeps_type and not strict and fits_in_place(plan.layout, present)
+        fits = fits and not attributes.are_large(plan.attributes)  # the array there may not be made for those
         action = "set values" if fits else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
@@ -1061,7 +1222,7 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
         return False
     if layout.dtype is None or datatype.dtype is None:
         if layout.row_dtype is not None and datatype.base is not None:
-            return (layout.row_dtype, layout.row_shape) == (datatype.base.dtype, datatype.base.shape)
+            return ragged_layout.fits(layout, datatype.base)
         return layout.dtype is None and layout.row_dtype is None and datatype.kind == "text"
     if datatype.kind in ("bool", "time") or not datatype.exact:
         return False
@@ -1083,6 +1244,8 @@ def _placed_in_file(
     if is_new:
         if region is not None:
             raise ValueError(f"{here}: there is nothing in this group that a region could be part of")
+        if append_dim is not None:
+            dataset = cf_encoding.with_seconds(dataset, append_dim)
         asked = [] if unlimited is None else [unlimited] if isinstance(unlimited, str) else list(unlimited)
         return dataset, here, [*asked, append_dim] if append_dim in dataset.dims else unlimited
     if append_dim is not None and append_dim not in _dimensions_of(present):
@@ -1184,6 +1347,8 @@ def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -
     """Whether the array in the file has these very values: most often coordinates that do not grow."""
     if isinstance(plan.data, dask.array.Array) or plan.data.nbytes > _STREAM_BYTES:
         return False
+    if plan.layout.row_dtype is not None:
+        return False  # rows are compared by writing them
     stored = _stored_variable(spec, version).values
     if spec.conversion == "fixed text":
         stored = _utf8(stored, None, plan.name)
@@ -1192,6 +1357,7 @@ def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -
 
 def _stored_layout(spec: VariableSpec, shape: tuple[int, ...]) -> ArrayLayout:
     info = spec.info
+    row = info.datatype.base
     return ArrayLayout(
         shape,
         info.datatype.dtype,
@@ -1199,6 +1365,8 @@ def _stored_layout(spec: VariableSpec, shape: tuple[int, ...]) -> ArrayLayout:
         info.chunkshape,
         info.filters,
         members=info.datatype.members,
+        row_dtype=None if row is None else row.dtype,
+        row_shape=() if row is None else row.shape,
     )
 
 
@@ -1218,12 +1386,28 @@ def _rewritten(
     )
     dtype = np.dtype(object) if stored.dtype is None else stored.dtype.newbyteorder("=")
     parts = [old.astype(dtype), new.astype(dtype)]
-    return replace(plan, layout=layout, data=dask.array.concatenate(parts, axis=axes[0]), action="replace")
+    return replace(
+        plan,
+        layout=layout,
+        attributes=_kept_attributes(plan, spec, here),
+        data=dask.array.concatenate(parts, axis=axes[0]),
+        action="replace",
+    )
+
+
+def _kept_attributes(plan: VariablePlan, spec: VariableSpec, here: _Here) -> tuple[EncodedAttribute, ...]:
+    """The attributes of an array that is made anew: its own, and those that say how its values are stored."""
+    kept = attributes.encode(spec.attributes, where=f"{here}: array {plan.name!r}")
+    return (*kept, *(item for item in plan.attributes if item.name in _MARKS))
+
+
+_MARKS: Final = (attributes.TEXT_MARKER, *ragged_layout.MARKS)
 
 
 def _stored_variable(spec: VariableSpec, version: FileIdentity) -> Variable:
-    """An array of the file, lazy and not decoded."""
-    data = indexing.LazilyIndexedArray(PyTablesArray(OpenedFile(spec.file, version, for_users=False), spec))
+    """An array of the file, lazy and not decoded: as users read it, but rows with the elements that are stored."""
+    opened = OpenedFile(spec.file, version, for_users=False)
+    data = indexing.LazilyIndexedArray(lazy_array(opened, ragged_layout.with_stored_rows(spec)))
     return Variable(spec.dims, data, dict(spec.attributes), fastpath=True)
 
 
@@ -1250,7 +1434,8 @@ def _grown(
     scale, size = found[0], max(sizes, default=found[1].size)
     if size == found[1].size:
         return (), ()
-    could_grow, has_values = dimensions.grows(scale), here.variable(append_dim) is not None
+    has_values = here.variable(append_dim) is not None
+    could_grow = dimensions.grows(scale) and (has_values or found[1].extensible)
     if not could_grow and posixpath.dirname(scale) != here.path:
         raise ValueError(
             f"{here}: append_dim={append_dim!r} is {scale} in the file, of a group above, and cannot grow. Append to "
@@ -1291,6 +1476,12 @@ def _check_attributes(plan: VariablePlan, original: Variable, spec: VariableSpec
     """Raise ValueError if the values would mean something else under the attributes of the array in the file."""
     coded = {item.name: item.value for item in plan.attributes}
     is_time = original.dtype.kind in "mMO"
+    units = spec.attributes.get("units")
+    if " since " in str(units) and "units" not in coded and not is_time:
+        raise ValueError(
+            f"{here}: array {plan.name!r} holds times ({units!r}), the variable is of {original.dtype} without units. "
+            "Convert it to times, or give it the attributes that it is to be read with"
+        )
     for key in (*_CF_KEYS, "units", "calendar"):
         old, new = spec.attributes.get(key), coded.get(key)
         if new is None or (key == "calendar" and is_time and old is None):
@@ -1351,15 +1542,8 @@ def _check_range(variable: Variable, spec: VariableSpec, here: _Here) -> None:
 
 
 def _holds(stored: np.dtype, variable: Variable) -> bool:
-    """Whether integers of a dtype can hold numbers as they are. Values are looked at only if they are in memory."""
-    if stored.kind not in "iu" or variable.dtype.kind not in "iuf":
-        return True
-    if np.can_cast(variable.dtype, stored):
-        return True
-    if variable.dtype.kind == "f" or not variable._in_memory:
-        return False
-    limits = np.iinfo(stored)
-    return not variable.size or bool(limits.min <= variable.values.min() and variable.values.max() <= limits.max)
+    """Whether an array of a dtype can hold numbers of that kind as they are; whether it holds each is seen later."""
+    return not (stored.kind in "iu" and variable.dtype.kind == "f")
 
 
 def _same_value(old: object, new: np.ndarray) -> bool:

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from . import memory
-from .arrays import PyTablesArray
-from .chunk_index import UnsupportedIndex
+from .arrays import PyTablesArray, without_padding
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .files import OpenedFile
 from .frame_queries import as_stored
+from .hdf5.file import File
+from .leaves import native
 from .nodes import GroupSpec, VariableSpec
-from .safe_file import SafeFile
 from .table_arrays import ColumnArray, open_array
 from .table_index import IndexSearch, IndexSpec, UnusableIndexError, combined, describe_index
+from .time_queries import with_numbers
 
 _BATCH_BYTES: Final = 32 * 2**20
 """Decoded rows of one step through the table."""
@@ -74,10 +75,10 @@ class FoundRows:
     """Columns whose indexes narrowed the search down."""
 
 
-def plan_query(table: GroupSpec, query: RowQuery, file: SafeFile) -> TableQuery:
+def plan_query(table: GroupSpec, query: RowQuery, file: File) -> TableQuery:
     """Check a query against the columns of a table, and find the indexes for it; reads headers only.
 
-    The caller holds the HDF5 lock. Raises ValueError and TypeError for what does not fit.
+    Raises ValueError and TypeError for what does not fit.
     """
     if not table.row_dim and not table.is_pandas_object:
         raise ValueError(
@@ -95,6 +96,7 @@ def plan_query(table: GroupSpec, query: RowQuery, file: SafeFile) -> TableQuery:
         variables, where, condvars = as_stored(table, where, condvars)
     by_name = {str(spec.name): spec for spec in variables}
     try:
+        where, condvars = with_numbers(where, condvars, by_name)
         condition = compile_condition(where, {name: _dtype(spec) for name, spec in by_name.items()}, condvars)
     except ValueError as error:
         raise ValueError(f"{table.file}:{table.path}: {error}") from None
@@ -143,13 +145,44 @@ def find_rows(query: TableQuery, file: OpenedFile, *, threads: int | None = None
         return FoundRows(np.arange(rows.start, rows.stop, rows.step), 0)
     arrays = [_column_array(file, query.columns[name], threads) for name in condition.columns]
     candidates = _candidates(query, file, threads)
-    met, looked_at = [np.empty(0, np.int64)], 0
-    for some in _batches(rows, candidates, arrays[0].spec):
+    if candidates is not None:
+        try:
+            return _among(candidates, query, arrays)
+        except UnusableIndexError:  # it contradicts the table, so nobody knows what else it lacks
+            pass
+    return _among(None, query, arrays)
+
+
+def _among(candidates: NDArray[np.int64] | None, query: TableQuery, arrays: Sequence[ColumnArray]) -> FoundRows:
+    """The rows that meet the condition: of those that indexes named, or of all.
+
+    Raises UnusableIndexError if an index named a row whose value it cannot have found.
+    """
+    condition, met, looked_at = query.condition, [np.empty(0, np.int64)], 0
+    assert condition is not None
+    promised = _promised(query) if candidates is not None else []
+    for some in _batches(query.rows, candidates, arrays[0].spec):
         numbers = np.arange(some.start, some.stop, some.step) if isinstance(some, slice) else some
-        met.append(numbers[condition.evaluate(_read(arrays, some, len(numbers)))])
+        columns = _read(arrays, some, len(numbers))
+        for place, comparison, indexed in promised:
+            if not comparison.is_met_by(columns[place])[numbers < indexed].all():
+                raise UnusableIndexError(f"the index of {comparison.column!r} names rows with other values")
+        met.append(numbers[condition.evaluate(columns)])
         looked_at += len(numbers)
     used = tuple(query.indexes) if candidates is not None else ()
     return FoundRows(np.concatenate(met), looked_at, used)
+
+
+def _promised(query: TableQuery) -> list[tuple[int, Comparison, int]]:
+    """What full indexes say of each row that they name: the place of a column, the comparison that it meets, and how
+    many rows are indexed."""
+    assert query.condition is not None
+    found = []
+    for part in _all_of(query.condition.indexable):
+        index = query.indexes.get(part.column) if isinstance(part, Comparison) else None
+        if isinstance(part, Comparison) and index is not None and index.bucket == index.reduction == 1:
+            found.append((query.condition.columns.index(part.column), part, index.rows))
+    return found
 
 
 def _column_array(file: OpenedFile, spec: VariableSpec, threads: int | None) -> ColumnArray:
@@ -168,7 +201,7 @@ def _batches(
         for begin in range(0, len(among), _CANDIDATES):
             yield among[begin : begin + _CANDIDATES]
         return
-    size = spec.info.datatype.stored_size or spec.info.datatype.itemsize
+    size = spec.info.datatype.stored_size
     chunk = spec.info.chunkshape[0] if spec.info.chunkshape else 1
     length = max(_BATCH_BYTES // (size * chunk), 1) * chunk
     begin = rows.start
@@ -181,23 +214,16 @@ def _batches(
 
 
 def _read(arrays: Sequence[ColumnArray], rows: slice | NDArray[np.int64], count: int) -> list[NDArray[Any]]:
-    """The columns of these rows, decoded together; as HDF5 has them if it must."""
-    if all(array.why_not_direct is None for array in arrays):
-        outs = [memory.empty((count,), array.stored_dtype()) for array in arrays]
-        try:
-            arrays[0].read_rows(rows, [array.wanted(out) for array, out in zip(arrays, outs, strict=True)])
-            return [_as_compared(out, array.spec) for array, out in zip(arrays, outs, strict=True)]
-        except UnsupportedIndex as reason:
-            for array in arrays:
-                array.why_not_direct = str(reason)
-    key = indexing.OuterIndexer((rows,))
-    return [_as_compared(array.stored(key), array.spec) for array in arrays]
+    """The columns of these rows, decoded together."""
+    outs = [memory.empty((count,), array.stored_dtype()) for array in arrays]
+    arrays[0].read_rows(rows, [array.wanted(out) for array, out in zip(arrays, outs, strict=True)])
+    return [_as_compared(native(out, array.spec.datatype), array.spec) for array, out in zip(arrays, outs, strict=True)]
 
 
 def _as_compared(stored: NDArray[Any], spec: VariableSpec) -> NDArray[Any]:
     """Stored values as conditions see them: PyTables takes times as seconds."""
     if spec.conversion != "time64":
-        return stored
+        return without_padding(stored, spec.datatype)
     microseconds = (stored & 0xFFFFFFFF).astype("i4")
     return (stored >> 32).astype("i4") + microseconds * 1e-6
 

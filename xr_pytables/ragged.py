@@ -2,7 +2,7 @@
 
 A row is an array, a text, bytes or an object; or all rows are one flat array with the size of each row beside it (CF
 conventions section 9.3.3, contiguous ragged arrays). Descriptors are read as chunks are, values from the heaps by
-`global_heap`: both without HDF5, whose search in a damaged heap may never end.
+`global_heap`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,20 +18,12 @@ from xarray import Variable
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from . import codecs, global_heap, safe_pickle
-from .arrays import PyTablesArray, as_seen, selected_shape, storage_of, why_not_decoded, with_plain_empty_slices
+from . import global_heap, safe_pickle
+from .arrays import PyTablesArray, as_seen, checked_key, selected_shape, storage_of
 from .attributes import OpaqueBytes, unpickled
-from .chunk_index import (
-    ChunkError,
-    ChunkStorage,
-    Selection,
-    UnsupportedIndex,
-    bounding_region,
-    plan_selection,
-    read_compact,
-)
+from .chunk_index import ChunkError, Selection
 from .files import Descriptor, FileIdentity, OpenedFile
-from .libhdf5 import stored_chunk
+from .global_heap import DESCRIPTOR
 from .nodes import ElementSpec, VariableSpec
 from .table_arrays import open_array
 from .views import ReferenceArray
@@ -47,22 +40,30 @@ class VariableLengthArray(PyTablesArray):
     __slots__ = ()
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = with_plain_empty_slices(key, self.shape)
+        plain = checked_key(key, self.shape, self.label())
         return self._adapted(plain, indexing.IndexingSupport.BASIC, self._shown)
 
     def _shown(self, key: Selection) -> np.ndarray:
-        descriptors, data = self.fetch(key)
-        ends = np.cumsum(global_heap.lengths(descriptors.reshape(-1)))
-        rows = np.fromiter(_rows(data, ends, self.spec), object, descriptors.size)
+        fill = self._fill_value()  # one object of the heap, however many elements have it: it is read once
+        descriptors, data = self._read_rows(key, lambda found: found[~_repeats(found, fill)])
+        flat = descriptors.reshape(-1)
+        repeats = _repeats(flat, fill)
+        ends = np.cumsum(global_heap.lengths(flat[~repeats]))
+        rows = np.empty(flat.shape, object)
+        rows[~repeats] = np.fromiter(_rows(data, ends, self.spec), object, len(ends))
+        if repeats.any():
+            value = rows[np.argmax(flat == fill)]
+            for place in np.flatnonzero(repeats).tolist():
+                rows[place] = value.copy() if isinstance(value, np.ndarray) else value
         return rows.reshape(descriptors.shape)
 
     def fetch(self, key: Selection) -> tuple[np.ndarray, np.ndarray]:
         """The descriptors of the selected elements, and the bytes of their values one behind the other."""
-        return self._read_rows(key, values=True)
+        return self._read_rows(key, lambda descriptors: descriptors)
 
     def sizes(self, key: Selection) -> np.ndarray:
         """How many elements each of the selected rows has. Reads no row."""
-        return global_heap.lengths(self._read_rows(key, values=False)[0])
+        return global_heap.lengths(self._read_rows(key)[0])
 
     def ends(self) -> np.ndarray:
         """Where each row ends in the values of all rows, in elements. Kept as long as the file is open."""
@@ -74,8 +75,18 @@ class VariableLengthArray(PyTablesArray):
         assert isinstance(kept, np.ndarray)
         return kept
 
-    def _read_rows(self, key: Selection, *, values: bool) -> tuple[np.ndarray, np.ndarray]:
-        storage = storage_of(self.spec)
+    def _fill_value(self) -> Any:
+        """The descriptor of what elements have that nobody wrote; of nothing where the file says nothing."""
+        stored = self.spec.info.fill_value or b""
+        if len(stored) != DESCRIPTOR.itemsize:
+            stored = bytes(DESCRIPTOR.itemsize)
+        return np.frombuffer(stored, DESCRIPTOR)[0]
+
+    def _read_rows(
+        self, key: Selection, wanted: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The selected descriptors, and the bytes of the values of those that `wanted` picks (1-D)."""
+        storage = replace(storage_of(self.spec), fill=self._fill_value().tobytes())
         descriptors = np.empty(selected_shape(key, self.shape), storage.dtype)
         data = np.empty(0, np.uint8)
         base = self.spec.info.datatype.base
@@ -83,69 +94,29 @@ class VariableLengthArray(PyTablesArray):
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             nonlocal data
-            self._fetch_descriptors(descriptor, version, storage, key, descriptors)
+            self._fetch(descriptor, version, storage, key, descriptors)
             self._fill_up(descriptors, key)
-            if values:
+            if wanted is not None:
                 data = global_heap.read_values(
-                    descriptor.fd,
-                    descriptors.reshape(-1),
+                    descriptor.source,
+                    wanted(descriptors.reshape(-1)),
                     itemsize,
                     base=storage.base,
                     threads=self.threads,
-                    label=self._label(),
+                    label=self.label(),
                 )
 
         self._guarded(read)
         return descriptors, data
 
-    def _fetch_descriptors(
-        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, key: Selection, out: np.ndarray
-    ) -> None:
-        reason = why_not_decoded(self.spec.info)
-        if reason:
-            raise OSError(f"{self._label()}: cannot be read: {reason}")
-        if self.spec.info.layout == "compact":
-            out[...] = read_compact(descriptor.fd, storage)[key]
-            return
-        if self.why_not_direct is None:
-            try:
-                self._fetch(descriptor, version, storage, key, out)
-                return
-            except UnsupportedIndex as error:
-                self.why_not_direct = str(error)
-        out[...] = self._located_by_hdf5(descriptor, storage, key)
 
-    def _located_by_hdf5(self, descriptor: Descriptor, storage: ChunkStorage, key: Selection) -> np.ndarray:
-        """The selected descriptors, the bytes of each touched chunk fetched by HDF5."""
-        assert storage.chunkshape is not None  # other layouts are read directly
-        region = bounding_region(storage, plan_selection(storage, key))
-        first = [start // chunk for (start, _), chunk in zip(region, storage.chunkshape, strict=True)]
-        grid = [-(-stop // chunk) - at for (_, stop), at, chunk in zip(region, first, storage.chunkshape, strict=True)]
-        block = np.zeros([n * chunk for n, chunk in zip(grid, storage.chunkshape, strict=True)], storage.dtype)
-        with self.file.safe_file(descriptor) as file, file.open(self.spec.path) as dataset:
-            for where in np.ndindex(*grid):
-                corner = [(at + i) * c for at, i, c in zip(first, where, storage.chunkshape, strict=True)]
-                found = stored_chunk(dataset, corner)
-                if found is not None:
-                    place = tuple(slice(i * c, (i + 1) * c) for i, c in zip(where, storage.chunkshape, strict=True))
-                    block[place] = self._decoded(storage, corner, *found)
-        moved: list[Any] = []
-        for index, at, chunk, size in zip(key, first, storage.chunkshape, self.shape, strict=True):
-            if isinstance(index, slice):
-                chosen = range(size)[index]
-                moved.append(slice(chosen.start - at * chunk, chosen.stop - at * chunk, chosen.step))
-            else:
-                moved.append(index - at * chunk)
-        selected: np.ndarray = block[tuple(moved)]
-        return selected
-
-    def _decoded(self, storage: ChunkStorage, corner: Sequence[int], raw: np.ndarray, mask: int) -> np.ndarray:
-        assert storage.chunkshape is not None
-        beyond = any(at + c > n for at, c, n in zip(corner, storage.chunkshape, self.shape, strict=True))
-        if self.spec.info.whole_chunks_filtered_only and beyond:
-            mask = -1
-        data = codecs.decode_chunk(raw, mask, storage.pipeline, storage.chunk_nbytes)
-        return data.view(storage.dtype).reshape(storage.chunkshape)
+def _repeats(descriptors: np.ndarray, fill: Any) -> np.ndarray:
+    """Which of the descriptors (1-D) are the fill value, but for the first."""
+    if not fill["length"] or not len(descriptors):
+        return np.zeros(descriptors.shape, bool)
+    repeats: np.ndarray = descriptors == fill
+    repeats[np.argmax(repeats)] = False
+    return repeats
 
 
 def _rows(data: np.ndarray, ends: np.ndarray, spec: VariableSpec) -> list[Any]:
@@ -247,7 +218,7 @@ class FlatValues(BackendArray):
         self.dtype = element.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = with_plain_empty_slices(key, self.shape)
+        plain = checked_key(key, self.shape, f"{self.rows.label()}: the values of all rows")
         found: np.ndarray = indexing.explicit_indexing_adapter(
             plain, self.shape, indexing.IndexingSupport.BASIC, self._read
         )
@@ -277,7 +248,7 @@ class RowSizes(BackendArray):
         self.dtype = np.dtype(np.int64)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = with_plain_empty_slices(key, self.shape)
+        plain = checked_key(key, self.shape, f"{self.rows.label()}: the sizes of rows")
         found: np.ndarray = indexing.explicit_indexing_adapter(
             plain, self.shape, indexing.IndexingSupport.BASIC, self.rows.sizes
         )

@@ -2,13 +2,15 @@
 
 An object array of NumPy arrays becomes a VLArray. CF's contiguous ragged arrays (values, and the size of each row) are
 plain arrays already, and become a VLArray on request. Knows xarray and Dask; knows no file.
+
+Tested in `tests/test_ragged_writing.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import dask
@@ -19,6 +21,9 @@ from xarray import Dataset, Variable
 from . import layouts
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
+from .fitting import cast
+from .hdf5.datatype import Datatype
+from .nodes import ElementSpec, VariableSpec
 from .ragged import ROW_SIZE, SAMPLE_DIMENSION
 from .target_file import ArrayLayout
 
@@ -133,6 +138,10 @@ def layout(
     )
 
 
+MARKS: Final = ("CLASS", "VERSION", "PSEUDOATOM")
+"""Names of the attributes by which PyTables knows a VLArray."""
+
+
 def marks(plan: ArrayLayout, rows: Rows) -> list[EncodedAttribute]:
     """The attributes by which PyTables knows a VLArray."""
     if len(plan.shape) != 1 or plan.chunkshape is None:
@@ -180,7 +189,48 @@ def _as_row(value: object, dtype: np.dtype, shape: tuple[int, ...], label: str) 
         raise ValueError(f"{label}: a row has shape {row.shape}; expected (n, {', '.join(map(str, shape))})")
     if row.size and not np.can_cast(row.dtype, dtype, "same_kind"):
         raise TypeError(f"{label}: a row has dtype {row.dtype}, which {dtype} cannot hold")
-    return np.ascontiguousarray(row, dtype)
+    return np.ascontiguousarray(cast(row, dtype, label) if row.size else row, dtype)
+
+
+def fits(plan: ArrayLayout, base: Datatype) -> bool:
+    """Whether rows of that layout can be rows of an array in the file, whose elements are `base`."""
+    if base.dtype is None or plan.row_dtype is None or base.kind not in _PLAIN_KINDS or not base.exact:
+        return False
+    return plan.row_dtype.newbyteorder("=") == base.dtype.newbyteorder("=") and plan.row_shape == base.shape
+
+
+_PLAIN_KINDS: Final = ("integer", "float", "complex", "string")
+
+
+def check_rows(rows: Rows | None, spec: VariableSpec, label: str) -> None:
+    """Raise ValueError if the rows of the array in the file are something else: bytes, text, objects, other numbers."""
+    told = {"rows": "", "byte rows": "vlstring", "text rows": "vlstring", "utf-32 rows": "vlunicode"}
+    stored, base = told.get(spec.conversion), spec.info.datatype.base
+    if stored is None or base is None or base.dtype is None or base.kind not in _PLAIN_KINDS:
+        kind = "pickled objects" if base is None or stored is None else f"of kind {base.kind!r}"
+        raise ValueError(f"{label}: the rows in the file are {kind}, which are never written")
+    own = "no rows" if rows is None else _WORDS[rows.pseudo].format(rows.dtype)
+    if rows is None or stored != rows.pseudo or not np.can_cast(rows.dtype, base.dtype, "same_kind"):
+        raise ValueError(
+            f"{label}: Mismatched dtypes: the array in the file has rows that are {_WORDS[stored].format(base.dtype)}, "
+            f"the values are {own}. Convert them, or replace the array with mode='a' alone"
+        )
+
+
+_WORDS: Final = {"": "arrays of {}", "vlstring": "bytes", "vlunicode": "texts"}
+
+
+def with_stored_rows(spec: VariableSpec) -> VariableSpec:
+    """The array as if its rows were nothing but the elements that are stored: no text, times or pickles.
+
+    Other arrays stay as they are.
+    """
+    base = spec.info.datatype.base
+    if base is None or base.dtype is None:
+        return spec
+    element = ElementSpec(base.dtype.newbyteorder("="), base.shape)
+    dtype = np.dtype(object, metadata={"vlen": element.dtype})
+    return replace(spec, rows=element, ragged="object", conversion="rows", dtype=dtype)
 
 
 # -- from one form to the other ----------------------------------------------------------------------------

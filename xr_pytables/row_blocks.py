@@ -1,9 +1,11 @@
 """Reading columns of a table past HDF5: each chunk of rows is read and decoded once for all columns that want it.
 
-Takes a file descriptor, the `ChunkStorage` of whole rows (bytes without a meaning) and where the columns lie in a row;
+Takes a source, the `ChunkStorage` of whole rows (bytes without a meaning) and where the columns lie in a row;
 knows integers and buffers, no lock of HDF5. The lazy arrays and the queries call it. Decoded rows are kept in one
 bounded cache for the whole process, because columns that are computed together ask for the same rows one after the
 other.
+
+Tested in `tests/test_tables.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import chunk_io, team
-from .chunk_index import AxisPlan, AxisSelection, ChunkError, ChunkIndex, ChunkStorage, plan_axis, read_at
+from .chunk_index import AxisPlan, AxisSelection, ChunkError, ChunkIndex, ChunkStorage, plan_axis
 from .codecs import Workspace
+from .sources.source import Source
 
 CACHE_BYTES: Final = 128 * 2**20
 """Decoded rows that the process keeps."""
@@ -67,7 +70,7 @@ class Wanted:
 
 
 def read_columns(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     index: ChunkIndex | None,
     rows: AxisSelection,
@@ -86,7 +89,7 @@ def read_columns(
     errors as for `chunk_io.read_into`.
     """
     if index is None:
-        _read_contiguous(fd, storage, rows, wanted, threads, label)
+        _read_contiguous(source, storage, rows, wanted, threads, label)
         return
     assert storage.chunkshape is not None  # it has an index
     plan = plan_axis(rows, storage.shape[0], storage.chunkshape[0])
@@ -95,12 +98,12 @@ def read_columns(
     if cached_as is None or len(plan.chunks) * storage.chunk_nbytes > CACHE_BYTES // _MAX_SHARE:
         nbytes = plan.length * storage.dtype.itemsize
         if cached_as is None or not isinstance(rows, np.ndarray) or nbytes > CACHE_BYTES // _MAX_SHARE:
-            _read_chunks(fd, storage, index, plan, wanted, threads, label)
+            _read_chunks(source, storage, index, plan, wanted, threads, label)
             return
 
         def gather(_: NDArray[np.int64], take: Callable[[int, Rows], None]) -> None:
             picked = np.empty(plan.length, storage.dtype)
-            _read_chunks(fd, storage, index, plan, [Wanted(storage.dtype, (), picked)], threads, label)
+            _read_chunks(source, storage, index, plan, [Wanted(storage.dtype, (), picked)], threads, label)
             take(0, picked)
 
         def spread(_: int, picked: Rows) -> None:
@@ -118,7 +121,7 @@ def read_columns(
             whole = np.empty(storage.chunkshape or (), storage.dtype)
             take(int(i[at]), chunk_rows(0, len(whole), whole))
 
-        for at in chunk_io.each_chunk(fd, storage, index, numbers, use, threads=threads, label=label).tolist():
+        for at in chunk_io.each_chunk(source, storage, index, numbers, use, threads=threads, label=label).tolist():
             take(int(i[at]), _fill_rows(storage, plan.chunk))
 
     def place(i: int, chunk: Rows) -> None:
@@ -130,7 +133,7 @@ def read_columns(
 
 
 def _read_chunks(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     index: ChunkIndex,
     plan: AxisPlan,
@@ -147,7 +150,7 @@ def _read_chunks(
         for one in wanted:
             one.place(part, inside, outside)
 
-    missing = chunk_io.each_chunk(fd, storage, index, plan.chunks, use, threads=threads, label=label)
+    missing = chunk_io.each_chunk(source, storage, index, plan.chunks, use, threads=threads, label=label)
     for i in missing.tolist():
         inside, outside = plan.piece(i)
         start, stop, inside = _extent(inside)
@@ -168,7 +171,7 @@ def _fill_rows(storage: ChunkStorage, count: int) -> Rows:
 
 
 def _read_contiguous(
-    fd: int,
+    source: Source,
     storage: ChunkStorage,
     rows: AxisSelection,
     wanted: Sequence[Wanted],
@@ -180,7 +183,7 @@ def _read_contiguous(
     if not plan.length:
         return
     where = label + ": " if label else ""
-    offset, end = storage.offset, os.fstat(fd).st_size
+    offset, end = storage.offset, source.size
     if offset is not None and offset + size * storage.shape[0] > end:
         raise ChunkError(f"{where}{storage.shape[0]} rows at {offset} lie beyond the end of the file ({end} bytes)")
 
@@ -192,7 +195,7 @@ def _read_contiguous(
         else:
             data = workspace.take((stop - start) * size)
             first = offset + (int(plan.chunks[i]) * plan.chunk + start) * size
-            if read_at(fd, data, first) != data.size:
+            if source.read_into(data, first) != data.size:
                 raise ChunkError(f"{where}the file ends before {first + data.size}")
             part = data.view(storage.dtype)
         for one in wanted:

@@ -2,6 +2,8 @@
 
 Python's `os.preadv` wants an object for each row, which takes longer to make than the row to read. Here the list of
 places is an array. Knows addresses and sizes only: the caller vouches that the memory is there.
+
+Tested in `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations

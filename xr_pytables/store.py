@@ -1,6 +1,8 @@
 """The groups of a file as xarray data stores: variables, attributes, dimensions and encoding.
 
-Opens the file once under the HDF5 lock, describes what was asked for, and closes it before anything is returned.
+Describes what was asked for, in one look at the file.
+
+Tested in `tests/test_reading.py` and `tests/test_docs.py`.
 """
 
 from __future__ import annotations
@@ -12,24 +14,22 @@ import warnings
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-from xarray import Variable
+from xarray import Dataset, Variable
 from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from . import journal
 from .arrays import PyTablesArray
-from .dimensions import PhonyDims
-from .files import FileChangedError, FileIdentity, OpenedFile, checked_group, checked_path, hdf5_lock
+from .dimensions import ONE_ARRAY, PhonyDims
+from .door import Visit
+from .files import FileChangedError, OpenedFile, checked_group, checked_path
 from .frame_arrays import FrameArray
-from .libhdf5 import HDF5Error
 from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .queries import RowQuery, TableQuery, find_rows, plan_query
 from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
-from .safe_file import SafeFile
 from .views import ReversedArray, UTF16Rows
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 def read_options(
     *,
-    dims: Mapping[str, Sequence[str]] | None,
+    dims: Mapping[str, str | Sequence[str]] | str | Sequence[str] | None,
     phony_dims: str,
     external_links: str,
     allow_pickle: bool,
@@ -52,22 +52,35 @@ def read_options(
     string: str | None = None,
 ) -> ReadOptions:
     """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
-    if phony_dims not in ("size", "leaf"):
-        raise ValueError(f"phony_dims must be 'size' or 'leaf', not {phony_dims!r}")
+    if phony_dims not in ("size", "leaf", "sort", "access"):
+        raise ValueError(f"phony_dims must be 'size', 'leaf', 'sort' or 'access', not {phony_dims!r}")
     if external_links not in ("near", "any", "never"):
         raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
     if ragged not in ("object", "flat"):
         raise ValueError(f"ragged must be 'object' or 'flat', not {ragged!r}")
     if string not in (None, "text", "bytes"):
         raise ValueError(f"string must be 'text', 'bytes' or None (as the file says), not {string!r}")
-    if dims is not None and not isinstance(dims, Mapping):
-        raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
     dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
-    phony: PhonyDims = "leaf" if phony_dims == "leaf" else "size"
+    phony = cast(PhonyDims, phony_dims)
     links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
     rows: Ragged = "flat" if ragged == "flat" else "object"
     strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
-    return ReadOptions(dict(dims or {}), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
+    return ReadOptions(_checked_dims(dims), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
+
+
+def _checked_dims(dims: object) -> dict[str, Sequence[str]]:
+    """The names of dimensions by name or absolute path of an array; names alone are those of the one array."""
+    if dims is None:
+        return {}
+    if isinstance(dims, str | tuple | list):
+        dims = {ONE_ARRAY: dims}
+    if not isinstance(dims, Mapping):
+        raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
+    found: dict[str, Sequence[str]] = {}
+    for array, names in dims.items():
+        path = f"/{array}" if isinstance(array, str) and "/" in array.lstrip("/") and array[0] != "/" else array
+        found[path] = (names,) if isinstance(names, str) else names
+    return found
 
 
 def checked_threads(threads: object) -> int | None:
@@ -238,34 +251,43 @@ class PyTablesDataStore(AbstractDataStore):
             file.close()
 
 
+def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
+    """The dataset without coordinates of its dimensions that cannot be read; the warning begins with `where`.
+
+    xarray reads them as soon as it has the dataset: one of them would cost a whole tree. What could be read is kept.
+    """
+    lost = {}
+    for name in [name for name in dataset.dims if name in dataset.variables]:
+        try:
+            dataset.variables[name].load()
+        except FileChangedError:
+            raise
+        except (OSError, ValueError) as error:
+            lost[name] = str(error)
+    if not lost:
+        return dataset
+    told = "; ".join(f"{name!r}: {reason}" for name, reason in lost.items())
+    warnings.warn(f"{where}: coordinates that cannot be read are left out: {told}", stacklevel=4)
+    rest = dataset.drop_vars(lost)
+    rest.set_close(dataset._close)
+    return rest
+
+
 def _described(
     path: object, options: ReadOptions, describe: Callable[[NodeReader], _T]
 ) -> tuple[_T, dict[str, OpenedFile]]:
     """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
     absolute = checked_path(path)
-    for _ in range(_ATTEMPTS):
-        journal.check(absolute)
-        with hdf5_lock():
-            before = FileIdentity.of(absolute)
-            with no_garbage_collection(), SafeFile(absolute) as file, NodeReader(file, options) as reader:
-                try:
-                    result = describe(reader)
-                except HDF5Error as error:
-                    raise OSError(f"{absolute}: a damaged HDF5 file: {error}") from None
-                identities = {name: FileIdentity.of(name) for name in reader.file_paths()}
-        identities[absolute] = before
-        files = {name: OpenedFile(name, identity) for name, identity in identities.items()}
-        try:
-            for file_to_pin in files.values():
-                with file_to_pin.descriptor() as descriptor:
-                    now = FileIdentity.of(descriptor.fd)
-                if not now.same_version(file_to_pin.identity):
-                    raise FileChangedError(f"{file_to_pin.path}: the file changes while it is opened")
-        except FileChangedError:
-            for opened in files.values():
-                opened.close()
-            continue
-        return result, files
+    for attempt in range(_ATTEMPTS):
+        with Visit() as visit, no_garbage_collection():
+            try:
+                result = describe(NodeReader(visit.file(absolute), options, visit.file))
+            except OSError:
+                if attempt < _ATTEMPTS - 1 and visit.changed():
+                    continue
+                raise
+            if not visit.changed():
+                return result, dict(visit.opened())
     raise FileChangedError(f"{absolute}: the file changes while it is opened; tried {_ATTEMPTS} times")
 
 
@@ -289,7 +311,7 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     arrays = [variable for spec in specs for variable in spec.variables if variable.decoding is None]
     known = {name for variable in arrays for name in (variable.name, variable.path)}
     known |= {posixpath.basename(spec.path) for spec in specs if spec.row_dim and not spec.is_pandas_object}
-    unknown = [name for name in options.dims if name not in known]
+    unknown = [name for name in options.dims if name not in known and name != ONE_ARRAY]
     if unknown:
         raise ValueError(
             f"{specs[0].file}: dims names {', '.join(map(repr, unknown))}, but there is no such array; there are "
@@ -341,7 +363,7 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     found: dict[str, Any] = {
         "source": spec.file,
         "original_shape": spec.shape,
-        "contiguous": spec.chunks is None,
+        "contiguous": spec.chunks is None and 0 not in spec.shape,  # netCDF has dimensions of size 0 as unlimited ones
     }
     if spec.conversion == "paths":
         return found
@@ -349,14 +371,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
         found["string"] = "vlen" if spec.conversion == "text" else "fixed"
     elif spec.info.datatype.dtype is None:  # of variable length
         found["ragged"] = "vlen"
-    else:
+    elif spec.dtype.kind not in "mM":  # opaque times: others write times as numbers
         found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
     if spec.member:
         rows = rows_at_once(spec)
         if rows < spec.shape[0]:
             found["preferred_chunks"] = {spec.dims[0]: rows, **dict(zip(spec.dims[1:], spec.shape[1:], strict=True))}
         if spec.chunks is not None:
-            found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+            found.update(chunksizes=spec.chunks, **_filter_words(spec))
         return found
     if spec.chunks is None:
         blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
@@ -367,8 +389,14 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
     found["preferred_chunks"] = {
         dim: max(1, min(chunk, size)) for dim, chunk, size in zip(spec.dims, spec.chunks, spec.shape, strict=True)
     }
-    found.update(spec.info.filters.to_encoding())
+    found.update(_filter_words(spec))
     return found
+
+
+def _filter_words(spec: VariableSpec) -> dict[str, bool | int | str]:
+    """The filters; of text without the checksum: others write it with variable length, which takes none."""
+    words = spec.info.filters.to_encoding()
+    return {word: value for word, value in words.items() if word != "fletcher32" or spec.dtype.kind != "O"}
 
 
 def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
@@ -390,7 +418,7 @@ def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
     if rows < spec.shape[0]:
         found["preferred_chunks"] = dict.fromkeys(spec.dims, rows)
     if spec.chunks is not None:
-        found.update(chunksizes=spec.chunks, **spec.info.filters.to_encoding())
+        found.update(chunksizes=spec.chunks, **_filter_words(spec))
     return found
 
 
@@ -411,7 +439,7 @@ def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[str, int]:
 def rows_at_once(spec: VariableSpec) -> int:
     """Rows of one Dask block of a column: whole chunks, and of all columns together about 16 MiB."""
     info = spec.info
-    size = (info.datatype.stored_size or info.datatype.itemsize) * math.prod((info.shape or ())[1:])
+    size = info.datatype.itemsize * math.prod((info.shape or ())[1:])
     chunk = info.chunkshape[0] if info.chunkshape else 1
     return max(1, ROW_BLOCK_BYTES // max(size * chunk, 1)) * chunk
 

@@ -1,4 +1,7 @@
-"""The structure of a plan in an open file: groups, dimensions, attributes, and arrays without values."""
+"""The structure of a plan in an open file: groups, dimensions, attributes, and arrays without values.
+
+Tested in `tests/test_writing.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .attributes import are_large
 from .layouts import GROWING_CHUNK
 from .libhdf5 import UNLIMITED
 from .plan import DimensionPlan, GroupPlan, WritePlan
@@ -15,11 +19,17 @@ from .target_file import ArrayLayout, TargetFile
 
 
 def write_structure(file: TargetFile, plan: WritePlan) -> None:
-    """Everything but values. `r+` leaves all of it as it is."""
+    """Everything but values. `r+` leaves all of it as it is.
+
+    Raises ValueError for what can only be known now: an object in the file cannot hold an attribute.
+    """
     if plan.mode == "r+":
         return
     for group in plan.groups:
-        _write_group(file, group, plan.indexes)
+        try:
+            _write_group(file, group, plan.indexes)
+        except ValueError as error:
+            raise ValueError(f"{plan.path}:{error}") from None
     for group, variable in plan:  # when all scales exist
         if not variable.is_coordinate and variable.action not in ("put", "keep"):
             file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
@@ -32,7 +42,7 @@ def _write_group(file: TargetFile, group: GroupPlan, indexes: Mapping[str, Seque
 
     Indexes of a table as it was are removed, but where `indexes` are to be made: those take their room.
     """
-    file.require_group(group.path)
+    file.require_group(group.path, large_attributes=are_large(group.attributes))
     if group.attributes:
         file.write_attributes(group.path, group.attributes)
     for name in group.removed:
@@ -58,7 +68,7 @@ def _write_group(file: TargetFile, group: GroupPlan, indexes: Mapping[str, Seque
         else:
             if variable.action == "replace":
                 file.remove(path)
-            file.create_array(path, variable.layout)
+            file.create_array(path, variable.layout, large_attributes=are_large(variable.attributes))
         file.write_attributes(path, variable.attributes)
         if variable.is_coordinate and variable.action != "set values":
             number = variable.numbers[0] if variable.numbers else None

@@ -1,7 +1,8 @@
 """Lazy arrays over the columns of a table.
 
-As the arrays of `arrays`, and read by the same rules: past HDF5 where `why_not_direct` has no objection, all columns of
-a block of rows from one decoding of it; else by HDF5, which extracts the one column, under the lock.
+As the arrays of `arrays`, and all columns of a block of rows are read from one decoding of it.
+
+Tested in `tests/test_tables.py`.
 """
 
 from __future__ import annotations
@@ -11,36 +12,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from xarray.core import indexing
 
-from . import memory, row_blocks
-from .arrays import PyTablesArray, selected_shape
+from . import leaves, memory, row_blocks
+from .arrays import PyTablesArray, checked_key, selected_shape
 from .chunk_index import AxisSelection, ChunkStorage, Region, Selection, plan_axis
 from .files import Descriptor, FileIdentity, OpenedFile
+from .global_heap import DESCRIPTOR
 from .nodes import VariableSpec
 from .row_blocks import CacheKey, Wanted
-from .safe_file import read_column
 
 
 def open_array(file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> PyTablesArray:
     """The lazy array over what `spec` describes."""
     return (ColumnArray if spec.member else PyTablesArray)(file, spec, threads=threads)
-
-
-def rows_of(spec: VariableSpec) -> ChunkStorage:
-    """Where the rows of a column's table are, as elements of bytes without a meaning."""
-    info, size = spec.info, spec.info.datatype.stored_size
-    if size is None:
-        raise TypeError(f"{spec.path}: rows with members of variable length have no bytes of their own")
-    return ChunkStorage(
-        shape=info.shape or (0,),
-        chunkshape=info.chunkshape,
-        dtype=np.dtype(f"V{size}"),
-        pipeline=info.filters,
-        header=info.address,
-        base=spec.base_address,
-        offset=info.offset,
-        fill=info.fill_value or b"",
-    )
 
 
 class ColumnArray(PyTablesArray):
@@ -57,7 +42,23 @@ class ColumnArray(PyTablesArray):
         spec = self.spec
         return Wanted(spec.info.datatype.view_of(spec.member), spec.member, out, (*spec.item, *within))
 
-    def _read_directly(self, key: Selection) -> np.ndarray:
+    def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        """The selected values as native ones, before `converted`; text of any length as `bytes`."""
+        if self.spec.datatype.kind != "text":
+            return super().stored(key)
+        descriptors = self._selected(checked_key(key, self.shape, self.label())).view(DESCRIPTOR)
+        found = np.empty(0, object)
+
+        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            nonlocal found
+            found = leaves.texts(
+                descriptor.source, descriptors, self.spec.base_address, threads=self.threads, label=self.label()
+            )
+
+        self._guarded(read)
+        return found
+
+    def _read(self, key: Selection) -> np.ndarray:
         rows, within = key[0], key[1:]
         out = memory.empty(selected_shape(key, self.shape), self.stored_dtype())
         whole = out if isinstance(rows, slice | np.ndarray) else out[np.newaxis]
@@ -76,39 +77,38 @@ class ColumnArray(PyTablesArray):
 
     def stored_dtype(self) -> np.dtype[Any]:
         """Of the values as stored, in native byte order."""
-        dtype = self.spec.datatype.dtype
-        assert dtype is not None  # else HDF5 reads
-        return dtype.newbyteorder("=")
+        return self.spec.datatype.stored_dtype.newbyteorder("=")
+
+    def _whole_storage(self) -> ChunkStorage:
+        return leaves.rows_of(self.spec.info, self.spec.base_address)
 
     def read_rows(self, rows: AxisSelection, wanted: Sequence[Wanted]) -> None:
-        """Read columns of this table together, past HDF5; raises UnsupportedIndex where that cannot be done."""
-        storage = rows_of(self.spec)
+        """Read columns of this table together."""
+        info, storage = self.spec.info, self._whole_storage()
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            if info.layout == "compact":
+                numbers = np.atleast_1d(np.arange(storage.shape[0])[rows])
+                for one in wanted:
+                    one.place(leaves.read_compact(info, storage), numbers, slice(None))
+                return
             index = None
             if storage.chunkshape is not None:
                 plan = plan_axis(rows, storage.shape[0], storage.chunkshape[0])
                 region: Region = (plan.bounds,)
                 index = self._index(descriptor, version, storage, region, len(plan.chunks))
             row_blocks.read_columns(
-                descriptor.fd,
+                descriptor.source,
                 storage,
                 index,
                 rows,
                 wanted,
                 cached_as=cache_key(descriptor, self.spec.path, version),
                 threads=self.threads,
-                label=self._label(),
+                label=self.label(),
             )
 
         self._guarded(read)
-
-    def _read_ranges(self, dataset: int, ranges: Sequence[range]) -> np.ndarray:
-        (rows,) = ranges
-        column = read_column(dataset, self.spec.info, self.spec.member, rows.start, len(rows), rows.step)
-        of_item: tuple[Any, ...] = (slice(None), *self.spec.item)
-        selected: np.ndarray = column[of_item]
-        return selected
 
 
 class _Owner:

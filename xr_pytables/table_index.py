@@ -7,7 +7,9 @@ from the first row, "light": from the block, "ultralight": from the slice). `ran
 each slice, `bounds` the first of each chunk of it but the first. What is left over after the last whole slice is in
 `sortedLR` and `indicesLR`, whose attributes `nelements` tell how much of them counts.
 
-Describing (with the HDF5 lock held) and searching (through arrays that read past HDF5) are apart.
+Describing and searching (through arrays) are apart.
+
+Tested in `tests/test_queries.py`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import attributes
-from . import libhdf5 as h5
 from .conditions import Comparison
-from .libhdf5 import HDF5Error, call
+from .hdf5.attributes import RawAttribute
+from .hdf5.file import File, MissingNodeError, Place
 from .nodes import VariableSpec
-from .safe_file import RawAttribute, SafeFile, describe_dataset, read_attributes
+from .pytables_types import as_pytables
 
 _ARRAYS: Final = ("sorted", "indices", "ranges", "bounds", "sortedLR", "indicesLR")
 _KINDS: Final = {1: "ultralight", 2: "light", 4: "medium", 8: "full"}
@@ -74,24 +76,22 @@ class IndexSpec:
         return self.slices * self.slicesize + self.rest
 
 
-def describe_index(file: SafeFile, table: VariableSpec, column: str) -> IndexSpec:
+def describe_index(file: File, table: VariableSpec, column: str) -> IndexSpec:
     """The index of the column `column` of the table that `table` is a column of; reads headers and attributes only.
 
-    The caller holds the HDF5 lock. Raises UnusableIndexError with the reason.
+    Raises UnusableIndexError with the reason.
     """
     path = _path_of(table, column)
     try:
         if not _exists(file, path):
             raise UnusableIndexError("there is no index")
-        with file.open(path) as group:
-            raw = read_attributes(group)
+        raw = file.attributes(file.resolve(path).address)
         arrays, lengths = {}, {}
         for name in _ARRAYS:
-            with file.open(posixpath.join(path, name)) as node:
-                spec = _array_spec(file, posixpath.join(path, name), node)
-                lengths[name] = _number(read_attributes(node), "nelements", 0)
-            arrays[name] = spec
-    except (HDF5Error, OSError) as error:
+            place = file.resolve(posixpath.join(path, name))
+            arrays[name] = _array_spec(file, place)
+            lengths[name] = _number(file.attributes(place.address), "nelements", 0)
+    except OSError as error:
         raise UnusableIndexError(f"it cannot be read: {error}") from None
     if attributes.text(raw.get("VERSION")) not in ("2.1",):
         raise UnusableIndexError(f"its version is {attributes.text(raw.get('VERSION'))!r}, not '2.1'")
@@ -112,11 +112,8 @@ class TableIndexes:
     """Whether there is anything where PyTables keeps indexes of the table."""
 
 
-def describe_indexes(file: SafeFile, columns: Sequence[VariableSpec]) -> TableIndexes:
-    """The indexes of a table whose columns are `columns`; reads headers and attributes only.
-
-    The caller holds the HDF5 lock.
-    """
+def describe_indexes(file: File, columns: Sequence[VariableSpec]) -> TableIndexes:
+    """The indexes of a table whose columns are `columns`; reads headers and attributes only."""
     if not columns or not _exists(file, _path_of(columns[0], "")):
         return TableIndexes()
     usable, unusable = {}, {}
@@ -143,17 +140,16 @@ def _path_of(table: VariableSpec, column: str) -> str:
     return posixpath.join(folder, f"_i_{leaf}", column).rstrip("/")
 
 
-def _exists(file: SafeFile, path: str) -> bool:
-    at = "/"
-    for name in path.strip("/").split("/"):
-        at = posixpath.join(at, name)
-        if not call("H5Lexists", file.id, h5.name_bytes(at), h5.DEFAULT):
-            return False
+def _exists(file: File, path: str) -> bool:
+    try:
+        file.resolve(path)
+    except MissingNodeError:
+        return False
     return True
 
 
-def _array_spec(file: SafeFile, path: str, node: int) -> VariableSpec:
-    info = describe_dataset(node, h5.object_address(node))
+def _array_spec(file: File, place: Place) -> VariableSpec:
+    path, info = place.path, as_pytables(file.dataset(place.address))
     dtype, shape = info.datatype.dtype, info.shape
     if dtype is None or shape is None or info.datatype.shape or info.datatype.kind not in _VALUES:
         raise UnusableIndexError(f"{path} is not an array of simple values")
@@ -166,7 +162,7 @@ def _array_spec(file: SafeFile, path: str, node: int) -> VariableSpec:
         dtype=dtype.newbyteorder("="),
         dims=tuple(f"dim_{axis}" for axis in range(len(shape))),
         chunks=info.chunkshape,
-        base_address=file.base_address(),
+        base_address=file.base_address,
     )
 
 
@@ -272,6 +268,8 @@ class IndexSearch:
         entries = np.concatenate([np.empty(0, np.int64), *found])
         if spec.bucket == 1:
             rows = np.sort(entries)
+            if (rows[1:] == rows[:-1]).any():
+                raise UnusableIndexError("it names a row twice")
         else:
             buckets = np.unique(entries)
             if len(buckets) * spec.bucket > limit:
@@ -347,9 +345,10 @@ class IndexSearch:
             number = int(np.searchsorted(bounds, value, side))
             start = number * step
             if number not in kept:
-                kept[number] = chunk(start, min(start + step, count))
+                kept[number] = _checked_order(chunk(start, min(start + step, count)))
             return start + int(np.searchsorted(kept[number], value, side))
 
+        _checked_order(bounds)
         symbol, value = comparison.operator, _sortable(comparison.value)
         start = place(value, "left") if symbol in (">=", "==") else place(value, "right") if symbol == ">" else 0
         if symbol in ("<=", "=="):
@@ -376,6 +375,14 @@ class IndexSearch:
         elif size == 1:
             entries += number * spec.slicesize // spec.bucket
         return entries
+
+
+def _checked_order(values: NDArray[Any]) -> NDArray[Any]:
+    """`values`, if they are sorted, NaN behind all others. A search among others would pass rows by."""
+    before, after = values[:-1], values[1:]
+    if not np.all((before <= after) | (after != after)):
+        raise UnusableIndexError("its values are not sorted")
+    return values
 
 
 def _sortable(value: Any) -> Any:

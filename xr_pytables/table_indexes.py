@@ -3,6 +3,8 @@
 Only PyTables can make them, so this is the one place that opens a file with it: a file with nothing in it but what
 this project wrote. Where the new version of a file holds other things as well, the indexed columns go to a table in a
 file of its own, value by value, and their indexes come back.
+
+Tested in `tests/test_table_writing.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import tables
 
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
-from .datatypes import Datatype
+from .hdf5.datatype import Datatype
+from .leaves import read_column
 from .libhdf5 import call
-from .safe_file import describe_dataset, read_column
 from .target_file import ArrayLayout, TargetFile
 
 TABLE_VERSION: Final = "2.7"
@@ -83,8 +85,8 @@ def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...
 
     So PyTables sees nothing that others wrote. The chunks have as many rows: indexes depend on that.
     """
-    with file.open(table) as dataset:
-        info = describe_dataset(dataset, h5.object_address(dataset))
+    with file.on_disk() as source:
+        info = source.dataset(source.resolve(table).address)
         record, rows = _record(info.datatype, members), (info.shape or (0,))[0]
         own.create_array(table, ArrayLayout((rows,), record, (h5.UNLIMITED,), info.chunkshape))
         own.write_attributes(table, table_attributes(record, rows))
@@ -95,7 +97,7 @@ def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...
                 place: np.ndarray = some
                 for name in member:
                     place = place[name]
-                place[...] = read_column(dataset, info, member, start, len(some), 1)
+                place[...] = read_column(source, info, member, slice(start, start + len(some)))
             own.write(table, (start,), some)
 
 

@@ -2,6 +2,8 @@
 
 Columns become the fields of a record, so that everything after the plan (blocks, schedulers, transactions) is as for
 any other array. Knows xarray's conventions and the attributes of tables; writes nothing.
+
+Tested in `tests/test_table_writing.py` and `tests/test_table_appending.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,15 +22,15 @@ from xarray import DataArray, Dataset, Variable
 from xarray.core.utils import emit_user_level_warning
 
 from . import attributes, frames, layouts
-from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .columns import OF_COLUMN, owner_of
 from .files import FileIdentity
+from .fitting import cast
+from .hdf5.file import File
 from .libhdf5 import UNLIMITED
 from .nodes import GroupSpec, VariableSpec
 from .placement import Mode
-from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members
-from .safe_file import SafeFile
+from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members, teller_of
 from .table_index import TableIndexes, describe_indexes
 from .table_indexes import ColumnIndex, rows_attribute, table_attributes
 from .target_file import ArrayLayout
@@ -103,7 +105,9 @@ def plan_table(
         name=leaf,
         dims=(f"rows of {leaf}",),
         layout=layout,
-        attributes=tuple(_table_attributes(columns, attrs, record, row_dim, rows, where)),
+        attributes=tuple(
+            _table_attributes(columns, attrs, record, row_dim, rows, where, leave_out=teller_of(obj.encoding))
+        ),
         data=_rows(columns, record, rows, layout),
         action="replace" if replaced else "create",
     )
@@ -275,7 +279,14 @@ def _storage_wishes(
     if asked or base:
         return {**{key: value for key, value in base.items() if key in keys}, **asked}
     advice = [_advice(variable, keys) for variable in dataset.variables.values()]
-    return advice[0] if all(other == advice[0] for other in advice) else {}
+    most = max(advice, key=len, default={})
+    # columns of text that were read say nothing of a checksum, as text of other writers takes none
+    silent = {key: most[key] for key in ("fletcher32",) if key in most}
+    agree = all(
+        {**(silent if "string" in variable.encoding else {}), **each} == most
+        for variable, each in zip(dataset.variables.values(), advice, strict=True)
+    )
+    return most if agree else {}
 
 
 def _advice(variable: Variable, keys: Sequence[str]) -> dict[str, Any]:
@@ -301,10 +312,10 @@ def _layout(record: np.dtype, rows: int, row_dim: str, wishes: Mapping[str, Any]
 # -- appending ------------------------------------------------------------------------------------------------
 
 
-def describe_stored(file: SafeFile, spec: GroupSpec) -> StoredTable:
-    """What has to be known of a table in an open file to append to it. The caller holds the HDF5 lock."""
-    with file.open(spec.path) as node:
-        return StoredTable(spec, describe_indexes(file, spec.variables), h5.link_count(node))
+def describe_stored(file: File, spec: GroupSpec) -> StoredTable:
+    """What has to be known of a table in an open file to append to it."""
+    links = file.link_count(file.resolve(spec.path).address)
+    return StoredTable(spec, describe_indexes(file, spec.variables), links)
 
 
 def plan_append(
@@ -531,7 +542,9 @@ def _assembled(*columns: np.ndarray, members: Sequence[tuple[str, ...]], record:
         place: np.ndarray = rows
         for name in member:
             place = place[name]
-        place[...] = column
+        place[...] = cast(
+            column, place.dtype, f"column {'.'.join(member)!r}: a block of the Dask array is not {place.dtype}"
+        )
     return rows
 
 
@@ -548,7 +561,14 @@ def _aligned(blocks: Sequence[int], chunk: int, block: int) -> tuple[int, ...]:
 
 
 def _table_attributes(
-    columns: Sequence[_Column], attrs: Mapping[str, object], record: np.dtype, row_dim: str, rows: int, where: str
+    columns: Sequence[_Column],
+    attrs: Mapping[str, object],
+    record: np.dtype,
+    row_dim: str,
+    rows: int,
+    where: str,
+    *,
+    leave_out: Callable[[str], None] | None,
 ) -> Iterable[EncodedAttribute]:
     """PyTables' own attributes of a table, the dataset's, and those of the columns under `<column>@<name>`."""
     names = {column.name for column in columns}
@@ -556,7 +576,7 @@ def _table_attributes(
     for number, column in enumerate(columns):
         fill = np.zeros((), column.dtype if column.dtype.kind != "S" else "S1")
         yield EncodedAttribute(f"FIELD_{number}_FILL", fill)  # PyTables wants all of them or none
-    for attribute in attributes.encode(attrs, where=where):
+    for attribute in attributes.encode(attrs, where=where, leave_out=leave_out):
         if owner_of(attribute.name, names, record.names or ())[0] is not None:  # it would be read as the column's
             attribute = replace(attribute, name=attributes.ESCAPE + attribute.name)
         yield attribute

@@ -1,17 +1,21 @@
 """One HDF5 file, opened for writing: groups, arrays and attributes as PyTables and netCDF-4 both understand them.
 
-The counterpart of `safe_file`. Writes through `libhdf5`, so that adding to a file of unknown origin runs nothing from
+Writes through `libhdf5`, so that adding to a file of unknown origin runs nothing from
 it. Knows no xarray; the caller holds the HDF5 lock from opening to closing.
+
+Tested in `tests/test_encoding.py` and `tests/test_writing.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import posixpath
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,16 +25,20 @@ from . import attributes, codecs, datatypes
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
 from .chunk_encode import EncodedChunk
-from .chunk_index import ChunkStorage, UnsupportedIndex, read_index
-from .datatypes import Datatype
+from .chunk_index import ChunkStorage
 from .dimensions import NOT_A_VARIABLE
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
+from .hdf5.chunk_indexes import read_index
+from .hdf5.dataset import DatasetInfo
+from .hdf5.datatype import Datatype
+from .hdf5.file import File
+from .leaves import storage_of
 from .libhdf5 import HDF5Error, Identifier, call, opened
-from .safe_file import DatasetInfo, describe_dataset, explained, read_attributes
+from .sources.local import LocalFile
 
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""
-_LOCKED: Final = "unable to lock file"
+_HEAP_SLACK: Final = 2**18
 _LOCAL: Final = 0  # H5F_SCOPE_LOCAL
 
 
@@ -58,8 +66,11 @@ class ArrayLayout:
 class TargetFile:
     """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
 
-    def __init__(self, path: str, *, create: bool, keep: int = 0) -> None:
-        """`keep` are the bytes at the beginning of the file that must stay if the disk is full."""
+    def __init__(self, path: str, *, create: bool, keep: int = 0, large_attributes: bool = False) -> None:
+        """`keep` are the bytes at the beginning of the file that must stay if the disk is full.
+
+        With `large_attributes` the root group that is made can have attributes of more than 64 KB.
+        """
         h5.silence_this_thread()
         self.path = path
         self._keep = keep
@@ -68,11 +79,12 @@ class TargetFile:
             if create:
                 with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
                     _track_order(properties)
+                    _allow_large_attributes(properties, large_attributes)
                     self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, h5.DEFAULT)
             else:
                 self._file = opened("H5Fopen", raw, h5.READ_WRITE, h5.DEFAULT)
         except HDF5Error as error:
-            raise explained(path, error) from None
+            raise _not_opened(path, error) from None
         self.id = self._file.id
         if create:
             version = np.array(FORMAT_VERSION.encode())
@@ -124,13 +136,14 @@ class TargetFile:
         """Whether `path` names something; its parent must exist."""
         return path == "/" or bool(call("H5Lexists", self.id, h5.name_bytes(path), h5.DEFAULT))
 
-    def require_group(self, path: str) -> None:
+    def require_group(self, path: str, *, large_attributes: bool = False) -> None:
         """Make the group at `path` and those above it, where they are missing."""
         if self.exists_with_parents(path):
             return
         self.require_group(posixpath.dirname(path))
         with opened("H5Pcreate", h5.constant("H5P_CLS_GROUP_CREATE_ID_g")) as properties:
             _track_order(properties)
+            _allow_large_attributes(properties, large_attributes)
             opened("H5Gcreate2", self.id, h5.name_bytes(path), h5.DEFAULT, properties, h5.DEFAULT).close()
 
     def exists_with_parents(self, path: str) -> bool:
@@ -143,13 +156,14 @@ class TargetFile:
 
     # -- arrays ---------------------------------------------------------------------------------------------
 
-    def create_array(self, path: str, layout: ArrayLayout) -> None:
+    def create_array(self, path: str, layout: ArrayLayout, *, large_attributes: bool = False) -> None:
         """Make an array that holds its fill value; nothing is allocated for chunks before they are written."""
         with (
             _stored_type(layout) as stored,
             h5.simple_space(layout.shape, layout.maxshape) as space,
             opened("H5Pcreate", h5.constant("H5P_CLS_DATASET_CREATE_ID_g")) as properties,
         ):
+            _allow_large_attributes(properties, large_attributes)
             if layout.chunkshape is not None:
                 call("H5Pset_chunk", properties, len(layout.chunkshape), h5.sizes(layout.chunkshape))
                 _set_filters(properties, layout.filters)
@@ -169,17 +183,28 @@ class TargetFile:
             if start:
                 call("H5Sselect_hyperslab", space, 0, h5.sizes(start), None, h5.sizes(values.shape), None)
             with h5.simple_space(values.shape) as memory_space, opened("H5Dget_type", dataset) as stored:
-                described = datatypes.describe(stored)
-                if described.base is not None:
-                    rows, _keep = _row_pointers(values, described.base)
+                if call("H5Tget_class", stored) == h5.VLEN:
+                    with opened("H5Tget_super", stored) as element:
+                        rows, _keep = _row_pointers(values, datatypes.describe(element))
+                    self._check_room(len(rows), _keep.nbytes)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, rows.ctypes.data)
                 elif values.dtype.kind == "O":
                     pointers, _texts = _text_pointers(values)
+                    self._check_room(len(_texts), sum(map(len, _texts)))
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, pointers)
                 else:
-                    as_stored = np.ascontiguousarray(values, described.dtype)
+                    as_stored = np.ascontiguousarray(values, datatypes.describe(stored).dtype)
                     call("H5Dwrite", dataset, stored, memory_space, space, h5.DEFAULT, as_stored.ctypes.data)
             call("H5Fflush", dataset, _LOCAL)
+
+    def _check_room(self, count: int, size: int) -> None:
+        """Raise OSError (ENOSPC) if values of variable length do not fit the disk: HDF5 (1.14) crashes if one does not.
+
+        Each takes a header and padding in its heap besides its bytes, and 16 bytes in the array.
+        """
+        free = shutil.disk_usage(os.path.dirname(os.path.abspath(self.path))).free
+        if free < size + 48 * count + _HEAP_SLACK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
     def array(self, path: str) -> Iterator[TargetArray]:
@@ -191,17 +216,14 @@ class TargetFile:
 
     def chunk_storage(self, path: str) -> ChunkStorage | None:
         """How the chunks of an array are stored, for encoding them; None if HDF5 has to do that."""
-        with self.open(path) as dataset:
-            info = describe_dataset(dataset, h5.object_address(dataset))
-        return None if why_not_encode(info) else replace(storage_of(info), base=self._base_address())
+        with self.on_disk() as file:
+            info = file.dataset(file.resolve(path).address)
+            return None if why_not_encode(info) else storage_of(info, file.base_address)
 
     def may_have_masks(self, storage: ChunkStorage) -> bool:
         """Whether a chunk that is in the array lacks one of its filters. To be asked before anything is written."""
         with open(self.path, "rb") as file:
-            try:
-                return bool(read_index(file.fileno(), storage).filter_mask.any())
-            except UnsupportedIndex:
-                return True
+            return bool(read_index(LocalFile(file.fileno(), self.path), storage).filter_mask.any())
 
     def write_chunks(self, path: str, chunks: Iterable[EncodedChunk], *, masks: bool) -> None:
         """Put encoded chunks into an array as they are. `masks` says what `may_have_masks` said."""
@@ -213,12 +235,12 @@ class TargetFile:
                     _forget_mask(dataset, chunk, data)
                 _write_chunk(dataset, chunk, data)
 
-    def _base_address(self) -> int:
-        """Size of the user block: addresses in the file count from here, in bytes."""
-        size = ctypes.c_uint64()
-        with opened("H5Fget_create_plist", self.id) as properties:
-            call("H5Pget_userblock", properties, ctypes.byref(size))
-        return size.value
+    @contextlib.contextmanager
+    def on_disk(self) -> Iterator[File]:
+        """The file as readers see it, with all that was written so far."""
+        call("H5Fflush", self.id, _LOCAL)
+        with open(self.path, "rb") as raw:
+            yield File(LocalFile(raw.fileno(), self.path))
 
     # -- attributes -----------------------------------------------------------------------------------------
 
@@ -227,18 +249,43 @@ class TargetFile:
         given = {attribute.name: attribute for attribute in encoded}
         with self.open(path) as node:
             marker = given.pop(attributes.JSON_MARKER, None)
-            names = _json_names(node, given, marker)
+            names = self._json_names(path, node, given, marker)
             for attribute in given.values():
-                _write_attribute(node, attribute)
+                try:
+                    _write_attribute(node, attribute)
+                except HDF5Error as error:
+                    raise self._explained(path, attribute, error) from None
             if names is not None and names.size:
                 _write_attribute(node, EncodedAttribute(attributes.JSON_MARKER, names, utf8=True))
             elif names is not None:
                 call("H5Adelete", node, h5.name_bytes(attributes.JSON_MARKER))
 
+    def _json_names(
+        self, path: str, node: int, given: Collection[str], marker: EncodedAttribute | None
+    ) -> np.ndarray | None:
+        """What JSON_MARKER must list when `given` and their `marker` are written to a node; None if it may stay."""
+        new = [] if marker is None or marker.value is None else marker.value.tolist()
+        if not call("H5Aexists", node, h5.name_bytes(attributes.JSON_MARKER)):
+            return np.array(new) if new else None
+        with self.on_disk() as file:
+            old = attributes.texts(file.attributes(file.resolve(path).address).get(attributes.JSON_MARKER)) or ()
+        kept = [h5.name_bytes(name) for name in old if name not in given]
+        return np.array([*kept, *new], None if kept or new else "S1")
+
+    def _explained(self, path: str, attribute: EncodedAttribute, error: HDF5Error) -> Exception:
+        """What to say if an attribute cannot be written."""
+        if not attributes.are_large([attribute]):
+            return error
+        return ValueError(
+            f"{path}: attribute {attribute.name!r} takes more than 64 KB, for which HDF5 has no room in an object that "
+            "was not made for it. Write all of the file with mode='w', or store the value as a variable"
+        )
+
     def user_attributes(self, path: str) -> list[str]:
         """Names of the attributes that are neither PyTables' nor those of a convention about dimensions."""
-        with self.open(path) as node:
-            return [name for name in read_attributes(node) if not attributes.is_reserved(name)]
+        with self.on_disk() as file:
+            names = file.attributes(file.resolve(path).address)
+        return [name for name in names if not attributes.is_reserved(name)]
 
     def remove_attributes(self, path: str, names: Iterable[str]) -> None:
         """Delete attributes, as far as they exist."""
@@ -333,6 +380,23 @@ class TargetArray:
         call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
 
 
+def _not_opened(path: str, error: HDF5Error) -> OSError:
+    """What a user understands of a failed open."""
+    if "unable to lock file" in str(error):
+        return BlockingIOError(f"{path}: another process has this file open. Close it there first ({error})")
+    return OSError(f"{path}: HDF5 cannot open it for writing: {error}")
+
+
+def _allow_large_attributes(properties: int, wanted: bool) -> None:
+    """Let an object that is going to be made have attributes of more than 64 KB.
+
+    Objects that keep the order of their attributes get a header of version 2, which can keep attributes outside of
+    itself ("dense"). HDF5 reads those since 1.8; others keep the header that they always had.
+    """
+    if wanted:
+        call("H5Pset_attr_creation_order", properties, h5.CREATION_ORDER_TRACKED)
+
+
 def _track_order(properties: int) -> None:
     """Keep the order in which members are made; netCDF-4 asks for it in files that it shall write to."""
     call("H5Pset_link_creation_order", properties, h5.CREATION_ORDER_TRACKED | h5.CREATION_ORDER_INDEXED)
@@ -368,20 +432,6 @@ def why_not_encode(info: DatasetInfo) -> str | None:
     if info.whole_chunks_filtered_only:
         return "its edge chunks are stored without the filters"
     return codecs.why_not_encode(info.filters)
-
-
-def storage_of(info: DatasetInfo) -> ChunkStorage:
-    """A chunked dataset in the words of the bytes side."""
-    if info.datatype.dtype is None or info.shape is None:
-        raise TypeError(f"elements of kind {info.datatype.kind!r} have no dtype")
-    return ChunkStorage(
-        shape=info.shape,
-        chunkshape=info.chunkshape,
-        dtype=info.datatype.dtype,
-        pipeline=info.filters,
-        header=info.address,
-        fill=info.fill_value or b"",
-    )
 
 
 def planned_storage(layout: ArrayLayout) -> ChunkStorage | None:
@@ -440,16 +490,6 @@ def _row_pointers(values: np.ndarray, base: Datatype) -> tuple[np.ndarray, np.nd
     before = np.cumsum(pointers["length"]) - pointers["length"]
     pointers["pointer"] = flat.ctypes.data + before * np.uintp(base.itemsize)
     return pointers, flat
-
-
-def _json_names(node: int, given: Collection[str], marker: EncodedAttribute | None) -> np.ndarray | None:
-    """What JSON_MARKER must list when `given` and their `marker` are written to a node; None if it may stay."""
-    new = [] if marker is None or marker.value is None else marker.value.tolist()
-    if not call("H5Aexists", node, h5.name_bytes(attributes.JSON_MARKER)):
-        return np.array(new) if new else None
-    old = attributes.texts(read_attributes(node)[attributes.JSON_MARKER]) or ()
-    kept = [h5.name_bytes(name) for name in old if name not in given]
-    return np.array([*kept, *new], None if kept or new else "S1")
 
 
 def _with_nul(text: str) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 Arrays in memory are handed to `write_array`; `dask.array.store` puts blocks into a `DirectTarget` or a `SpoolTarget`.
 All of them encode whole chunks in threads and outside HDF5, and take the one lock for writing the bytes.
+
+Tested in `tests/test_encoding.py` and `tests/test_segment.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from .alignment import Blocks
 from .chunk_encode import Box, EncodedChunk, encode_block
 from .chunk_index import ChunkStorage
 from .files import FileBusyError, hdf5_lock
+from .fitting import cast
 from .progress import Done, nobody
 from .segment import Segment, SegmentError, SegmentWriter
 from .target_file import ArrayLayout, TargetFile
@@ -107,7 +110,7 @@ class DirectTarget:
         self.chunkshape = layout.chunkshape if self._storage is None else self._storage.chunkshape
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        self.write(_start(key), np.asarray(block))
+        self.write(_start(key), as_announced(np.asarray(block), self.dtype, self._path))
 
     def write(self, start: tuple[int, ...], values: np.ndarray) -> None:
         """Put `values` at `start` (elements): whole chunks as encoded bytes, the rest through HDF5."""
@@ -166,6 +169,11 @@ class DirectTarget:
         self._done(elements * itemsize(self.dtype))
 
 
+def as_announced(block: np.ndarray, dtype: np.dtype | None, path: str) -> np.ndarray:
+    """A block of Dask in the dtype that its array has. Raises ValueError for values that would be lost in it."""
+    return block if dtype is None else cast(block, dtype, f"array {path!r}: a block of the Dask array is not {dtype}")
+
+
 def itemsize(dtype: np.dtype | None) -> int:
     """Bytes of an element; of text of any length, of the reference to it."""
     return np.dtype(object).itemsize if dtype is None else dtype.itemsize
@@ -211,7 +219,7 @@ class SpoolTarget:
         return os.path.join(self.folder, "-".join(["block", str(self.number), *map(str, start)]) + SUFFIX)
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        values, start = np.asarray(block), _moved(_start(key), self.offset)
+        values, start = as_announced(np.asarray(block), self.dtype, self.path), _moved(_start(key), self.offset)
         if not values.size:
             return  # it would have the name of the block that begins where it does
         # opening fails if the folder is not there: this worker does not see the file system, or the job is over

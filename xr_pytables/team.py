@@ -1,6 +1,8 @@
 """Who does the work: the calling thread, helped by one pool of threads for the whole process.
 
 Knows tasks and threads, nothing of what the tasks are. `chunk_io` decodes with it, the writer encodes with it.
+
+Tested in `tests/test_chunk_io.py`.
 """
 
 from __future__ import annotations

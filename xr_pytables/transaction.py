@@ -2,16 +2,19 @@
 
 A transaction is a hidden folder beside the target. It holds the new file while it is made, and what workers put
 aside for it; the last step renames the new file over the old one. Knows no HDF5.
+
+Tested in `tests/test_writing.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 try:
@@ -19,9 +22,12 @@ try:
 except ImportError:  # Windows: folders of dead writers are then left for the user to remove
     fcntl = None  # type: ignore[assignment]
 
-from .journal import MAGIC
+from .journal import MAGIC, give_access
 
 _MARK = ".xrpt-"
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_PRIVATE = 0o700
+"""Of the folder: nobody else sees a file in the making, whatever becomes of it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,17 @@ class Transaction:
         """Path of what says, from the moment of commit on, that it has happened."""
         return os.path.join(self.folder, "committed")
 
+    @contextlib.contextmanager
+    def naming_the_target(self) -> Iterator[None]:
+        """If the disk is full (or the like), say so of the user's file, and not of one in the hidden folder."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            reason = os.strerror(error.errno)
+            raise OSError(error.errno, f"{self.target}: {reason}. The file was left as it was") from error
+
     def mark_commit(self) -> None:
         """Make the sign of commit for the new file: another name of it."""
         with contextlib.suppress(OSError):  # a file system without hard links: a repeated commit is then an error
@@ -72,13 +89,29 @@ class Transaction:
         if not os.path.isdir(parent):
             raise FileNotFoundError(f"{self.target}: there is no folder {parent}. Make it first")
 
+    def check_allowed(self) -> None:
+        """Raise PermissionError if this user may not change the target or its folder.
+
+        To replace a file takes no permission to write to it. But whoever takes that away means to keep the file.
+        """
+        parent = os.path.dirname(self.target)
+        try:
+            if os.path.isfile(self.target):
+                os.close(os.open(self.target, os.O_RDWR | getattr(os, "O_CLOEXEC", 0)))
+        except OSError as error:
+            raise OSError(error.errno, f"{self.target}: the file may not be written to: {error.strerror}") from None
+        if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(
+                errno.EACCES, f"{self.target}: its folder may not be written to, where the new version would be made"
+            )
+
     def begin(self) -> int:
         """Make the folder and mark it as in use by this process; the descriptor to give to `end`.
 
         Removes the folders of writers that died. Raises PermissionError if the target's folder cannot be written to.
         """
         remove_stale(self.target)
-        os.mkdir(self.folder)
+        self._make_folder()
         try:
             unlocked = f"{self._owner}.new"  # takes its name when it is locked: without a lock the folder is stale
             owner = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
@@ -91,10 +124,20 @@ class Transaction:
             raise
         return owner
 
+    def _make_folder(self) -> None:
+        try:
+            os.mkdir(self.folder, _PRIVATE)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{self.target}: no folder can be made beside it for the new version: {error.strerror}"
+            ) from None
+
     def begin_shared(self) -> None:
         """Make the folder for processes of which none owns it; again after it was abandoned."""
         with contextlib.suppress(FileExistsError):  # an earlier run of this step
-            os.mkdir(self.folder)
+            self._make_folder()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._owner)
 
@@ -106,7 +149,7 @@ class Transaction:
         if fsync:
             _sync(self.new_file)
         with contextlib.suppress(FileNotFoundError):
-            os.chmod(self.new_file, os.stat(self.target).st_mode & 0o7777)
+            give_access(self.new_file, os.stat(self.target))
         if check is not None:
             check()
         if exclusive:
@@ -124,7 +167,7 @@ class Transaction:
             except FileExistsError:
                 raise
             except OSError:  # a file system without hard links
-                os.close(os.open(self.target, os.O_CREAT | os.O_EXCL))
+                os.close(os.open(self.target, os.O_CREAT | os.O_EXCL, 0o600))
                 os.replace(self.new_file, self.target)
         except FileExistsError:
             raise FileExistsError(f"{self.target}: somebody made this file meanwhile; it was left alone") from None

@@ -1,6 +1,8 @@
 """Other views of a lazy array: its dimensions in reverse, texts in its columns, paths for its references.
 
 Each wraps the array of a leaf and changes what is read, or the shape in which it is shown.
+
+Tested in `tests/test_odd_types.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from . import global_heap
-from .arrays import PyTablesArray, with_plain_empty_slices
+from .arrays import PyTablesArray, checked_key
 from .chunk_index import Selection
 from .files import Descriptor, FileIdentity
 
@@ -29,7 +31,7 @@ class _View(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         found: np.ndarray = indexing.explicit_indexing_adapter(
-            with_plain_empty_slices(key, self.shape), self.shape, indexing.IndexingSupport.OUTER, self._read
+            checked_key(key, self.shape, self.array.label()), self.shape, indexing.IndexingSupport.OUTER, self._read
         )
         return found
 
@@ -110,7 +112,12 @@ class ReferenceArray(PyTablesArray):
 
         def read(descriptor: Descriptor, version: FileIdentity) -> None:
             data = global_heap.read_values(
-                descriptor.fd, descriptors, 8, base=self.spec.base_address, threads=self.threads, label=self._label()
+                descriptor.source,
+                descriptors,
+                8,
+                base=self.spec.base_address,
+                threads=self.threads,
+                label=self.label(),
             )
             found[global_heap.lengths(descriptors) > 0] = data.view("<u8")
 
@@ -121,9 +128,7 @@ class ReferenceArray(PyTablesArray):
         with self.file.descriptor() as descriptor:
             kept = descriptor.kept.get("paths")
             if kept is None:
-                with self.file.safe_file(descriptor) as file:
-                    kept = file.paths()
-                descriptor.kept["paths"] = kept
+                kept = descriptor.kept["paths"] = descriptor.hdf5().paths()
         assert isinstance(kept, dict)
         return kept
 

@@ -2,6 +2,8 @@
 
 `plan` says what will be written and refuses what cannot be. Execution makes the new file in a `transaction`, streams
 the data of Dask arrays into it block by block, and renames it over the target at the very end.
+
+Tested in `tests/test_writing.py`.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
 from .alignment import Blocks
+from .attributes import are_large
 from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
+from .door import Visit, check_no_writer
 from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
-from .journal import check
+from .journal import check_for_writing
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode, checked_append_dim, chosen_mode
 from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_write
 from .progress import Done, bar, check_available, nobody, watched
-from .safe_file import SafeFile
 from .structure import write_structure
 from .table_indexes import create_indexes
 from .table_plan import StoredTable, describe_stored, plan_append, plan_table
@@ -171,6 +174,8 @@ def to_pytables(
         With `"w-"` or `"x"`.
     FileNotFoundError
         With `"r+"` if there is no file, or if the folder is missing.
+    PermissionError
+        If the file, or its folder, may not be written to.
     FileBusyError
         If this or another process has the file open for writing, or is changing it.
     KeyError
@@ -238,6 +243,7 @@ def planned(
             "write the whole table again; append_dim appends rows"
         )
     version, existing = _existing(target, mode)
+    transaction.check_allowed()
     if layout == "table":
         parent, leaf = posixpath.split(group)
         if append_dim is not None and parent in existing and leaf in existing[parent].tables:
@@ -303,21 +309,25 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
             raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
         return None, {}
     checked_path(path)
-    check(path)
+    check_for_writing(path)
     _check_not_busy(path)
     if mode == "w":
         return None, {}
     version = FileIdentity.of(path)
-    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, _AS_STORED) as reader:
-        return version, {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
+    with Visit() as visit:
+        reader = NodeReader(visit.file(path), _AS_STORED, visit.file)
+        found = {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
+        visit.check_unchanged()
+    return version, found
 
 
 _AS_STORED: Final = ReadOptions(external_links="never", pandas_objects=False)
 
 
 def _stored_table(path: str, group: str) -> StoredTable:
-    with hdf5_lock(), SafeFile(path) as file, NodeReader(file, _AS_STORED) as reader:
-        return describe_stored(file, reader.dataset(group))
+    with Visit() as visit:
+        file = visit.file(path)
+        return describe_stored(file, NodeReader(file, _AS_STORED, visit.file).dataset(group))
 
 
 def _check_not_busy(path: str) -> None:
@@ -328,12 +338,8 @@ def _check_not_busy(path: str) -> None:
                 raise FileBusyError(
                     f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r})"
                 )
-        try:
-            SafeFile(path).close()
-        except BlockingIOError as error:
-            raise FileBusyError(str(error)) from None
-        except OSError:
-            pass  # not an HDF5 file: mode="w" replaces it, the other modes say what is wrong with it
+    with open(path, "rb") as file:
+        check_no_writer(file.fileno(), path)
 
 
 def _leads_to(handle: tables.File, path: str) -> bool:
@@ -387,10 +393,13 @@ def execute_all(
         size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
         with bar(size, title, shown=progress) as done:
             for plan, transaction in jobs:
-                prepare(plan, transaction, effort, done)
-            _stream([job for job in jobs if _streamed(job[0])], effort, done)
+                with transaction.naming_the_target():
+                    prepare(plan, transaction, effort, done)
+            with jobs[0][1].naming_the_target() if jobs else contextlib.nullcontext():  # they are on one disk, mostly
+                _stream([job for job in jobs if _streamed(job[0])], effort, done)
         for plan, transaction in jobs:
-            _commit(plan, transaction, fsync=fsync)
+            with transaction.naming_the_target():
+                _commit(plan, transaction, fsync=fsync)
 
 
 def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
@@ -467,7 +476,8 @@ def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = U
     if os.path.exists(transaction.new_file):
         return  # an earlier run of this step made it
     try:
-        prepare(plan, transaction, effort)
+        with transaction.naming_the_target():
+            prepare(plan, transaction, effort)
     except BaseException:
         transaction.remove()
         raise
@@ -483,17 +493,24 @@ def _commit_delayed(
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
-        if spooled:
-            # a run of this step that died may have left its file in any state: fill a copy
-            filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
-            shutil.copyfile(transaction.new_file, filling)
-            unspool(filling, transaction.target, spooled)
-            os.replace(filling, transaction.new_file)
-        _commit(plan, transaction, fsync=fsync)
+        with transaction.naming_the_target():
+            _fill_and_commit(plan, transaction, spooled, fsync)
     except BaseException:
         transaction.abandon()
         raise
     transaction.remove()
+
+
+def _fill_and_commit(
+    plan: WritePlan, transaction: Transaction, spooled: Sequence[tuple[SpoolTarget, Blocks]], fsync: bool
+) -> None:
+    if spooled:
+        # a run of this step that died may have left its file in any state: fill a copy
+        filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
+        shutil.copyfile(transaction.new_file, filling)
+        unspool(filling, transaction.target, spooled)
+        os.replace(filling, transaction.new_file)
+    _commit(plan, transaction, fsync=fsync)
 
 
 _Stream = tuple[GroupPlan, VariablePlan]
@@ -554,7 +571,8 @@ def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, d
         raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
     if plan.version is not None:
         shutil.copyfile(transaction.target, making)
-    with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
+    large = any(are_large(group.attributes) for group in plan.groups if group.path == "/")
+    with hdf5_lock(), TargetFile(making, create=plan.version is None, large_attributes=large) as file:
         write_structure(file, plan)
     with kept_open(making) as file:
         budget = effort.budget()

@@ -1,0 +1,102 @@
+"""Chunks in a version 1 B-tree (III.A.1), the index of all chunked datasets before HDF5 1.10.
+
+Tested in `tests/hdf5/test_chunk_indexes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..chunk_index import ChunkError
+from .chunk_entries import Box, Entries, IndexFile, batches, check_each_once
+
+
+def btree1_entries(file: IndexFile, root: int, k: int, chunkshape: tuple[int, ...], box: Box) -> Iterator[Entries]:
+    """The entries of the leaf nodes that can hold chunks of the box. Nodes have room for 2 `k` children.
+
+    Only the branches that can hold them are read.
+    """
+    for entries in _leaf_entries(file, root, 2 * k, chunkshape, box):
+        key = entries["key"]
+        scaled = []
+        for axis, length in enumerate(chunkshape):  # column by column: a (n, rank) temporary would cost more
+            coordinate, rest = np.divmod(key["offset"][:, axis], np.uint64(length))
+            if rest.any():
+                raise ChunkError(f"a chunk of the index begins between two chunks (dimension {axis})")
+            scaled.append(coordinate)
+        yield Entries(scaled, entries["child"], key["size"], key["mask"])
+
+
+def _node_dtype(rank: int, capacity: int) -> np.dtype[Any]:
+    """A node: keys are size, filter mask and offset in elements, one more than children."""
+    key = np.dtype([("size", "<u4"), ("mask", "<u4"), ("offset", "<u8", (rank + 1,))])
+    return np.dtype(
+        [
+            ("signature", "S4"), ("type", "u1"), ("level", "u1"), ("used", "<u2"), ("left", "<u8"),
+            ("right", "<u8"), ("entries", np.dtype([("key", key), ("child", "<u8")]), (capacity,)), ("last", key),
+        ]
+    )  # fmt: skip
+
+
+def _leaf_entries(
+    file: IndexFile, root: int, capacity: int, chunkshape: tuple[int, ...], box: Box
+) -> Iterator[NDArray[Any]]:
+    node = _node_dtype(len(chunkshape), capacity)
+    low = np.array([first * length for first, length in zip(box.first, chunkshape, strict=True)], np.uint64)
+    high = np.array([last * length for last, length in zip(box.last, chunkshape, strict=True)], np.uint64)
+    addresses, level, visited = np.array([root], np.uint64), -1, 0
+    while True:
+        visited += len(addresses)
+        # nodes do not overlap, so a sound tree has no more of them than fit into the file; the level falls by one
+        # from parent to child: together they end any loop
+        check_each_once(addresses, visited * node.itemsize, file, "the chunk B-tree")
+        children = []
+        for part in batches(addresses, node.itemsize):
+            nodes = _read_nodes(file, addresses[part], node)
+            level = _check_nodes(nodes, level, capacity)
+            used = np.arange(capacity) < nodes["used"][:, None]
+            if level == 0:
+                yield nodes["entries"][used]
+            else:
+                children.append(nodes["entries"]["child"][used & _may_hold(nodes, low, high)])
+        if level == 0 or not children:
+            return
+        addresses, level = np.concatenate(children), level - 1
+
+
+def _read_nodes(file: IndexFile, addresses: NDArray[np.uint64], node: np.dtype[Any]) -> NDArray[Any]:
+    return file.nodes(addresses, node.itemsize, "a node of the chunk B-tree").view(node).reshape(-1)
+
+
+def _check_nodes(nodes: NDArray[Any], level: int, capacity: int) -> int:
+    """The level of these nodes (0: leaves), after checking that they are chunk nodes of `level` (-1: any)."""
+    if np.any(nodes["signature"] != b"TREE") or np.any(nodes["type"] != 1):
+        raise ChunkError("a node of the chunk B-tree has no signature, or another type")
+    found = int(nodes["level"][0])
+    if np.any(nodes["level"] != (found if level < 0 else level)):
+        raise ChunkError("the levels of the chunk B-tree do not fall by one")
+    if np.any(nodes["used"] > capacity):
+        raise ChunkError(f"a node of the chunk B-tree claims more than {capacity} children")
+    return found
+
+
+def _may_hold(nodes: NDArray[Any], low: NDArray[np.uint64], high: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which children may hold chunks that begin between the corners `low` and `high` (elements, inclusive).
+
+    The tree is sorted by offset, the first dimension first: child *i* holds offsets from key *i* up to key *i + 1*. So
+    a dimension is bounded by the two keys as long as all dimensions before it are equal in both.
+    """
+    left = nodes["entries"]["key"]["offset"]
+    right = np.concatenate([left[:, 1:], nodes["last"]["offset"][:, None]], axis=1)
+    # the key behind the last used entry lies in the slot of the next entry, not in `last`, if the node is not full:
+    # keys and children alternate, so the slots agree
+    may = np.ones(left.shape[:2], bool)
+    equal = np.ones(left.shape[:2], bool)
+    for axis in range(len(low)):
+        may &= ~equal | ((left[..., axis] <= high[axis]) & (right[..., axis] >= low[axis]))
+        equal &= left[..., axis] == right[..., axis]
+    return may

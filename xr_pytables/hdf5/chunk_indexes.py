@@ -1,0 +1,156 @@
+"""Where the chunks of a dataset lie: the index that its data layout names, whichever kind, as one `ChunkIndex`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..chunk_index import DAMAGED, MAX_GRID, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
+from ..sources.source import FormatError, Source
+from .chunk_arrays import extensible_array_entries, fixed_array_entries, implicit_entries
+from .chunk_btree1 import btree1_entries
+from .chunk_btree2 import btree2_entries
+from .chunk_entries import Box, Entries, IndexFile, Numbering
+from .data_layout import IndexParameters
+from .dataset import DatasetInfo
+from .dataspace import UNLIMITED
+from .file import File
+
+
+def read_index(source: Source, storage: ChunkStorage, region: Region | None = None) -> ChunkIndex:
+    """Locate the chunks of a dataset, or of the `region` of it (whole chunks).
+
+    With `region` only the parts of the index that can hold its chunks are read. Chunks beyond the current extent, as
+    truncation may leave them, are ignored. Raises ChunkError for bytes that make no sense; never reads outside of the
+    file nor allocates by a size that was not checked. A chunk of which the index says an impossible address is
+    `DAMAGED`, and only reading that chunk is an error.
+    """
+    if storage.chunkshape is None:
+        raise ValueError("the data are contiguous: there is no chunk index")
+    box = _grid_box(storage, region)
+    if math.prod(box.shape) > MAX_GRID:
+        raise ChunkError(
+            f"{math.prod(box.shape)} chunks of {storage.chunk_nbytes} bytes cannot be located at once, {MAX_GRID} can: "
+            "read a smaller part at a time"
+        )
+    size_type = np.uint64 if storage.chunk_nbytes >= 1 << 31 else np.uint32
+    index = ChunkIndex(
+        box.first, np.zeros(box.shape, np.uint64), np.zeros(box.shape, size_type), np.zeros(box.shape, np.uint32)
+    )
+    if not index.address.size:
+        return index
+    info = _described(source, storage)
+    chunkshape, nbytes = storage.chunkshape[: storage.rank], storage.chunk_nbytes
+    if info.index is None or (info.chunkshape, info.datatype.itemsize) != (chunkshape, storage.element_size):
+        raise ChunkError(
+            f"the header at {storage.header} has chunks of {info.chunkshape} elements of {info.datatype.itemsize} "
+            f"bytes, expected {chunkshape} and {storage.element_size}"
+        )
+    if info.index.address is None:
+        return index
+    file = IndexFile(source, storage.base)
+    for entries in _entries(file, info.index, info.index.address, chunkshape, nbytes, info.maxshape, box):
+        _put(index, entries, storage.base)
+    if info.whole_chunks_filtered_only and info.shape is not None:
+        _unfilter_edges(index, storage, info.shape)
+    return index
+
+
+def _described(source: Source, storage: ChunkStorage) -> DatasetInfo:
+    try:
+        return File(source).dataset(storage.header)
+    except FormatError as error:
+        raise ChunkError(str(error)) from error
+
+
+def read_compact(source: Source, storage: ChunkStorage) -> NDArray[Any]:
+    """All elements of a dataset whose data lie in its object header. Raises ChunkError if they do not."""
+    data = _described(source, storage).data
+    wanted = storage.element_size * math.prod(storage.shape[: storage.rank])
+    if len(data) < wanted:
+        raise ChunkError(f"the object header at {storage.header} has no {wanted} bytes of data")
+    return np.frombuffer(data, storage.dtype, wanted // storage.dtype.itemsize).reshape(storage.shape)
+
+
+def _grid_box(storage: ChunkStorage, region: Region | None) -> Box:
+    if region is None:
+        return Box((0,) * storage.rank, tuple([length - 1 for length in storage.grid]))
+    assert storage.chunkshape is not None  # checked by the caller
+    if len(region) != storage.rank:
+        raise ValueError(f"a region of {len(region)} dimensions for a leaf of {storage.rank}")
+    first, last = [], []
+    for (start, stop), length, chunk in zip(region, storage.shape, storage.chunkshape, strict=False):
+        start, stop = max(0, start), min(stop, length)
+        first.append(start // chunk if start < stop else 0)
+        last.append((stop - 1) // chunk if start < stop else -1)
+    return Box(tuple(first), tuple(last))
+
+
+def _entries(
+    file: IndexFile,
+    index: IndexParameters,
+    address: int,
+    chunkshape: tuple[int, ...],
+    nbytes: int,
+    maxshape: tuple[int, ...],
+    box: Box,
+) -> Iterator[Entries]:
+    numbering = Numbering(
+        tuple([-(-length // chunk) for length, chunk in zip(maxshape, chunkshape, strict=True)]),
+        maxshape.index(UNLIMITED) if index.kind == "extensible array" and UNLIMITED in maxshape else 0,
+    )
+    if index.kind == "v1 B-tree":
+        yield from btree1_entries(file, address, index.k, chunkshape, box)
+    elif index.kind == "single chunk":
+        yield _single(index, address, nbytes, len(chunkshape))
+    elif index.kind == "implicit":
+        yield from implicit_entries(address, numbering, nbytes, box)
+    elif index.kind == "fixed array":
+        yield from fixed_array_entries(file, address, numbering, nbytes, box)
+    elif index.kind == "extensible array":
+        yield from extensible_array_entries(file, address, numbering, nbytes, box)
+    else:
+        yield from btree2_entries(file, address, len(chunkshape), nbytes, box)
+
+
+def _single(index: IndexParameters, address: int, nbytes: int, rank: int) -> Entries:
+    size = nbytes if index.chunk_size is None else index.chunk_size
+    return Entries(
+        [np.zeros(1, np.uint64)] * rank,
+        np.array([address], np.uint64),
+        np.array([size], np.uint64),
+        np.array([index.filter_mask], np.uint32),
+    )
+
+
+def _put(index: ChunkIndex, entries: Entries, base: int) -> None:
+    """Put entries of the index where they belong; those outside of the located part are left out."""
+    position = np.zeros(len(entries.address), np.int64)
+    inside = np.ones(len(entries.address), bool)
+    for coordinate, first, length in zip(entries.scaled, index.origin, index.address.shape, strict=True):
+        along = coordinate - np.uint64(first)  # of one before the first: more than any length
+        inside &= along < np.uint64(length)
+        position *= length
+        position += np.where(inside, along, 0).astype(np.int64)
+    where, address, size = position[inside], entries.address[inside].astype(np.uint64), entries.size[inside]
+    # no chunk lies at the superblock, or so far that its place in the file could not be counted
+    bad = (address == 0) | (address >= np.uint64(DAMAGED - base))
+    most = np.iinfo(index.size.dtype).max
+    bad |= size > most
+    index.address.reshape(-1)[where] = np.where(bad, np.uint64(DAMAGED), address + np.uint64(base))
+    index.size.reshape(-1)[where] = np.minimum(size, most)
+    index.filter_mask.reshape(-1)[where] = entries.mask[inside]
+
+
+def _unfilter_edges(index: ChunkIndex, storage: ChunkStorage, extent: tuple[int, ...]) -> None:
+    """Say that all filters were skipped for the chunks that reach beyond the extent (H5Pset_chunk_opts)."""
+    skipped = np.uint32((1 << len(storage.pipeline.filters)) - 1)
+    for axis, (length, chunk) in enumerate(zip(extent, storage.chunkshape or (), strict=False)):
+        edge = length // chunk - index.origin[axis]
+        if length % chunk and 0 <= edge < index.address.shape[axis]:
+            stored = np.moveaxis(index.address, axis, 0)[edge] != MISSING
+            np.moveaxis(index.filter_mask, axis, 0)[edge][stored] = skipped

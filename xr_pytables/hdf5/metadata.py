@@ -1,0 +1,79 @@
+"""The bytes of a file by HDF5's addresses, which count from the base address: small reads come from cached blocks.
+
+Metadata are many small structures, often side by side: a block is read once and serves all of them.
+
+Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ..sources.source import FormatError, Source
+
+UNDEFINED: Final = 2**64 - 1
+"""The address that stands for none."""
+_BLOCK: Final = 1 << 16  # bytes
+_MAX_BLOCKS: Final = 1024
+
+
+class Metadata:
+    """Reads at addresses of one file. Safe from several threads."""
+
+    def __init__(self, source: Source, base: int) -> None:
+        self._source = source
+        self._blocks: dict[int, bytes] = {}
+        self.base = base
+        self.size = source.size - base
+        """Bytes from the base address to the end."""
+        self.name = source.name
+
+    def read(self, address: int, count: int, what: str) -> bytes:
+        """`count` bytes at `address`. Raises FormatError, saying `what` should be there, if the file has fewer."""
+        if address < 0 or address + count > self.size:
+            place = "no address" if address == UNDEFINED else f"address {address}"
+            raise FormatError(
+                f"{self.name}: {what} of {count} bytes at {place} lies beyond the end of the file, "
+                f"{self.size} bytes from its base address"
+            )
+        number, start = divmod(address, _BLOCK)
+        if start + count <= _BLOCK:
+            block = self._blocks.get(number) or self._block(number)
+            return block[start : start + count]
+        if count > _BLOCK:
+            return self._source.read(self.base + address, count)
+        head = (self._blocks.get(number) or self._block(number))[start:]
+        return head + (self._blocks.get(number + 1) or self._block(number + 1))[: count - len(head)]
+
+    def peek(self, address: int, most: int, what: str) -> bytes:
+        """As many bytes at `address` as there are, `most` at most, one at least."""
+        return self.read(address, max(1, min(most, self.size - address)), what)
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Have the blocks of all (address, count) that lie within the file, with one read of many."""
+        wanted = dict[int, None]()
+        for address, count in ranges:
+            if 0 <= address < self.size and count <= _BLOCK:
+                last = min(address + count, self.size) - 1
+                wanted[address // _BLOCK] = None
+                wanted[last // _BLOCK] = None
+        missing = [number for number in wanted if number not in self._blocks][: _MAX_BLOCKS // 2]
+        if len(missing) > 1:
+            blocks = self._source.read_many([self._extent(number) for number in missing])
+            for number, block in zip(missing, blocks, strict=True):
+                self._keep(number, block)
+
+    def _block(self, number: int) -> bytes:
+        block = self._source.read(*self._extent(number))
+        self._keep(number, block)
+        return block
+
+    def _extent(self, number: int) -> tuple[int, int]:
+        address = number * _BLOCK
+        return self.base + address, min(_BLOCK, self.size - address)
+
+    def _keep(self, number: int, block: bytes) -> None:
+        if len(self._blocks) >= _MAX_BLOCKS:
+            self._blocks.clear()
+        self._blocks[number] = block

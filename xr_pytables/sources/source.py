@@ -1,0 +1,70 @@
+"""What a reader of bytes asks for, whether they lie in a local file, in memory or behind a network.
+
+A source is safe from several threads at once and never changes its size. Who makes it, closes it.
+
+Tested in `tests/sources/test_sources.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+WritableBuffer = bytearray | memoryview | NDArray[np.uint8]
+
+
+class FormatError(OSError):
+    """The bytes of a file are not what its format wants: it is damaged, cut off, or not of this format."""
+
+
+class Source(Protocol):
+    """Bytes that can be read at any offset."""
+
+    @property
+    def name(self) -> str:
+        """For messages: usually the path."""
+
+    @property
+    def path(self) -> str:
+        """What finds it again, as it was given."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes from `offset`. Raises FormatError if there are not so many."""
+
+    def read_into(self, buffer: WritableBuffer, offset: int) -> int:
+        """Fill a contiguous buffer from `offset`; the number of bytes read, less than it holds at the end alone."""
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """`read` for each (offset, count), for a source that can fetch them together."""
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters escaped: names come from strangers, messages go to terminals."""
+    if text.isprintable():
+        return text
+    return "".join([sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text])
+
+
+def in_range(source: Source, offset: int, count: int) -> None:
+    """Raise FormatError unless a source has `count` bytes at `offset`."""
+    if offset < 0 or count < 0 or offset + count > source.size:
+        raise cut_off(source, offset, count)
+
+
+def cut_off(source: Source, offset: int, count: int) -> FormatError:
+    """The error of a read that does not get all that it wants."""
+    return FormatError(
+        f"{source.name}: {count} bytes at offset {offset} were to be read, the file has {source.size} bytes"
+    )
+
+
+def flat_view(buffer: WritableBuffer) -> memoryview:
+    """The bytes of a contiguous, writable buffer."""
+    return memoryview(buffer.data if isinstance(buffer, np.ndarray) else buffer).cast("B")
