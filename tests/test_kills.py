@@ -89,10 +89,19 @@ def set_values(path):
 
 def write_anew(path):
     to_pytables(steps(5, 9), path)
+
+def write_blocks_anew(path):
+    encoding = {"a": {"chunksizes": (2, 300), "complib": "zlib"}}
+    to_pytables(steps(5, 9).chunk({"t": 2, "x": 300}), path, encoding=encoding)
+
+def write_anew_delayed(path):  # by steps that many processes share, with text that HDF5 writes
+    dataset = steps(5, 9).chunk({"t": 2, "x": 300}).assign(text=("t", np.array(["a", "", "bc", "d"], object)))
+    encoding = {"a": {"chunksizes": (2, 300), "complib": "zlib"}, "text": {"string": "vlen"}}
+    to_pytables(dataset.chunk({"t": 2}), path, encoding=encoding, compute=False).compute(scheduler="synchronous")
 '''
 NAMES = [line.split()[1].partition("(")[0] for line in SCENARIOS.splitlines() if line.startswith("def ")]
 NAMES = [name for name in NAMES if name not in ("steps", "make", "table")]
-IN_COPY = {"append_makes_anew", "replace_variable", "write_anew"}
+IN_COPY = {"append_makes_anew", "replace_variable", "write_anew", "write_blocks_anew", "write_anew_delayed"}
 DRIVER = """
 import os, sys, time
 exec(open(sys.argv[1]).read())

@@ -15,8 +15,8 @@ PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 # from the bottom to the top: a module imports only from lines above its own
 BYTES_SIDE = [
     {"_version", "cpus", "filters", "libblosc2", "progress"},
-    {"chunk_index", "memory", "scatter"},
-    {"codecs"},
+    {"arenas", "chunk_index", "memory", "scatter"},
+    {"chunk_tree", "codecs"},
     {"team", "chunk_decoder"},
     {"chunk_encode", "dense", "global_heap"},
     {"chunk_io"},
@@ -40,7 +40,7 @@ XARRAY_SIDE = [
     {"store", "ragged_layout", "decoding"},
     {"plan"},
     {"backend", "structure", "table_plan"},
-    {"changes"},
+    {"changes", "new_file"},
     {"writer"},
     {"many_files"},
 ]

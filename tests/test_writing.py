@@ -28,11 +28,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import plan, target_file, targets, to_pytables, writer
+from xr_pytables import plan, to_pytables, writer
 from xr_pytables.files import FileBusyError, FileChangedError
-from xr_pytables.segment import Segment
 from xr_pytables.target_file import TargetFile
-from xr_pytables.targets import SpoolTarget
 from xr_pytables.transaction import Transaction, remove_stale
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
@@ -505,18 +503,6 @@ def test_a_block_of_prime_length_is_not_cut_into_single_elements(path):
         assert dataset.x.sum() == length
 
 
-def test_values_in_memory_are_written_in_slabs_of_whole_chunks(path, monkeypatch):
-    starts = []
-    real = TargetFile.write
-    monkeypatch.setattr(TargetFile, "write", lambda self, *args: starts.append(args[1][0]) or real(self, *args))
-    monkeypatch.setattr(targets, "_SLAB_BYTES", 8 * 10 * 7)
-    monkeypatch.setattr(target_file, "why_not_encode", lambda info: "this is a test")
-    values = np.arange(400.0).reshape(40, 10)
-    to_pytables(xr.Dataset({"x": (("a", "b"), values)}), path, encoding={"x": {"chunksizes": (3, 10)}})
-    assert starts == list(range(0, 40, 6))
-    np.testing.assert_array_equal(open_ours(path).x, values)
-
-
 # -- modes --------------------------------------------------------------------
 
 
@@ -946,17 +932,6 @@ def test_an_executor_of_processes_writes_the_same(path):
             path.unlink()
 
 
-@pytest.mark.parametrize("text", [False, True])
-def test_an_empty_block_does_not_replace_the_block_that_begins_at_the_same_place(tmp_path, text):
-    values = np.array(["a", "", "é" * 1000], object) if text else np.arange(3.0)
-    target = SpoolTarget(str(tmp_path), "/x", 0, (3,), values.dtype)
-    target[slice(0, 3),] = values
-    target[slice(0, 0),] = values[:0]
-    (stored,) = Segment.of(target.segment((0,)))
-    assert stored.values.tolist() == values.tolist()
-    assert os.listdir(tmp_path) == ["block-0-0.seg"]
-
-
 def test_blocks_of_unknown_size_are_refused(path):
     data = dask.array.arange(10, chunks=5)
     with pytest.raises(ValueError, match=r"dimension 'x' has Dask blocks of unknown sizes.*compute_chunk_sizes"):
@@ -1116,33 +1091,6 @@ def test_a_delayed_write_that_cannot_begin_leaves_nothing(path, monkeypatch):
     monkeypatch.setattr(TargetFile, "write", fails)
     with pytest.raises(TaskFailedError):
         delayed.compute(scheduler="synchronous")
-    assert not leftovers(path)
-
-
-def test_a_commit_that_failed_does_not_succeed_by_being_repeated(path):
-    to_pytables(xr.Dataset({"old": 1}), path)
-    version, groups = writer._existing(str(path), "w")
-    dataset = xr.Dataset({"x": ("a", dask.array.ones(2, chunks=1))})
-    planned = plan.plan_write(
-        dataset,
-        str(path),
-        mode="w",
-        group="/",
-        encoding=None,
-        filters=None,
-        unlimited_dims=None,
-        write_inherited_coords=False,
-        existing=groups,
-        version=version,
-    )
-    transaction = Transaction.beside(str(path))
-    writer._begin_delayed(planned, transaction)
-    targets = writer._spool_targets(writer._streamed(planned), transaction)
-    for _ in range(2):  # no block was stored, and a scheduler tries again
-        with pytest.raises(OSError, match=r"only 0 of 2 blocks|No such file"):
-            writer._commit_delayed(None, planned.without_data(), transaction, targets, False)
-    assert list(open_ours(path)) == ["old"]
-    to_pytables(xr.Dataset({"new": 1}), path)
     assert not leftovers(path)
 
 

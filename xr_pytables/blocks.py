@@ -17,8 +17,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
-from .chunk_encode import EncodedChunk
-from .segment import Segment, SegmentError, SegmentWriter
+from .segment import Segment, SegmentWriter
 
 Box = tuple[slice, ...]
 """A part of an array: for each dimension a slice from start to stop, both given."""
@@ -171,6 +170,9 @@ class PutAside:
             out[into] = self._block([whole.start for whole in block])[inside]
         return out
 
+    def __getitem__(self, box: Box) -> np.ndarray:
+        return self.read(box)
+
     def _touched(self, axis: int, part: slice) -> list[slice]:
         edges = self._edges(axis)
         first = bisect.bisect_right(edges, part.start) - 1
@@ -182,6 +184,4 @@ class PutAside:
         if self.target.dtype.kind != "O":
             return np.asarray(np.lib.format.open_memmap(path, mode="r"))
         (item,) = Segment.of(path)
-        if isinstance(item, EncodedChunk):
-            raise SegmentError(f"{path}: holds a chunk, expected values")
         return item.values

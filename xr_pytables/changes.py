@@ -31,7 +31,7 @@ from .files import FileChangedError, FileIdentity, hdf5_lock
 from .journal import Journal, NoLocksError, Ranges, exclusive, is_supported
 from .libhdf5 import object_address
 from .plan import VariablePlan, WritePlan
-from .progress import Done, bar, nobody
+from .progress import Done, nobody
 from .safe_file import SafeFile, describe_dataset
 from .structure import write_structure
 from .table_indexes import create_indexes
@@ -45,45 +45,23 @@ LARGEST_SHARE: Final = 0.3
 """Of a file that a journal would have to save; above it, a copy is less work."""
 
 
-def changes_file(plan: WritePlan) -> bool:
-    """Whether a plan is carried out here: for parts of arrays, and for large files, which may stay in place.
-
-    Not for whole tables: PyTables makes their indexes, in a copy.
-    """
-    if plan.version is None or plan.in_parts:
-        return plan.version is not None
-    return plan.version.size >= SMALL_FILE and not any(variable.is_table for _, variable in plan)
-
-
-def change_now(
-    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
-) -> None:
-    """Carry out the plan. On any error the file is as it was and nothing else is left."""
-    owner = transaction.begin()
-    try:
-        values = _values(plan, transaction)
-        lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
-        size = sum(math.prod(each.shape) * each.itemsize for each in values.values())
-        with bar(size, os.path.basename(plan.path), shown=progress) as done:
-            if lazy:
-                dask.array.store(lazy, _targets(values), lock=False)
-            change(plan, transaction, values, fsync=fsync, effort=effort, done=done)
-    finally:
-        transaction.end(owner)
-
-
 def delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
     """The plan as one Delayed: put blocks aside, then make all changes in one step. Each step can be repeated."""
-    values = _values(plan, transaction)
+    values = put_aside(plan, transaction)
     lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
-    begun = dask.delayed(Transaction.begin_shared, pure=False)(transaction)
+    begun = dask.delayed(_begin_delayed, pure=False)(plan.without_data(), transaction)
     ready = begun
     if lazy:
-        targets = [dask.delayed(_second, pure=False)(begun, target) for target in _targets(values)]
+        targets = [dask.delayed(_second, pure=False)(begun, target) for target in targets_of(values)]
         ready = dask.array.store(lazy, targets, lock=False, compute=False)
     finish = dask.delayed(_change_delayed, pure=False)
     result: Delayed = finish(ready, _Whole(plan.without_lazy_data(), transaction, values, fsync, effort))
     return result
+
+
+def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+    check_unchanged(plan, transaction)
+    transaction.begin_shared()
 
 
 def _second(first: object, second: BlockTarget) -> BlockTarget:
@@ -95,11 +73,13 @@ def _is_lazy(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def _targets(values: Mapping[str, Values]) -> list[BlockTarget]:
+def targets_of(values: Mapping[str, Values]) -> list[BlockTarget]:
+    """Where the blocks of Dask arrays go, in the order of the plan."""
     return [each.target for each in values.values() if isinstance(each, PutAside)]
 
 
-def _values(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+def put_aside(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+    """The values of a plan by the path of the array: those in memory, and those that Dask shall put into files."""
     found: dict[str, Values] = {}
     for number, (group, variable) in enumerate(plan):
         path, data = posixpath.join(group.path, variable.name), variable.data
@@ -215,6 +195,8 @@ def _ranges_to_save(plan: WritePlan, target: str, changes: Mapping[str, ArrayCha
     """What a journal must save so that the file can be changed in place; None where a copy is less work."""
     size = os.fstat(descriptor).st_size
     if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
+        return None
+    if any(variable.is_table and not plan.in_parts for _, variable in plan):  # indexes of the old table go with it
         return None
     with hdf5_lock(), SafeFile(target) as file:
         extents = raw_extents(file, descriptor)

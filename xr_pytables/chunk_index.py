@@ -522,7 +522,7 @@ def _block_messages(block: bytes, prefix: int) -> Iterator[tuple[int, bytes]]:
         place += size
 
 
-def _node_dtype(rank: int, capacity: int) -> np.dtype[Any]:
+def tree_node(rank: int, capacity: int) -> np.dtype[Any]:
     """A B-tree node of type 1 (III.A.1): keys are size, filter mask and offset in elements, one more than children."""
     key = np.dtype([("size", "<u4"), ("mask", "<u4"), ("offset", "<u8", (rank + 1,))])
     return np.dtype(
@@ -542,7 +542,7 @@ def _leaf_entries(
     last: NDArray[np.int64],
 ) -> Iterator[NDArray[Any]]:
     """The entries of the leaf nodes that can hold chunks from `first` to `last`, some thousand nodes at a time."""
-    node = _node_dtype(len(chunkshape), capacity)
+    node = tree_node(len(chunkshape), capacity)
     low = first.astype(np.uint64) * chunkshape
     high = last.astype(np.uint64) * chunkshape
     addresses, level, visited = np.array([root], np.uint64), -1, 0

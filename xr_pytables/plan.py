@@ -1030,7 +1030,7 @@ def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked:
             f"{found.border}, inside of the chunk of elements {found.chunk[0]} to {found.chunk[1] - 1} (chunksizes "
             f"{size}, blocks {_shortened(sizes)}): two tasks would write to one chunk. Rechunk the data to multiples, "
             f"e.g. .chunk({{{dim!r}: {_multiple(max(sizes), size)}}}), or let "
-            "align_chunks=True do that; safe_chunks=False writes shared chunks piece by piece, slowly"
+            "align_chunks=True do that; safe_chunks=False puts shared chunks together in the end, slowly"
         )
     return replace(plan, data=plan.data.rechunk(aligned(plan.data.chunks, chunkshape, start)))
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,13 +20,12 @@ import numpy as np
 from . import attributes, codecs, datatypes
 from . import libhdf5 as h5
 from .attributes import EncodedAttribute
-from .chunk_encode import EncodedChunk
-from .chunk_index import ChunkStorage, UnsupportedIndex, read_index
+from .chunk_index import ChunkStorage
 from .datatypes import Datatype
 from .dimensions import NOT_A_VARIABLE
 from .filters import FLETCHER32, SHUFFLE, FilterPipeline
 from .libhdf5 import HDF5Error, Identifier, call, opened
-from .safe_file import DatasetInfo, describe_dataset, explained, read_attributes
+from .safe_file import DatasetInfo, explained, read_attributes
 
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""
@@ -189,37 +188,6 @@ class TargetFile:
             yield TargetArray(dataset)
             call("H5Fflush", dataset, _LOCAL)
 
-    def chunk_storage(self, path: str) -> ChunkStorage | None:
-        """How the chunks of an array are stored, for encoding them; None if HDF5 has to do that."""
-        with self.open(path) as dataset:
-            info = describe_dataset(dataset, h5.object_address(dataset))
-        return None if why_not_encode(info) else replace(storage_of(info), base=self._base_address())
-
-    def may_have_masks(self, storage: ChunkStorage) -> bool:
-        """Whether a chunk that is in the array lacks one of its filters. To be asked before anything is written."""
-        with open(self.path, "rb") as file:
-            try:
-                return bool(read_index(file.fileno(), storage).filter_mask.any())
-            except UnsupportedIndex:
-                return True
-
-    def write_chunks(self, path: str, chunks: Iterable[EncodedChunk], *, masks: bool) -> None:
-        """Put encoded chunks into an array as they are. `masks` says what `may_have_masks` said."""
-        h5.silence_this_thread()
-        with self.open(path) as dataset, self._giving_way():
-            for chunk in chunks:
-                data = np.frombuffer(chunk.data, np.uint8)
-                if masks or chunk.mask:
-                    _forget_mask(dataset, chunk, data)
-                _write_chunk(dataset, chunk, data)
-
-    def _base_address(self) -> int:
-        """Size of the user block: addresses in the file count from here, in bytes."""
-        size = ctypes.c_uint64()
-        with opened("H5Fget_create_plist", self.id) as properties:
-            call("H5Pget_userblock", properties, ctypes.byref(size))
-        return size.value
-
     # -- attributes -----------------------------------------------------------------------------------------
 
     def write_attributes(self, path: str, encoded: Iterable[EncodedAttribute]) -> None:
@@ -370,20 +338,6 @@ def why_not_encode(info: DatasetInfo) -> str | None:
     return codecs.why_not_encode(info.filters)
 
 
-def storage_of(info: DatasetInfo) -> ChunkStorage:
-    """A chunked dataset in the words of the bytes side."""
-    if info.datatype.dtype is None or info.shape is None:
-        raise TypeError(f"elements of kind {info.datatype.kind!r} have no dtype")
-    return ChunkStorage(
-        shape=info.shape,
-        chunkshape=info.chunkshape,
-        dtype=info.datatype.dtype,
-        pipeline=info.filters,
-        header=info.address,
-        fill=info.fill_value or b"",
-    )
-
-
 def planned_storage(layout: ArrayLayout) -> ChunkStorage | None:
     """How the chunks of an array that is going to be made will be stored; None if HDF5 has to write them."""
     if layout.dtype is None or layout.chunkshape is None or codecs.why_not_encode(layout.filters):
@@ -395,26 +349,6 @@ def planned_storage(layout: ArrayLayout) -> ChunkStorage | None:
         pipeline=layout.filters,
         fill=b"" if layout.fill_value is None else np.array(layout.fill_value).astype(layout.dtype).tobytes(),
     )
-
-
-def _write_chunk(dataset: int, chunk: EncodedChunk, data: np.ndarray) -> None:
-    call("H5Dwrite_chunk", dataset, h5.DEFAULT, chunk.mask, h5.sizes(chunk.corner), data.size, data.ctypes.data)
-
-
-def _forget_mask(dataset: int, chunk: EncodedChunk, data: np.ndarray) -> None:
-    """Let HDF5 record the filter mask of a chunk that is going to be written over one of the same size.
-
-    HDF5 (1.14.6 at least) keeps the old mask then, so that the new bytes would be decoded by the wrong filters.
-    """
-    size = ctypes.c_uint64()
-    try:
-        call("H5Dget_chunk_storage_size", dataset, h5.sizes(chunk.corner), ctypes.byref(size))
-    except HDF5Error:  # no chunk of the array is there yet
-        return
-    if size.value != data.size or h5.chunk_info(dataset, chunk.corner)[2] == chunk.mask:
-        return
-    longer = np.append(data, np.uint8(0))  # of another size, so that it gets a place and a mask of its own
-    _write_chunk(dataset, chunk, longer)
 
 
 def filter_available(identifier: int) -> bool:

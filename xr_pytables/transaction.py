@@ -45,6 +45,11 @@ class Transaction:
         return os.path.join(self.folder, "new.h5")
 
     @property
+    def growing_file(self) -> str:
+        """Path of the new version as long as blocks are being written to it."""
+        return os.path.join(self.folder, "growing.h5")
+
+    @property
     def commit_mark(self) -> str:
         """Path of what says, from the moment of commit on, that it has happened."""
         return os.path.join(self.folder, "committed")
@@ -60,7 +65,7 @@ class Transaction:
             return False
         with open(self.commit_mark, "rb") as file:
             is_journal = file.read(len(MAGIC)) == MAGIC
-        return is_journal or os.path.samefile(self.commit_mark, self.target)
+        return is_journal or (os.path.exists(self.target) and os.path.samefile(self.commit_mark, self.target))
 
     @property
     def _owner(self) -> str:

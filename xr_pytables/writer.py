@@ -1,7 +1,7 @@
 """Writing xarray objects to HDF5: plan, then execute.
 
-`plan` says what will be written and refuses what cannot be. Execution makes the new file in a `transaction`, streams
-the data of Dask arrays into it block by block, and renames it over the target at the very end.
+`plan` says what will be written and refuses what cannot be. A `new_file` is made in a `transaction`, filled by Dask
+block by block, and renamed over the target at the very end; what is done to a file that is there is in `changes`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import itertools
 import math
 import os
 import posixpath
-import shutil
-import uuid
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
@@ -24,26 +21,24 @@ import dask
 import dask.array
 import dask.local
 import dask.threaded
-import numpy as np
 import tables
 from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
-from .alignment import Blocks
-from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
+from .arenas import OwnRoom, Room, SharedRoom
+from .changes import change, commit, delayed_change, put_aside, targets_of
 from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .journal import check
+from .new_file import Part, finish, parts_of, prepare, streamed
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode, checked_append_dim, chosen_mode
-from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_write
+from .plan import MODES, BlockRules, WritePlan, plan_write
 from .progress import Done, bar, check_available, nobody, watched
 from .safe_file import SafeFile
-from .structure import write_structure
-from .table_indexes import create_indexes
 from .table_plan import StoredTable, describe_stored, plan_append, plan_table
-from .target_file import TargetFile, filter_available, planned_storage
-from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
+from .target_file import filter_available
+from .targets import USUAL, Effort, OwnNotes, SharedNotes, itemsize
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -137,8 +132,8 @@ def to_pytables(
         them by coordinates.
     safe_chunks
         Refuse (ValueError) a Dask array of which two blocks share a chunk that `encoding` asks for. Chunks that nobody
-        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False writes shared
-        chunks piece by piece through HDF5: right, but slow.
+        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False puts the pieces
+        of shared chunks together in the end: right, but slow.
     align_chunks
         Move the borders of the blocks to those of the chunks that `encoding` asks for, too.
     write_empty_chunks
@@ -367,9 +362,6 @@ def execute(
     plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
 ) -> None:
     """Carry out the plan now. On any error the target is as it was and nothing else is left."""
-    if changes_file(plan):
-        change_now(plan, transaction, fsync=fsync, effort=effort, progress=progress)
-        return
     execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
 
 
@@ -378,51 +370,77 @@ def execute_all(
 ) -> None:
     """Carry out plans for different files, of which Dask computes all data at once.
 
-    No target is replaced before the new versions of all are whole. `title` is that of the bar.
+    No target is replaced or changed before all data are computed. `title` is that of the bar.
     """
+    new = [job for job in jobs if job[0].version is None]
+    old = [job for job in jobs if job[0].version is not None]
     with contextlib.ExitStack() as begun:
         for _, transaction in jobs:
             begun.callback(transaction.end, transaction.begin())
-        layouts = [variable.layout for plan, _ in jobs for _, variable in plan]
-        size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
-        with bar(size, title, shown=progress) as done:
-            for plan, transaction in jobs:
-                prepare(plan, transaction, effort, done)
-            _stream([job for job in jobs if _streamed(job[0])], effort, done)
-        for plan, transaction in jobs:
-            _commit(plan, transaction, fsync=fsync)
+        with bar(sum(_nbytes(plan) for plan, _ in jobs), title, shown=progress) as done:
+            growing = _begun(new, effort, done)
+            values = [put_aside(*job) for job in old]
+            lazy = [variable.data for job in (*new, *old) for _, variable in streamed(job[0])]
+            targets = [part.target for each in growing for part in each.parts]
+            targets += [target for each in values for target in targets_of(each)]
+            with watched(lambda: stored_bytes(growing), done):
+                if lazy:
+                    dask.array.store(lazy, targets, lock=False)
+            for each in growing:
+                finish(each.parts, each.transaction, each.plan.indexes, each.room, effort, done)
+            for (plan, transaction), each_of in zip(old, values, strict=True):
+                change(plan, transaction, each_of, fsync=fsync, effort=effort, done=done)
+        for plan, transaction in new:
+            commit(plan, transaction, fsync=fsync)
 
 
-def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
-    """Compute Dask arrays into the new files: straight, if that happens in this process, else through segments."""
-    arrays = [variable.data for plan, _ in jobs for _, variable in _streamed(plan)]
-    if not arrays:
-        return
-    if _computes_here():
-        budget = effort.budget()
-        with contextlib.ExitStack() as files:
-            direct = []
-            for plan, transaction in jobs:
-                file = files.enter_context(kept_open(transaction.new_file))
-                direct += [_direct_target(file, *each, effort, budget, done) for each in _streamed(plan)]
-            dask.array.store(arrays, direct, lock=False)
-        return
-    spooled = [
-        _with_storage_in_file(transaction.new_file, _spool_targets(_streamed(plan), transaction, effort))
-        for plan, transaction in jobs
-    ]
-    together = list(itertools.chain.from_iterable(spooled))
-    with watched(lambda: stored_bytes(together), done):
-        dask.array.store(arrays, [target for target, _ in together], lock=False)
-    for (_, transaction), each in zip(jobs, spooled, strict=True):
-        unspool(transaction.new_file, transaction.target, each)
+def stored_bytes(growing: Iterable[_Growing]) -> int:
+    """How many bytes of data other processes have written so far."""
+    total = 0
+    for each in growing:
+        by_number = {part.target.number: part for part in each.parts}
+        for number, start in SharedNotes(each.transaction.folder).places():
+            part = by_number[number]
+            sides = (dict(zip(itertools.accumulate(sizes, initial=0), sizes, strict=False)) for sizes in part.blocks)
+            lengths = (side[first] for side, first in zip(sides, start, strict=True))
+            total += math.prod(lengths) * part.target.dtype.itemsize
+    return total
 
 
-def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
-    if any(plan.indexes.values()):
-        with hdf5_lock():
-            create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
-    commit(plan, transaction, fsync=fsync)
+def _nbytes(plan: WritePlan) -> int:
+    return sum(math.prod(variable.data.shape) * itemsize(variable.layout.dtype) for _, variable in plan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Growing:
+    """A new file to which blocks are being written."""
+
+    plan: WritePlan
+    transaction: Transaction
+    room: Room
+    parts: list[Part]
+
+
+def _begun(jobs: Sequence[Job], effort: Effort, done: Done) -> list[_Growing]:
+    """Make the new files with all that is in memory; those that Dask has to fill."""
+    here, budget = _computes_here(), effort.budget()
+    found = []
+    for plan, transaction in jobs:
+        shared = None if here else SharedRoom(transaction.folder)
+        prepare(plan, transaction, effort, done, shared)
+        if not streamed(plan):
+            continue
+        room: Room
+        if shared is None:
+            room = OwnRoom(os.path.getsize(transaction.growing_file))
+            parts = parts_of(
+                plan, transaction, room, OwnNotes(), effort, threads=effort.threads, budget=budget, done=done
+            )
+        else:
+            room = shared
+            parts = parts_of(plan, transaction, room, SharedNotes(transaction.folder), effort)
+        found.append(_Growing(plan, transaction, room, parts))
+    return found
 
 
 def _computes_here() -> bool:
@@ -442,124 +460,50 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
-    if changes_file(plan):
+    if plan.version is not None:
         return delayed_change(plan, transaction, fsync=fsync, effort=effort)
-    streamed = _streamed(plan)
-    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
+    room = SharedRoom(transaction.folder)
+    parts = parts_of(plan, transaction, room, SharedNotes(transaction.folder), effort)
+    # without the Dask arrays: Dask would find them in the plan, and compute them for this step as a whole
+    begun = dask.delayed(_begin_delayed, pure=False)(plan.without_lazy_data(), transaction, effort)
     ready = begun
-    spooled = _spool_targets(streamed, transaction, effort)
-    if streamed:
-        waiting = [dask.delayed(_second, pure=False)(begun, target) for target, _ in spooled]
+    if parts:
+        waiting = [dask.delayed(_second, pure=False)(begun, part.target) for part in parts]
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store([variable.data for _, variable in streamed], waiting, lock=False, compute=False)
-    finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(ready, plan.without_data(), transaction, spooled, fsync)
+        ready = dask.array.store([variable.data for _, variable in streamed(plan)], waiting, lock=False, compute=False)
+    commit_step = dask.delayed(_commit_delayed, pure=False)
+    result: Delayed = commit_step(ready, plan.without_data(), transaction, parts, effort, fsync)
     return result
 
 
-def _second(first: object, second: SpoolTarget) -> SpoolTarget:
+def _second(first: object, second: object) -> object:
     """`second`, once `first` is done."""
     return second
 
 
 def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     transaction.begin_shared()
-    if os.path.exists(transaction.new_file):
+    if os.path.exists(transaction.new_file) or os.path.exists(transaction.growing_file):
         return  # an earlier run of this step made it
     try:
-        prepare(plan, transaction, effort)
+        prepare(plan, transaction, effort, nobody, SharedRoom(transaction.folder))
     except BaseException:
         transaction.remove()
         raise
 
 
 def _commit_delayed(
-    ready: object,
-    plan: WritePlan,
-    transaction: Transaction,
-    spooled: Sequence[tuple[SpoolTarget, Blocks]],
-    fsync: bool,
+    ready: object, plan: WritePlan, transaction: Transaction, parts: Sequence[Part], effort: Effort, fsync: bool
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
-        if spooled:
-            # a run of this step that died may have left its file in any state: fill a copy
-            filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
-            shutil.copyfile(transaction.new_file, filling)
-            unspool(filling, transaction.target, spooled)
-            os.replace(filling, transaction.new_file)
-        _commit(plan, transaction, fsync=fsync)
+        if not transaction.is_committed():
+            if not os.path.exists(transaction.new_file):
+                finish(parts, transaction, plan.indexes, SharedRoom(transaction.folder), effort, again=True)
+            transaction.mark_commit()
+            commit(plan, transaction, fsync=fsync)
     except BaseException:
         transaction.abandon()
         raise
     transaction.remove()
-
-
-_Stream = tuple[GroupPlan, VariablePlan]
-
-
-def _streamed(plan: WritePlan) -> list[_Stream]:
-    """The variables that Dask computes, each with its group."""
-    return [(group, variable) for group, variable in plan if _is_dask(variable)]
-
-
-def _direct_target(
-    file: TargetFile,
-    group: GroupPlan,
-    variable: VariablePlan,
-    effort: Effort,
-    budget: AbstractContextManager[Any],
-    done: Done,
-) -> DirectTarget:
-    new = variable.action != "set values"
-    path, layout = _path(group, variable), variable.layout
-    return DirectTarget(file, path, layout, new=new, effort=effort, budget=budget, done=done)
-
-
-def _spool_targets(
-    streamed: Sequence[_Stream], transaction: Transaction, effort: Effort = USUAL
-) -> list[tuple[SpoolTarget, Blocks]]:
-    """Where workers put the blocks of each array, and the blocks that must be there in the end."""
-    found = []
-    for number, (group, variable) in enumerate(streamed):
-        path, new, layout = _path(group, variable), variable.action != "set values", variable.layout
-        # an array that is there may have other filters than a new one: values are put aside as they are
-        storage = planned_storage(layout) if new else None
-        dtype = layout.dtype or np.dtype(object)
-        target = SpoolTarget(transaction.folder, path, number, layout.shape, dtype, storage, effort, new)
-        found.append((target, variable.data.chunks))
-    return found
-
-
-def _path(group: GroupPlan, variable: VariablePlan) -> str:
-    return posixpath.join(group.path, variable.name)
-
-
-def _with_storage_in_file(path: str, spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> list[tuple[SpoolTarget, Blocks]]:
-    """Targets that know how the arrays in the file at `path` are stored, so that workers can encode."""
-    with hdf5_lock(), TargetFile(path, create=False) as file:
-        return [(replace(target, storage=file.chunk_storage(target.path)), blocks) for target, blocks in spooled]
-
-
-def _is_dask(variable: VariablePlan) -> bool:
-    return isinstance(variable.data, dask.array.Array)
-
-
-def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, done: Done = nobody) -> None:
-    """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
-    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
-    check_unchanged(plan, transaction)
-    if plan.makes_file and os.path.lexists(transaction.target):
-        raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
-    if plan.version is not None:
-        shutil.copyfile(transaction.target, making)
-    with hdf5_lock(), TargetFile(making, create=plan.version is None) as file:
-        write_structure(file, plan)
-    with kept_open(making) as file:
-        budget = effort.budget()
-        for group, variable in plan:
-            if not _is_dask(variable):
-                values = np.asarray(variable.data)
-                _direct_target(file, group, variable, effort, budget, done).write_all(values)
-    os.replace(making, transaction.new_file)
