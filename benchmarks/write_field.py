@@ -6,8 +6,8 @@ The field is a Dask array over values in memory, one block per chunk of 24 x 181
 and nothing else. All writers use Dask's threads, the same chunks and the same codec, and take turns in every round, so
 that all see the same machine; printed are medians in MB/s of data, and for `to_pytables` the ratio to each peer. Peers
 neither wait for the disk nor write checksums, so the ratios are of `fsync=False` and `fletcher32=False`; beside stands
-what either costs. With `--scheduler distributed` two worker processes of one thread each make the blocks and write them.
-Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
+what either costs. With `--scheduler distributed` two worker processes of one thread each make the blocks and write
+them. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
 """
 
 from __future__ import annotations

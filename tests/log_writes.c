@@ -1,8 +1,8 @@
 /* Logs every call that changes a file or a folder below $LOG_BELOW into $LOG_FILE, in order; for LD_PRELOAD.
  *
  * A record: one letter, three 64-bit numbers (length of the first path, of the second, of the data), a 64-bit offset,
- * then paths and data. Letters: C created, W written, T cut, S synced, R renamed, L linked, U unlinked, M mkdir,
- * D rmdir.
+ * then paths and data. Letters: C created, W written, T cut, S synced, R renamed, L linked, X two names swapped,
+ * U unlinked, M mkdir, D rmdir.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -171,6 +171,11 @@ static int two(char letter, int result, const char *from, const char *to) {
 }
 int rename(const char *from, const char *to) { return two('R', REAL(rename)(from, to), from, to); }
 int link(const char *from, const char *to) { return two('L', REAL(link)(from, to), from, to); }
+
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
+    int result = REAL(renameat2)(from_folder, from, to_folder, to, flags);
+    return two(flags & 2 ? 'X' : 'R', result, from, to);
+}
 
 static int one(char letter, int result, int folder, const char *name) {
     char path[PATH_MAX];

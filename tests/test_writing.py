@@ -28,7 +28,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import plan, to_pytables, writer
+from xr_pytables import plan, to_pytables, transaction, writer
 from xr_pytables.files import FileBusyError, FileChangedError
 from xr_pytables.target_file import TargetFile
 from xr_pytables.transaction import Transaction, remove_stale
@@ -1107,6 +1107,38 @@ def test_a_writer_that_begins_is_not_taken_for_a_dead_one(path, monkeypatch):
     to_pytables(xr.Dataset({"new": 1}), path)
     assert list(open_ours(path)) == ["new"]
     assert not leftovers(path)
+
+
+def test_without_fsync_the_old_file_is_swapped_out_where_the_system_can(path, monkeypatch):
+    calls = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda one, other: calls.append(str(other)) or real(one, other))
+    for can in (True, False):
+        monkeypatch.setattr(transaction, "_renameat2", transaction._renameat2 if can else lambda: None)
+        for compute in (True, False):
+            for number in range(2):  # once to a name that is free
+                path.unlink() if not number and path.exists() else None
+                calls.clear()
+                written = to_pytables(xr.Dataset({"v": number}), path, fsync=False, compute=compute)
+                if not compute:
+                    written.compute()
+                swapped = can and number == 1 and sys.platform == "linux"
+                assert (str(path) in calls) != swapped
+                assert open_ours(path).v == number
+                assert not leftovers(path)
+
+
+def test_a_delayed_write_that_cannot_tell_whether_it_was_committed_does_not_swap(path, monkeypatch):
+    """As repeating it would bring the old file back."""
+
+    def no_links(*args: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(transaction, "exchange", lambda *args: pytest.fail("was swapped"))
+    for number in range(2):
+        to_pytables(xr.Dataset({"v": number}), path, fsync=False, compute=False).compute()
+        assert open_ours(path).v == number
 
 
 def test_file_systems_without_hard_links(path, monkeypatch):

@@ -7,9 +7,12 @@ aside for it; the last step renames the new file over the old one. Knows no HDF5
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import glob
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +25,8 @@ except ImportError:  # Windows: folders of dead writers are then left for the us
 from .journal import MAGIC
 
 _MARK = ".xrpt-"
+_HERE = -100  # AT_FDCWD
+_RENAME_EXCHANGE = 2
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,22 @@ class Transaction:
             check()
         if exclusive:
             self._claim()
-        else:
+        elif fsync or not self._exchange():
             os.replace(self.new_file, self.target)
         if fsync:
             _sync(os.path.dirname(self.target))
+
+    def _exchange(self) -> bool:
+        """Swap the new file and the target, and remove the old one; False if that cannot be done here.
+
+        Some file systems (ext4) wait for the disk when a file is renamed over another, as if `fsync` was asked for.
+        """
+        if not os.path.exists(self._owner) and not os.path.exists(self.commit_mark):
+            return False  # a commit that is repeated could not tell that it happened, and would bring the old file back
+        if not exchange(self.new_file, self.target):
+            return False
+        os.unlink(self.new_file)
+        return True
 
     def _claim(self) -> None:
         """Give the new file the target's name, which must be free."""
@@ -154,6 +171,25 @@ class Transaction:
                 os.unlink(os.path.join(self.folder, name))
         with contextlib.suppress(OSError):
             os.close(os.open(self._owner, os.O_CREAT, 0o600))
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """The system's call that can swap two names, on Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    function = getattr(ctypes.CDLL(None), "renameat2", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return function
+
+
+def exchange(one: str, other: str) -> bool:
+    """Swap the names of two files in one step; False if a file is missing, or system or file system cannot."""
+    function = _renameat2()
+    return function is not None and (
+        function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
+    )
 
 
 def _remove_folder(folder: str) -> None:
