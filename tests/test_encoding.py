@@ -26,7 +26,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import chunk_encode, codecs, target_file, to_pytables
+from xr_pytables import chunk_encode, codecs, save_mfdataset, target_file, to_pytables
 from xr_pytables.chunk_encode import whole_chunks
 from xr_pytables.chunk_index import ChunkError, ChunkStorage
 from xr_pytables.safe_file import describe_dataset
@@ -225,6 +225,34 @@ def test_arrays_that_hdf5_has_to_write(path, change, reason):
     found = target_file.why_not_encode(replace(info, **change))
     assert found is not None
     assert re.search(reason, found)
+
+
+def test_checksums_are_turned_off_for_all_arrays_at_once(path):
+    dataset = xr.Dataset({"v": ("x", np.arange(9.0)), "w": ("x", dask.array.arange(9, chunks=4))})
+    tree = xr.DataTree.from_dict({"/": dataset, "/g": dataset})
+    writes = [
+        lambda **words: to_pytables(dataset, path, encoding={"v": {"zlib": True}}, **words),
+        lambda **words: to_pytables(dataset.chunk(x=3), path, compute=False, **words).compute(),
+        lambda **words: to_pytables(dataset, path, layout="table", group="/t", **words),
+        lambda **words: to_pytables(tree, path, **words),
+        lambda **words: save_mfdataset([dataset], [path], **words),
+    ]
+    for write in writes:
+        for checksums in (True, False):
+            write(checksums=checksums)
+            with h5py.File(path) as file:
+                found = []
+                file.visititems(lambda _, node, found=found: found.append(node) if hasattr(node, "chunks") else None)
+                assert {array.fletcher32 for array in found if array.chunks} == {checksums}
+    to_pytables(dataset, path)
+    to_pytables(dataset[["v"]].rename(v="new"), path, mode="a", checksums=False)
+    with h5py.File(path) as file:
+        assert (file["v"].fletcher32, file["new"].fletcher32) == (True, False)
+    before = path.read_bytes()
+    for words in ({"encoding": {"v": {"fletcher32": True}}}, {"filters": tables.Filters(fletcher32=True)}):
+        with pytest.raises(ValueError, match="checksums=False writes none in any array, but encoding or filters ask"):
+            to_pytables(dataset, path, checksums=False, **words)
+    assert path.read_bytes() == before
 
 
 # -- cutting ----------------------------------------------------------------------------------------------------------

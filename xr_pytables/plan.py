@@ -165,6 +165,22 @@ class WritePlan:
         )
         return replace(self, groups=groups)
 
+    def without_checksums(self) -> WritePlan:
+        """The plan with new arrays that have no checksums."""
+        groups = tuple(
+            replace(
+                group,
+                variables=tuple(
+                    replace(variable, layout=layouts.without_checksums(variable.layout))
+                    if variable.action in ("create", "replace")
+                    else variable
+                    for variable in group.variables
+                ),
+            )
+            for group in self.groups
+        )
+        return replace(self, groups=groups)
+
     def without_data(self) -> WritePlan:
         """What is left to know when the new file is made."""
         return replace(self, groups=(), attachments=())

@@ -30,6 +30,7 @@ from .arenas import OwnRoom, Room, SharedRoom
 from .changes import change, commit, delayed_change, put_aside, targets_of
 from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .journal import check
+from .layouts import asks_for_checksums
 from .new_file import Part, finish, parts_of, prepare, streamed
 from .nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode, checked_append_dim, chosen_mode
@@ -56,7 +57,7 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
-    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
     fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
@@ -67,7 +68,7 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
-    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
     threads: int | None = ..., progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
@@ -87,6 +88,7 @@ def to_pytables(
     safe_chunks: bool = True,
     align_chunks: bool = False,
     write_empty_chunks: bool = True,
+    checksums: bool = True,
     write_inherited_coords: bool = False,
     layout: Layout = "arrays",
     index: _Index = (),
@@ -139,6 +141,8 @@ def to_pytables(
     write_empty_chunks
         False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
         they were there.
+    checksums
+        False writes no checksums in any new array, for programs that cannot read them.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
     layout
@@ -191,6 +195,7 @@ def to_pytables(
         unlimited_dims=unlimited_dims,
         write_inherited_coords=write_inherited_coords,
         blocks=BlockRules(safe_chunks, align_chunks),
+        checksums=checksums,
         layout=layout,
         index=index,
         append_dim=None if append_dim is None else checked_append_dim(append_dim),
@@ -213,12 +218,15 @@ def planned(
     unlimited_dims: _Unlimited,
     write_inherited_coords: bool,
     blocks: BlockRules,
+    checksums: bool = True,
     layout: Layout = "arrays",
     index: _Index = (),
     append_dim: str | None = None,
     region: _Region = None,
 ) -> Job:
     """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
+    if not checksums and (asks_for_checksums(encoding or {}) or getattr(filters, "fletcher32", False)):
+        raise ValueError("checksums=False writes none in any array, but encoding or filters ask for fletcher32")
     if layout not in ("arrays", "table"):
         raise ValueError(f"layout must be 'arrays' or 'table', not {layout!r}")
     if index and layout != "table":
@@ -247,8 +255,7 @@ def planned(
                 version=version,
                 stored=_stored_table(target, group),
             )
-            _check_filters(table)
-            return table, transaction
+            return _checked(table, checksums), transaction
         table = plan_table(
             obj,
             target,
@@ -262,8 +269,7 @@ def planned(
             version=version,
             append_dim=append_dim,
         )
-        _check_filters(table)
-        return table, transaction
+        return _checked(table, checksums), transaction
     plan = plan_write(
         obj,
         target,
@@ -279,8 +285,12 @@ def planned(
         append_dim=append_dim,
         region=region,
     )
+    return _checked(plan, checksums), transaction
+
+
+def _checked(plan: WritePlan, checksums: bool) -> WritePlan:
     _check_filters(plan)
-    return plan, transaction
+    return plan if checksums else plan.without_checksums()
 
 
 # -- what is there already ---------------------------------------------------------------------------------
