@@ -28,7 +28,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_pytables import plan, to_pytables, transaction, writer
+from xr_pytables import libhdf5, plan, to_pytables, transaction, writer
 from xr_pytables.files import FileBusyError, FileChangedError
 from xr_pytables.target_file import TargetFile
 from xr_pytables.transaction import Transaction, remove_stale
@@ -501,6 +501,28 @@ def test_a_block_of_prime_length_is_not_cut_into_single_elements(path):
         (chunk,) = dataset.x.encoding["chunksizes"]
         assert 100_000 < chunk <= 4 * 2**20 // 8
         assert dataset.x.sum() == length
+
+
+def test_files_keep_their_format_when_hdf5_makes_newer_ones_by_default(path, monkeypatch):
+    """As HDF5 2 does: its lowest version of a new file is 1.8, with other superblocks, headers and indexes."""
+    dataset = xr.Dataset({"v": (("t", "x"), np.arange(12.0).reshape(3, 4))}, attrs={"a": 1})
+    to_pytables(dataset, path, unlimited_dims=["t"])
+    expected = path.read_bytes()
+    assert expected[8] == 0  # the version of the superblock
+    real = libhdf5.call
+
+    def newer(name: str, *args: object) -> int:
+        result = real(name, *args)
+        if name == "H5Pcreate" and args == (libhdf5.constant("H5P_CLS_FILE_ACCESS_ID_g"),):
+            real("H5Pset_libver_bounds", result, 2, 2)
+        return result
+
+    monkeypatch.setattr(libhdf5, "call", newer)
+    to_pytables(dataset, path, unlimited_dims=["t"])
+    assert len(path.read_bytes()) == len(expected)
+    assert path.read_bytes()[8] == 0
+    to_pytables(dataset.isel(t=[0]), path, append_dim="t")
+    xr.testing.assert_equal(open_ours(path).v[:3], dataset.v)
 
 
 # -- modes --------------------------------------------------------------------

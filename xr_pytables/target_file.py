@@ -64,12 +64,13 @@ class TargetFile:
         self._keep = keep
         raw = os.fsencode(path)
         try:
-            if create:
-                with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
-                    _track_order(properties)
-                    self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, h5.DEFAULT)
-            else:
-                self._file = opened("H5Fopen", raw, h5.READ_WRITE, h5.DEFAULT)
+            with _oldest_format() as access:
+                if create:
+                    with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
+                        _track_order(properties)
+                        self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, access)
+                else:
+                    self._file = opened("H5Fopen", raw, h5.READ_WRITE, access)
         except HDF5Error as error:
             raise explained(path, error) from None
         self.id = self._file.id
@@ -299,6 +300,19 @@ class TargetArray:
             other = np.append(flat, np.uint8(0))
             call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, other.size, other.ctypes.data)
         call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
+
+
+@contextlib.contextmanager
+def _oldest_format() -> Iterator[int]:
+    """How a file is opened such that all that is made in it has the oldest format that can hold it.
+
+    That is what HDF5 1 does by itself; HDF5 2 would make files of a newer format, with other indexes of chunks.
+    """
+    low, high = ctypes.c_int(), ctypes.c_int()
+    with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_ACCESS_ID_g")) as access:
+        call("H5Pget_libver_bounds", access, ctypes.byref(low), ctypes.byref(high))
+        call("H5Pset_libver_bounds", access, h5.EARLIEST, high.value)
+        yield access
 
 
 def _track_order(properties: int) -> None:
