@@ -34,7 +34,7 @@ HDF5_SIDE = [
 ]
 XARRAY_SIDE = [
     {"alignment", "files"},
-    {"arrays", "layouts", "targets"},
+    {"arrays", "layouts", "targets", "waiting"},
     {"table_arrays", "views", "placement", "chunk_writer"},
     {"frame_arrays", "queries", "ragged"},
     {"store", "ragged_layout", "decoding"},

@@ -7,11 +7,12 @@ block by block, and renamed over the target at the very end; what is done to a f
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
 import posixpath
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -27,6 +28,7 @@ from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
 from .arenas import OwnRoom, Room, SharedRoom
+from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
 from .files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
 from .journal import check
@@ -41,6 +43,7 @@ from .table_plan import StoredTable, describe_stored, plan_append, plan_table
 from .target_file import filter_available
 from .targets import USUAL, Effort, OwnNotes, SharedNotes, itemsize
 from .transaction import Transaction
+from .waiting import NONE, Patience
 
 if TYPE_CHECKING:
     from tables import Filters
@@ -59,7 +62,7 @@ def to_pytables(
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
-    fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
+    fsync: bool = ..., threads: int | None = ..., wait: float = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -70,7 +73,7 @@ def to_pytables(
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
-    threads: int | None = ..., progress: bool = ...,
+    threads: int | None = ..., wait: float = ..., progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -95,6 +98,7 @@ def to_pytables(
     compute: bool = True,
     fsync: bool = True,
     threads: int | None = None,
+    wait: float = 0,
     progress: bool = False,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
@@ -158,6 +162,9 @@ def to_pytables(
         (not a crash of the process) can leave an empty file.
     threads
         How many threads of a process may encode chunks at once, Dask's own included. Default: one per CPU.
+    wait
+        For how many seconds to wait and try again while another process writes to the file. Values that Dask computes
+        are computed once, before that.
     progress
         Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
         own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
@@ -171,7 +178,7 @@ def to_pytables(
     FileNotFoundError
         With `"r+"` if there is no file, or if the folder is missing.
     FileBusyError
-        If this or another process has the file open for writing, or is changing it.
+        If this or another process has the file open for writing, or is changing it, for longer than `wait`.
     KeyError
         With `region="auto"`, if the file lacks a value of a coordinate.
     """
@@ -185,7 +192,11 @@ def to_pytables(
         check_available()
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
-    plan, transaction = planned(
+    if wait and not compute:
+        raise ValueError("wait= is about a write that happens now, not with compute=False")
+    patience = Patience.of(wait)
+    plan_now = functools.partial(
+        planned,
         obj,
         path,
         mode=chosen_mode(mode, append_dim, region),
@@ -201,10 +212,13 @@ def to_pytables(
         append_dim=None if append_dim is None else checked_append_dim(append_dim),
         region=region,
     )
-    if compute:
-        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
-        return None
-    return delayed(plan, transaction, fsync=fsync, effort=effort)
+    plan, transaction = patience.go_through(plan_now)
+    if not compute:
+        return delayed(plan, transaction, fsync=fsync, effort=effort)
+    again = Again(patience, lambda: plan_now()[0])
+    title = os.path.basename(plan.path)
+    execute_all([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
+    return None
 
 
 def planned(
@@ -368,15 +382,26 @@ Job = tuple[WritePlan, Transaction]
 """A plan and the transaction to carry it out in."""
 
 
-def execute(
-    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
-) -> None:
-    """Carry out the plan now. On any error the target is as it was and nothing else is left."""
-    execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
+@dataclass(frozen=True)
+class Again:
+    """What to do about a file that others change while data are computed."""
+
+    patience: Patience = NONE
+    plan: Callable[[], WritePlan] | None = None
+    """Plans the one job anew, for the file as it is then."""
+
+
+_ONCE: Final = Again()
 
 
 def execute_all(
-    jobs: Sequence[Job], title: str, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+    jobs: Sequence[Job],
+    title: str,
+    *,
+    fsync: bool,
+    effort: Effort = USUAL,
+    progress: bool = False,
+    again: Again = _ONCE,
 ) -> None:
     """Carry out plans for different files, of which Dask computes all data at once.
 
@@ -399,9 +424,42 @@ def execute_all(
             for each in growing:
                 finish(each.parts, each.transaction, each.plan.indexes, each.room, effort, done)
             for (plan, transaction), each_of in zip(old, values, strict=True):
-                change(plan, transaction, each_of, fsync=fsync, effort=effort, done=done)
+                _change(plan, transaction, each_of, again, fsync=fsync, effort=effort, done=done)
         for plan, transaction in new:
-            commit(plan, transaction, fsync=fsync)
+            again.patience.go_through(functools.partial(commit, plan, transaction, fsync=fsync))
+
+
+def _change(
+    plan: WritePlan,
+    transaction: Transaction,
+    values: Mapping[str, Values],
+    again: Again,
+    *,
+    fsync: bool,
+    effort: Effort,
+    done: Done,
+) -> None:
+    """Change a file that is there; if others have changed it since the plan was made, by a new plan."""
+    stored = plan
+    plans = iter([plan])
+
+    def step() -> None:
+        nonlocal stored, values
+        now = next(plans, None)
+        if now is None:
+            assert again.plan is not None  # there is no second time without
+            now = again.plan()
+            values = put_aside(now, transaction)
+            if _lazy_names(now) != _lazy_names(stored):  # what is in the file is a part of the data
+                dask.array.store([variable.data for _, variable in streamed(now)], targets_of(values), lock=False)
+                stored = now
+        change(now, transaction, values, fsync=fsync, effort=effort, done=done)
+
+    again.patience.go_through(step)
+
+
+def _lazy_names(plan: WritePlan) -> list[tuple[str, str]]:
+    return [(path, variable.data.name) for path, variable in streamed(plan)]
 
 
 def stored_bytes(growing: Iterable[_Growing]) -> int:
