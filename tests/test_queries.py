@@ -457,7 +457,7 @@ def test_times_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             open_where(path, where, condvars={"t": now})
     with pytest.raises(ValueError, match=r"column 'time' of times.*missing"):
-        open_where(path, "time < t", condvars={"t": np.datetime64("NaT")})
+        open_where(path, "time < t", condvars={"t": np.datetime64("NaT", "ns")})
     for moment in (now, np.datetime64("2020-01-01"), datetime.date(2020, 1, 1)):
         with pytest.raises(ValueError, match="column 'n' holds no times"):
             open_where(tmp_path / "p.h5", "n < t", condvars={"t": moment})
