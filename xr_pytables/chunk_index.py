@@ -46,10 +46,6 @@ def prefix(label: str) -> str:
     return f"{label}: " if label else ""
 
 
-class UnsupportedIndex(Exception):  # noqa: N818 - not an error of the file: the reader takes another path
-    """The chunks of a dataset cannot be located without HDF5; the message says why."""
-
-
 @dataclass(frozen=True)
 class ChunkStorage:
     """Where and how the bytes of one dataset are stored. A plain value: compares, prints, pickles."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import datetime
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -37,8 +37,6 @@ _REFORM: Final = pd.Timestamp("1582-10-15")
 _TURNED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Eq: ast.Eq, ast.NotEq: ast.NotEq,
 }  # fmt: skip
-
-Fail = Callable[[str], ValueError]
 
 
 def with_numbers(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..chunk_index import DAMAGED, MAX_GRID, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
 from ..sources.source import FormatError, Source
@@ -65,15 +63,6 @@ def _described(source: Source, storage: ChunkStorage) -> DatasetInfo:
         return File(source).dataset(storage.header)
     except FormatError as error:
         raise ChunkError(str(error)) from error
-
-
-def read_compact(source: Source, storage: ChunkStorage) -> NDArray[Any]:
-    """All elements of a dataset whose data lie in its object header. Raises ChunkError if they do not."""
-    data = _described(source, storage).data
-    wanted = storage.element_size * math.prod(storage.shape[: storage.rank])
-    if len(data) < wanted:
-        raise ChunkError(f"the object header at {storage.header} has no {wanted} bytes of data")
-    return np.frombuffer(data, storage.dtype, wanted // storage.dtype.itemsize).reshape(storage.shape)
 
 
 def _grid_box(storage: ChunkStorage, region: Region | None) -> Box:
