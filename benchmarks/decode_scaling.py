@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import tables
 
-from xr_pytables import libhdf5
-from xr_pytables.chunk_index import ChunkStorage
-from xr_pytables.chunk_io import read_contiguous, read_into
+from xr_pytables.chunks.index import ChunkStorage
+from xr_pytables.chunks.reading import read_contiguous, read_into
 from xr_pytables.hdf5.chunk_indexes import read_index
+from xr_pytables.library import libhdf5
 from xr_pytables.sources.local import LocalFile
 
 CODECS = {

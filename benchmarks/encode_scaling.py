@@ -17,9 +17,9 @@ import time
 import numpy as np
 from decode_scaling import CHUNKSHAPE, field
 
-from xr_pytables import filters
-from xr_pytables.chunk_encode import encode_block
-from xr_pytables.chunk_index import ChunkStorage
+from xr_pytables.chunks import filters
+from xr_pytables.chunks.encoder import encode_block
+from xr_pytables.chunks.index import ChunkStorage
 
 CODECS: dict[str, tuple[str | None, int, bool]] = {
     "zlib 1 + shuffle": ("zlib", 1, False),

@@ -35,8 +35,9 @@ import numpy as np
 import tables
 import xarray as xr
 
-from xr_pytables import codecs, to_pytables
-from xr_pytables.arrays import storage_of
+from xr_pytables import to_pytables
+from xr_pytables.arrays.leaf_arrays import storage_of
+from xr_pytables.chunks import codecs
 from xr_pytables.hdf5.chunk_indexes import read_index
 from xr_pytables.sources.local import LocalFile
 

@@ -85,7 +85,7 @@ def as_user(user: int, code: str) -> str:
 _AS_ANOTHER_USER = """
 import os, sys, warnings
 import dask.array, h5py, netCDF4, numpy as np, tables, xarray as xr
-import xr_pytables.backend, xr_pytables.listing, xr_pytables.journal
+import xr_pytables.backend, xr_pytables.listing, xr_pytables.disk.journal
 from xr_pytables import recover, to_pytables, tree
 xr.backends.list_engines()
 warnings.simplefilter("error")

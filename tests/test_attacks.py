@@ -194,7 +194,7 @@ def test_tables_open_file_is_not_used_by_the_package() -> None:
     package = Path(xr_pytables.__file__).parent
     forbidden = {"open_file", "openFile", "File"}
     found = []
-    for module in package.glob("*.py"):
+    for module in package.rglob("*.py"):
         # these open files of their own: see test_an_index_in_a_file_of_others_runs_nothing_from_it
         if module.name in ("cli.py", "__main__.py", "table_indexes.py"):
             continue
@@ -211,7 +211,7 @@ def test_pickle_loads_is_called_in_one_place_behind_allow_pickle() -> None:
     package = Path(xr_pytables.__file__).parent
     calls = [
         module.name
-        for module in package.glob("*.py")
+        for module in package.rglob("*.py")
         for node in ast.walk(ast.parse(module.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

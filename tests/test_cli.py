@@ -14,7 +14,7 @@ import xarray as xr
 from click.testing import CliRunner, Result
 
 from xr_pytables import __version__, cli
-from xr_pytables.writer import to_pytables
+from xr_pytables.writing.writer import to_pytables
 
 
 def run(*arguments: str) -> Result:

@@ -13,77 +13,55 @@ import pytest
 
 PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
-# from the bottom to the top: a module imports only from lines above its own
-BYTES_SIDE = [
-    {
-        "_version",
-        "cpus",
-        "filters",
-        "fitting",
-        "fletcher32",
-        "libblosc2",
-        "packed_bits",
-        "plugins",
-        "progress",
-        "sources",
-    },
-    {"chunk_index", "memory", "scatter"},
-    {"codecs"},
-    {"team", "chunk_decoder"},
-    {"chunk_encode", "dense", "global_heap"},
-    {"chunk_io"},
-    {"conditions", "row_blocks", "segment"},
-    {"blocks"},
-]
-HDF5_SIDE = [
-    {"hdf5"},
-    {"journal", "libhdf5", "own_writers", "pytables_types", "safe_pickle"},
-    {"datatypes", "leaves", "transaction"},
-    {"attributes", "extents", "frames"},
-    {"columns", "dimensions", "hdfstore", "matlab"},
-    {"nodes", "target_file"},
-    {"frame_queries", "table_index", "table_indexes", "time_queries"},
-]
-XARRAY_SIDE = [
-    {"alignment", "files"},
-    {"door"},
-    {"arrays", "layouts", "targets"},
-    {"extension_types", "table_arrays", "views", "placement", "chunk_writer"},
-    {"queries", "ragged"},
-    {"frame_arrays"},
-    {"cf_encoding", "store", "ragged_layout", "decoding"},
-    {"plan"},
-    {"backend", "structure", "table_plan"},
-    {"changes"},
-    {"writer"},
-    {"many_files"},
-]
-EDGE = [{"listing"}, {"__init__", "cli"}, {"__main__"}]
-ORDER = [*BYTES_SIDE, *HDF5_SIDE, *XARRAY_SIDE, *EDGE]
-LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
-
-
-# folders: what of ours a module in it may import, besides modules of the same folder; each knows third parties' NumPy
-FOLDERS = {
+# folders and the modules beside them, from the bottom to the top: what each may import of ours besides its own folder
+FLOORS: dict[str, set[str]] = {
+    "_version": set(),
     "sources": set(),
-    "hdf5": {"chunk_index", "filters", "sources"},
+    "chunks": {"sources"},
+    "hdf5": {"chunks", "sources"},
+    "model": {"chunks", "hdf5", "sources"},
+    "disk": {"hdf5", "sources"},
+    "arrays": {"chunks", "disk", "hdf5", "model", "sources"},
+    "where": {"arrays", "chunks", "disk", "hdf5", "model"},
+    "library": {"chunks", "hdf5", "model", "sources"},
+    "decoding": set(),
+    "store": {"arrays", "disk", "model", "where"},
+    "backend": {"decoding", "store", "where"},
+    "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "sources", "where"},
+    "listing": {"disk", "hdf5", "model", "sources", "store"},
+    "__init__": {"_version", "backend", "disk", "listing", "model", "writing"},
+    "cli": {"_version", "listing", "writing"},
+    "__main__": {"cli"},
 }
-FOLDER_MODULES = sorted(f"{folder}/{path.stem}" for folder in FOLDERS for path in (PACKAGE / folder).glob("*.py"))
-UNKNOWN_TO_FOLDERS = {"tables", "xarray", "dask", "ctypes", "h5py", "pandas", "blosc2", "numcodecs"}
+FOLDERS = sorted(name for name in FLOORS if (PACKAGE / name).is_dir())
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+# what the folders know of others' packages
+ABOVE_BYTES = {"xarray", "dask", "tables", "pandas", "h5py"}
+UNKNOWN = {
+    "sources": {*ABOVE_BYTES, "ctypes", "blosc2", "numcodecs"},
+    "hdf5": {*ABOVE_BYTES, "ctypes", "blosc2", "numcodecs", "os", "pathlib", "io", "mmap"},  # no name of a file either
+    "chunks": {"xarray", "dask", "tables"},
+    "model": {"xarray", "dask", "tables", "ctypes"},
+    "disk": {"dask", "tables", "h5py"},
+    "library": {"xarray", "dask"},
+}
+
+
+def floor_of(module: str) -> str:
+    return module.partition("/")[0]
 
 
 def imports(module: str) -> tuple[set[str], set[str]]:
-    """Modules of this package, and top-level packages of others, that a module imports anywhere in its text.
-
-    For a module of a folder: folders and modules outside of its own.
-    """
+    """Modules of this package, as paths in it, and top-level packages of others, that a module imports anywhere."""
     own, others = set(), set()
+    folder = [] if "/" not in module else [floor_of(module)]
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
-        if "/" in module and isinstance(node, ast.ImportFrom) and node.level == 1:
-            continue
         if isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module.partition(".")[0]} if node.module else {name.name for name in node.names}
+            parents = folder[: len(folder) + 1 - node.level]
+            inside = [*parents, *(node.module or "").split(".")] if node.module else parents
+            names = [[*inside, name.name] for name in node.names]
+            own |= {"/".join(path if "/".join(path) in MODULES else inside) for path in names}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.partition(".")[0])
             assert node.module.partition(".")[0] != "xr_pytables", f"{module}: use relative imports"
@@ -92,58 +70,32 @@ def imports(module: str) -> tuple[set[str], set[str]]:
     return own, others
 
 
-def names_in(side: list[set[str]]) -> list[str]:
-    return sorted(set().union(*side) & set(MODULES))
-
-
-def test_every_module_has_its_place():
-    assert set(MODULES) <= set(LEVEL), "name the new module in ORDER"
+def test_every_folder_and_module_has_its_floor():
+    assert {floor_of(module) for module in MODULES} == set(FLOORS)
+    assert all(list(FLOORS).index(below) < list(FLOORS).index(name) for name in FLOORS for below in FLOORS[name])
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
-    upward = {name for name in imports(module)[0] if LEVEL[name] >= LEVEL[module]}
-    if module == "__init__":
-        assert not upward
-        return
-    assert not upward, f"{module} imports {upward}"
+    floor = floor_of(module)
+    assert {floor_of(name) for name in imports(module)[0]} - {floor if "/" in module else ""} <= FLOORS[floor]
 
 
-@pytest.mark.parametrize("module", names_in(BYTES_SIDE))
-def test_bytes_side_knows_neither_xarray_nor_pytables(module):
-    assert not imports(module)[1] & {"xarray", "tables", "dask"}
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_within_a_folder_make_no_circle(folder):
+    inside = [module for module in MODULES if floor_of(module) == folder]
+    graph = {module: {name for name in imports(module)[0] if floor_of(name) == folder} for module in inside}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("module", names_in(HDF5_SIDE))
-def test_hdf5_side_does_not_know_xarray(module):
-    assert not imports(module)[1] & {"xarray", "dask"}
+@pytest.mark.parametrize("module", MODULES)
+def test_folders_know_only_what_they_need_of_others(module):
+    assert not imports(module)[1] & UNKNOWN.get(floor_of(module), set())
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_second_hdf5_library(module):
     assert not imports(module)[1] & {"h5py", "netCDF4", "h5netcdf", "pyfive"}
-
-
-@pytest.mark.parametrize("module", FOLDER_MODULES)
-def test_folders_know_only_what_is_below_them(module):
-    own, others = imports(module)
-    assert {name.partition(".")[0] for name in own} <= FOLDERS[module.partition("/")[0]]
-    assert not others & UNKNOWN_TO_FOLDERS
-
-
-@pytest.mark.parametrize("module", [module for module in FOLDER_MODULES if module.startswith("hdf5/")])
-def test_the_format_is_read_without_names_of_files(module):
-    assert not imports(module)[1] & {"os", "pathlib", "io", "mmap"}
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_imports_within_a_folder_make_no_circle(folder):
-    graph = {}
-    for path in (PACKAGE / folder).glob("*.py"):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-        siblings = [node for node in nodes if node.level == 1]
-        graph[path.stem] = {node.module or name.name for node in siblings for name in node.names}
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_looking_the_engine_up_does_not_import_tables():

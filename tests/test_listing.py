@@ -113,8 +113,8 @@ def test_listing_reads_no_data(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*args: object) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr("xr_pytables.chunk_io.read_into", refuse)
-    monkeypatch.setattr("xr_pytables.global_heap.read_values", refuse)
+    monkeypatch.setattr("xr_pytables.chunks.reading.read_into", refuse)
+    monkeypatch.setattr("xr_pytables.chunks.vlen.read_values", refuse)
     assert len(xr_pytables.tree(mixed).groups) == 3
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .attributes import OpaqueBytes
     from .backend import PyTablesBackendEntrypoint
-    from .files import FileChangedError
-    from .journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
+    from .disk.files import FileChangedError
+    from .disk.journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
     from .listing import tree
-    from .many_files import save_mfdataset
-    from .writer import to_pytables
+    from .model.attributes import OpaqueBytes
+    from .writing.many_files import save_mfdataset
+    from .writing.writer import to_pytables
 
 __all__ = [
     "FileBusyError",
@@ -34,15 +34,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FileBusyError": "journal",
-    "FileChangedError": "files",
-    "ForeignJournalError": "journal",
-    "NeedsRecoveryError": "journal",
-    "OpaqueBytes": "attributes",
+    "FileBusyError": "disk.journal",
+    "FileChangedError": "disk.files",
+    "ForeignJournalError": "disk.journal",
+    "NeedsRecoveryError": "disk.journal",
+    "OpaqueBytes": "model.attributes",
     "PyTablesBackendEntrypoint": "backend",
-    "recover": "journal",
-    "save_mfdataset": "many_files",
-    "to_pytables": "writer",
+    "recover": "disk.journal",
+    "save_mfdataset": "writing.many_files",
+    "to_pytables": "writing.writer",
     "tree": "listing",
 }
 

@@ -3,7 +3,7 @@
 xarray imports this module whenever it looks an engine up, so it must not import `tables` (half a second): the modules
 that do are imported inside the functions.
 
-Tested in `tests/test_docs.py` and `tests/test_files.py`.
+Tested in `tests/test_docs.py` and `tests/disk/test_files.py`.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         step: int | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
-        from .queries import RowQuery  # imports tables
         from .store import PyTablesDataStore, read_options
+        from .where.queries import RowQuery  # imports tables
 
         options = read_options(
             dims=dims,
@@ -170,8 +170,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         step: int | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
-        from .queries import RowQuery  # imports tables
         from .store import PyTablesDataStore, read_options, with_readable_indexes
+        from .where.queries import RowQuery  # imports tables
 
         options = read_options(
             dims=dims,

@@ -19,7 +19,7 @@ import xarray as xr
 
 from ._version import __version__
 from .listing import printable, tree
-from .writer import to_pytables
+from .writing.writer import to_pytables
 
 
 @click.group()

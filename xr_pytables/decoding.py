@@ -4,7 +4,7 @@ xarray's decoders look at the first element of every array of objects, and one a
 for the whole file. Here arrays of text and of rows, in which there is nothing to decode, are not looked at, and an
 attribute that a decoder refuses is not applied, with a warning. Imports no HDF5.
 
-Tested in `tests/test_odd_types.py` and `tests/test_docs.py`.
+Tested in `tests/model/test_odd_types.py` and `tests/test_docs.py`.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from .door import Visit
-from .files import checked_group, checked_path
+from .disk.door import Visit
+from .disk.files import checked_group, checked_path
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
-from .leaves import storage_of
-from .nodes import GroupSpec, NodeReader, Skipped, VariableSpec
+from .model.leaves import storage_of
+from .model.nodes import GroupSpec, NodeReader, Skipped, VariableSpec
 from .sources.source import FormatError
 from .store import encoding, read_options
 

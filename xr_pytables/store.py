@@ -22,15 +22,15 @@ from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from .arrays import PyTablesArray
-from .dimensions import ONE_ARRAY, PhonyDims
-from .door import Visit
-from .files import FileChangedError, OpenedFile, checked_group, checked_path
-from .frame_arrays import FrameArray
-from .nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
-from .queries import RowQuery, TableQuery, find_rows, plan_query
-from .ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
-from .views import ReversedArray, UTF16Rows
+from .arrays.frame_arrays import FrameArray
+from .arrays.leaf_arrays import PyTablesArray
+from .arrays.ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
+from .arrays.views import ReversedArray, UTF16Rows
+from .disk.door import Visit
+from .disk.files import FileChangedError, OpenedFile, checked_group, checked_path
+from .model.dimensions import ONE_ARRAY, PhonyDims
+from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
+from .where.queries import RowQuery, TableQuery, find_rows, plan_query
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""

@@ -2,7 +2,7 @@
 
     python tests/data/make_rows.py
 
-Made with PyTables 3.11.1 (HDF5 1.14.6) and h5py 3.16 (HDF5 2.0). The values are in tests/test_ragged.py.
+Made with PyTables 3.11.1 (HDF5 1.14.6) and h5py 3.16 (HDF5 2.0). The values are in tests/arrays/test_ragged.py.
 """
 
 from __future__ import annotations

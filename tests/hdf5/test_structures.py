@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from xr_pytables.filters import Filter, FilterPipeline
+from xr_pytables.chunks.filters import Filter, FilterPipeline
 from xr_pytables.hdf5 import checksum
 from xr_pytables.hdf5.damage import Damaged, Unsupported
 from xr_pytables.hdf5.data_layout import IndexParameters, Layout, decode_layout

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunk_index import ChunkError
+from ..chunks.index import ChunkError
 from .chunk_entries import (
     ADDRESS,
     CHECKSUM,

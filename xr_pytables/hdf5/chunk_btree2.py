@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunk_index import ChunkError
+from ..chunks.index import ChunkError
 from .chunk_entries import ADDRESS, CHECKSUM, Box, Entries, IndexFile, batches, check_each_once, integers
 from .damage import bytes_needed
 

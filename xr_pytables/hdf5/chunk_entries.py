@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunk_index import ChunkError
+from ..chunks.index import ChunkError
 from ..sources.source import FormatError, Source
 from .checksum import mismatches
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..chunk_index import DAMAGED, MAX_GRID, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
+from ..chunks.index import DAMAGED, MAX_GRID, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
 from ..sources.source import FormatError, Source
 from .chunk_arrays import extensible_array_entries, fixed_array_entries, implicit_entries
 from .chunk_btree1 import btree1_entries

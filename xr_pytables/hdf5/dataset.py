@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from ..filters import FilterPipeline
+from ..chunks.filters import FilterPipeline
 from .damage import Damaged
 from .data_layout import IndexParameters, Layout, LayoutClass
 from .dataspace import Extent

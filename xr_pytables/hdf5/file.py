@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from ..filters import FilterPipeline
+from ..chunks.filters import FilterPipeline
 from ..sources.source import FormatError, Source, printable
 from .attributes import (
     AttributeInfo,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ..filters import Filter, FilterPipeline
+from ..chunks.filters import Filter, FilterPipeline
 from .damage import Damaged, check_version, decoded, taken
 
 _NAMES: Final = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset"}

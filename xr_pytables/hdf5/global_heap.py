@@ -1,6 +1,6 @@
 """The global heap (III.E), one object after the other, for the few values that attributes and messages need.
 
-(`xr_pytables.global_heap` finds and copies the many values of an array at once.)
+(`xr_pytables.chunks.vlen` finds and copies the many values of an array at once.)
 
 Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 """

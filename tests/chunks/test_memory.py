@@ -1,0 +1,157 @@
+"""Memory of arrays that nobody uses any more is used again, and never while somebody does."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import xr_pytables
+from xr_pytables.chunks import memory, team
+
+FLOAT = np.dtype("f4")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_kept", memory._Kept())
+
+
+def address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def test_an_array_is_like_any_other():
+    for dtype in ("f4", ">f8", "S7", "bool", [("a", "i4"), ("b", "f8", (2,))]):
+        array = memory.empty((3, 1000, 100), np.dtype(dtype))
+        assert array.shape == (3, 1000, 100)
+        assert array.dtype == np.dtype(dtype)
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert array.flags.aligned
+        array[...] = np.zeros((), dtype)
+        assert not array.view("u1").any()
+    assert memory.empty((), FLOAT).shape == ()
+    assert memory.empty((0, 5), FLOAT).shape == (0, 5)
+
+
+def test_memory_comes_back_with_the_last_view():
+    array = memory.empty((1000, 1000), FLOAT)
+    where, row = address(array), array[3]
+    row[...] = 7
+    del array
+    other = memory.empty((1000, 1000), FLOAT)
+    assert address(other) != where
+    other[...] = 1
+    assert (row == 7).all()
+    del row
+    # a block at the edge of an array is a little smaller
+    again = memory.empty((1000, 990), FLOAT)
+    assert address(again) == where
+    assert address(memory.empty((1000, 500), FLOAT)) != where
+
+
+def test_small_and_large_arrays_and_objects_are_left_to_numpy():
+    for shape, dtype in (((10,), "f4"), ((memory.LARGEST + 1,), "u1"), ((100_000,), "O")):
+        array = memory.empty(shape, np.dtype(dtype))
+        assert array.flags.owndata
+        del array
+    assert not memory._kept.blocks
+
+
+def test_no_more_than_the_limit_is_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "LIMIT", 3 << 20)
+    arrays = [memory.empty((1 << 20,), np.dtype("u1")) for _ in range(5)]
+    last = address(arrays[-1])
+    while arrays:
+        arrays.pop(0)
+    assert memory._kept.size() == 3 << 20
+    assert address(memory.empty((1 << 20,), np.dtype("u1"))) == last
+
+
+def test_threads_never_share_a_block():
+    failures = []
+
+    def work(number: int) -> None:
+        for turn in range(300):
+            array = memory.empty((1 << 18,), np.dtype("u1"))
+            array[:] = value = (number * 31 + turn) % 251
+            if not (array == value).all():
+                failures.append((number, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert 1 << 18 <= memory._kept.size() <= 8 << 18
+
+
+def test_a_cycle_of_garbage_brings_its_memory_back():
+    array = memory.empty((1 << 20,), np.dtype("u1"))
+    cycle: list[object] = [array]
+    cycle.append(cycle)
+    where = address(array)
+    del array, cycle
+    gc.collect()
+    assert address(memory.empty((1 << 20,), np.dtype("u1"))) == where
+
+
+def test_blocks_may_come_back_in_the_middle_of_anything(monkeypatch: pytest.MonkeyPatch):
+    """As the collector of garbage brings them, between any two steps."""
+    monkeypatch.setattr(memory, "LIMIT", 2 << 20)
+    arrays = [memory.empty((1 << 20,), np.dtype("u1")) for _ in range(6)]
+
+    class Blocks(dict):
+        def get(self, *arguments):
+            if arrays:
+                arrays.pop()
+            return super().get(*arguments)
+
+    memory._kept.blocks = Blocks()
+    first = memory.empty((1 << 18,), np.dtype("u1"))
+    del first
+    while arrays:
+        arrays.pop()
+    assert memory._kept.size() <= 2 << 20
+    again = [memory.empty((1 << 20,), np.dtype("u1")) for _ in range(4)]
+    assert len({address(array) for array in again}) == 4
+    assert all(array.base is not None for array in again)
+
+
+def test_what_is_kept_goes_when_memory_is_short(monkeypatch: pytest.MonkeyPatch):
+    kept = memory.empty((1 << 20,), np.dtype("u1"))
+    del kept
+    empty, failed = np.empty, []
+
+    def short(shape, dtype):
+        if memory._kept.blocks:
+            failed.append(shape)
+            raise MemoryError
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(memory.np, "empty", short)
+    assert memory.empty((1 << 21,), np.dtype("u1")).size == 1 << 21
+    assert failed == [(1 << 21,)]
+
+
+@pytest.mark.parametrize("filters", [{}, {"complib": "blosc:lz4"}, {"complib": "blosc2:lz4"}, {"contiguous": True}])
+def test_a_value_that_is_kept_stays_as_it_was_read(tmp_path: Path, filters: dict[str, object]):
+    values = np.random.default_rng(0).integers(0, 100, (8, 400, 400)).astype("f4")
+    dataset = xr.Dataset({"a": (("t", "y", "x"), values)})
+    layout = filters if "contiguous" in filters else {**filters, "chunksizes": (1, 400, 400)}
+    xr_pytables.to_pytables(dataset, tmp_path / "a.h5", encoding={"a": layout})
+    with xr.open_dataset(tmp_path / "a.h5", engine="pytables", chunks={"t": 1}) as opened:
+        kept = [opened.a[i].values for i in range(8)]
+        assert float(opened.a.mean()) == pytest.approx(values.mean(), rel=1e-5)
+        for i, map_ in enumerate(kept):
+            np.testing.assert_array_equal(map_, values[i])
+
+
+def test_the_limit_is_what_the_guide_says():
+    assert min(team.usable_cpus() << 26, 1 << 29) == memory.LIMIT

@@ -1,0 +1,231 @@
+"""Files in the making: who may see them, and who may replace a file at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+import xarray as xr
+
+from xr_pytables import save_mfdataset, to_pytables
+from xr_pytables.disk.transaction import Transaction
+from xr_pytables.writing import changes
+
+from ..helpers_reading import USERS, as_user, needs_users
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file.h5"
+
+
+@pytest.fixture
+def umask() -> None:
+    """The usual one, by which files are readable by all, whatever the tests are run under."""
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
+def others(path: Path) -> int:
+    """What group and others may do."""
+    return stat.S_IMODE(path.lstat().st_mode) & 0o077
+
+
+def seen_by_others(folder: Path, target: Path) -> list[str]:
+    """Files below a folder, but the target, that somebody else could look into."""
+    return [
+        str(found)
+        for found in folder.rglob("*")
+        if stat.S_ISREG(found.lstat().st_mode)
+        and found != target
+        and others(found)
+        and not any(map(_is_closed, found.parents))
+    ]
+
+
+def _is_closed(folder: Path) -> bool:
+    return ".xrpt-" in folder.name and not others(folder)
+
+
+def looking(folder: Path, target: Path, seen: list[list[str]]) -> xr.Dataset:
+    """Data that look around while they are computed."""
+
+    def block(values: np.ndarray) -> np.ndarray:
+        seen.append([str(each) for each in folder.rglob("*")])
+        assert not seen_by_others(folder, target)
+        return values + 1
+
+    lazy = dask.array.zeros(10, chunks=5).map_blocks(block, dtype=float, meta=np.empty(0))
+    return xr.Dataset({"a": ("x", lazy)})
+
+
+WRITES = {
+    "w": {},
+    "a": {"mode": "a"},
+    "r+": {"mode": "r+"},
+    "append": {"append_dim": "x"},
+    "region": {"region": {"x": slice(0, 10)}},
+    "delayed": {"compute": False},
+    "delayed append": {"append_dim": "x", "compute": False},
+}
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("how", WRITES)
+def test_files_in_the_making_are_as_private_as_the_target(path: Path, how: str, link: bool) -> None:
+    to_pytables(xr.Dataset({"a": ("x", np.zeros(10))}), path, unlimited_dims=["x"])
+    path.chmod(0o600)
+    target = path
+    if link:
+        target = path.with_name("link.h5")
+        target.symlink_to(path)
+    seen: list[list[str]] = []
+    delayed = to_pytables(looking(path.parent, path, seen), target, **WRITES[how])
+    if delayed is not None:
+        delayed.compute()
+    assert any(len(each) > 2 for each in seen)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert xr.load_dataset(path, engine="pytables")["a"].values[-1] == 1
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_journal_is_as_private_as_its_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "SMALL_FILE", 0)
+    monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
+    to_pytables(xr.Dataset({"a": ("x", np.zeros(10_000))}), path, unlimited_dims=["x"])
+    path.chmod(0o640)
+    apply, seen = changes._apply, []
+
+    def looked(*arguments: object) -> None:
+        seen.extend(others(each) for each in path.parent.glob(".*journal"))
+        apply(*arguments)
+
+    monkeypatch.setattr(changes, "_apply", looked)
+    to_pytables(xr.Dataset({"a": ("x", [1.0])}), path, append_dim="x")
+    assert seen == [0o040]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_file_has_the_permissions_of_any_new_file(path: Path, mask: int) -> None:
+    old = os.umask(mask)
+    try:
+        to_pytables(xr.Dataset({"a": 1}), path)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@needs_users
+def test_owner_and_group_stay_where_they_may(shared_folder: Path) -> None:
+    path = shared_folder / "file.h5"
+    to_pytables(xr.Dataset({"a": 1}), path)
+    os.chown(path, *USERS)
+    path.chmod(0o640)
+    to_pytables(xr.Dataset({"a": 2}), path)  # as root
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (*USERS, 0o640)
+
+
+@needs_users
+def test_another_group_does_not_get_the_permissions_of_the_group(shared_folder: Path) -> None:
+    path = shared_folder / "file.h5"
+    to_pytables(xr.Dataset({"a": 1}), path)
+    os.chown(path, USERS[0], USERS[1])  # of a group that its owner is not in
+    path.chmod(0o664)
+    as_user(USERS[0], f"to_pytables(xr.Dataset({{'a': 2}}), {str(path)!r})")
+    status = path.stat()
+    assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (USERS[0], 0o644)
+    assert xr.load_dataset(path, engine="pytables")["a"] == 2
+
+
+TRY = """
+    ds = xr.Dataset({{"a": ("x", np.ones(3))}})
+    target = {target!r}
+    for options in ({{}}, {{"mode": "w"}}, {{"mode": "a"}}, {{"mode": "r+"}}, {{"append_dim": "x"}},
+                    {{"region": {{"x": slice(0, 3)}}}}, {{"compute": False}}, {{"mode": "x"}}):
+        try:
+            to_pytables(ds, target, **options)
+            print("written with", options)
+        except OSError as error:
+            print(type(error).__name__, target in str(error), ".xrpt" in str(error))
+    try:
+        xr_pytables.save_mfdataset([ds], [target])
+        print("written")
+    except OSError as error:
+        print(type(error).__name__, target in str(error), ".xrpt" in str(error))
+"""
+REFUSED = 7 * ["PermissionError True False"] + ["FileExistsError True False", "PermissionError True False"]
+
+
+@needs_users
+def test_a_file_without_write_permission_stays(shared_folder: Path) -> None:
+    path = shared_folder / "file.h5"
+    to_pytables(xr.Dataset({"a": ("x", np.zeros(3))}), path, unlimited_dims=["x"])
+    os.chown(path, USERS[0], USERS[0])
+    path.chmod(0o444)
+    before = path.read_bytes(), path.stat().st_ino
+    assert as_user(USERS[0], TRY.format(target=str(path))).splitlines() == REFUSED
+    assert (path.read_bytes(), path.stat().st_ino) == before
+    assert os.listdir(path.parent) == ["file.h5"]
+    to_pytables(xr.Dataset({"a": 1}), path)  # root may, as ever
+
+
+@needs_users
+def test_a_folder_without_write_permission_is_named_with_the_file(shared_folder: Path) -> None:
+    path = shared_folder / "file.h5"
+    folder = path.parent / "closed"
+    folder.mkdir()
+    inside = folder / "file.h5"
+    to_pytables(xr.Dataset({"a": ("x", np.zeros(3))}), inside, unlimited_dims=["x"])
+    inside.chmod(0o666)
+    folder.chmod(0o555)
+    assert as_user(USERS[0], TRY.format(target=str(inside))).splitlines() == REFUSED
+
+
+@needs_users
+def test_permission_that_was_taken_away_meanwhile_counts(shared_folder: Path) -> None:
+    path = shared_folder / "file.h5"
+    code = """
+        target = sys.argv[2] if len(sys.argv) > 2 else {target!r}
+        to_pytables(xr.Dataset({{"a": 1}}), target)
+        for options in ({{}}, {{"mode": "a"}}):
+            later = to_pytables(xr.Dataset({{"a": 2}}), target, compute=False, **options)
+            os.chmod(target, 0o444)
+            try:
+                later.compute()
+            except PermissionError as error:
+                print(target in str(error), xr.load_dataset(target, engine="pytables")["a"].item())
+            os.chmod(target, 0o644)
+    """
+    assert as_user(USERS[0], code.format(target=str(path))) == "True 1\n" * 2
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(
+        OSError, match=r"file\.h5: no folder can be made beside it .*: No space left on device"
+    ) as caught:
+        Transaction.beside(str(path)).begin()
+    assert caught.value.errno == 28
+
+
+def test_many_files_are_checked_before_the_first_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_pytables(xr.Dataset({"a": 1}), path)
+
+    def refuse(self: Transaction) -> None:
+        if self.target.endswith("b.h5"):
+            raise PermissionError(13, f"{self.target}: the file may not be written to")
+
+    monkeypatch.setattr(Transaction, "check_allowed", refuse)
+    with pytest.raises(PermissionError, match=r"b\.h5"):
+        save_mfdataset([xr.Dataset({"a": 2})] * 2, [path, path.with_name("b.h5")])
+    assert xr.load_dataset(path, engine="pytables")["a"] == 1

@@ -1,0 +1,354 @@
+"""Lazy arrays over the leaves of a file: what xarray indexes and Dask cuts into blocks.
+
+An array is a path, the identity of a file and a `VariableSpec`, so it pickles and travels. Chunks are located once and
+then read and decoded in threads, without a lock.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..chunks import memory, reading
+from ..chunks.index import MAX_GRID, ChunkIndex, ChunkStorage, Region, Selection, bounding_region, plan_selection
+from ..disk import journal
+from ..disk.files import Descriptor, FileChangedError, FileIdentity, OpenedFile
+from ..hdf5.chunk_indexes import read_index
+from ..hdf5.dataset import DatasetInfo
+from ..hdf5.datatype import Datatype
+from ..hdf5.file import MissingNodeError
+from ..model import leaves
+from ..model.nodes import Conversion, VariableSpec
+from ..model.pytables_types import as_pytables
+from ..sources.source import FormatError
+
+SMALL_GRID: Final = 1 << 16
+"""Chunks: the index of a leaf up to this size is read whole at once (some milliseconds)."""
+_SHARE_BEFORE_WHOLE: Final = 16
+"""The whole index is read once the parts that were read on their own amount to this share of it."""
+_MAX_POINT_DIMENSIONS: Final = 1 << 24
+"""Elements: larger pointwise selections go through the outer product of their dimensions."""
+
+
+def storage_of(spec: VariableSpec) -> ChunkStorage:
+    """Where the bytes of the array are, in the words of the bytes side."""
+    return leaves.storage_of(spec.info, spec.base_address, shape=spec.shape, chunks=spec.chunks)
+
+
+class PyTablesArray(BackendArray):
+    """One leaf as an array that reads what is asked for, when it is asked for."""
+
+    __slots__ = ("dtype", "file", "shape", "spec", "threads")
+
+    def __init__(self, file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> None:
+        self.file = file
+        self.spec = spec
+        self.threads = threads
+        self.shape = spec.shape
+        self.dtype = spec.dtype
+
+    def __repr__(self) -> str:
+        return f"PyTablesArray({self.spec.file}:{self.spec.path}, shape={self.shape}, dtype={self.dtype})"
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return converted(self.stored(key), self.spec)
+
+    def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        """The selected elements as native numbers, before `converted`."""
+        plain = checked_key(key, self.shape, self.label())
+        return leaves.native(self._selected(plain), self.spec.datatype)
+
+    def _adapted(self, key: indexing.ExplicitIndexer, support: indexing.IndexingSupport, read: Any) -> np.ndarray:
+        array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)
+        return array
+
+    def _selected(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        """The selected elements as stored."""
+        if isinstance(key, indexing.VectorizedIndexer) and self.spec.chunks is not None and not self._is_short():
+            points = _as_points(key, self.shape)
+            if points is not None:
+                return self._read_points(points)
+        return self._adapted(key, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: Selection) -> np.ndarray:
+        """The selected elements (outer indexing, steps > 0), read and decoded in threads without a lock."""
+        storage = storage_of(self.spec)
+        out = memory.empty(selected_shape(key, self.shape), storage.dtype.newbyteorder("="))
+        self._guarded(lambda descriptor, version: self._fetch(descriptor, version, storage, key, out))
+        self._fill_up(out, key)
+        return out
+
+    def _fetch(
+        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, key: Selection, out: np.ndarray
+    ) -> None:
+        """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
+        if self.spec.info.layout == "compact":
+            out[...] = leaves.picked(leaves.read_compact(self.spec.info, storage), key)
+            return
+        if storage.chunkshape is None:
+            reading.read_contiguous(descriptor.source, storage, key, out, threads=self.threads, label=self.label())
+            return
+        plans = plan_selection(storage, key)
+        touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
+        index = self._index(descriptor, version, storage, bounding_region(storage, plans), touched)
+        reading.read_into(
+            descriptor.source, storage, index, key, out, plans=plans, threads=self.threads, label=self.label()
+        )
+
+    def _is_short(self) -> bool:
+        """Whether the leaf ends before its dimensions do."""
+        stored = self.spec.info.shape or ()
+        return stored != self.shape[: len(stored)]
+
+    def _fill_up(self, out: np.ndarray, key: Selection) -> None:
+        """Put fill values where the leaf has ended: the rest of its last chunks may hold anything."""
+        if not self._is_short():
+            return
+        axis = 0
+        for index, size, stored in zip(key, self.shape, self.spec.info.shape or (), strict=False):
+            if stored < size:
+                beyond = np.arange(size)[index] >= stored
+                if beyond.any():
+                    out[(slice(None),) * axis + (beyond,) if beyond.ndim else ...] = self._fill_value()
+            axis += not isinstance(index, int | np.integer)
+
+    def _fill_value(self) -> Any:
+        return storage_of(self.spec).fill_values()
+
+    def _read_points(self, points: Sequence[np.ndarray]) -> np.ndarray:
+        """The elements at `points`, arrays of one shape, one per dimension."""
+        storage = storage_of(self.spec)
+        out = memory.empty(points[0].shape, storage.dtype.newbyteorder("="))
+        flat = [along.reshape(-1) for along in points]
+        region = tuple((int(along.min(initial=0)), int(along.max(initial=-1)) + 1) for along in flat[: storage.rank])
+
+        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+            index = self._index(descriptor, version, storage, region, out.size)
+            reading.read_points(
+                descriptor.source, storage, index, flat, out.reshape(-1), threads=self.threads, label=self.label()
+            )
+
+        self._guarded(read)
+        return out
+
+    def label(self) -> str:
+        """File and node, as messages name them."""
+        return f"{self.spec.file}:{self.spec.path}"
+
+    def _guarded(self, read: Any) -> None:
+        """Run `read`, and make sure that nobody changed the file before or meanwhile."""
+        with self.file.descriptor() as descriptor:
+            before = FileIdentity.of(descriptor.fd)
+            try:
+                if not before.same_version(self.file.identity):
+                    journal.check(self.spec.file)  # if its writer died, the old version is back after this
+                    before = FileIdentity.of(descriptor.fd)
+                if not before.same_version(self.file.identity):
+                    self._check_only_grown(descriptor, before)
+                read(descriptor, before)
+            except FormatError:
+                check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
+                raise
+            check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
+
+    def _check_only_grown(self, descriptor: Descriptor, version: FileIdentity) -> None:
+        key = f"grown {self.spec.path}"
+        if descriptor.kept.get(key) == version:
+            return
+        try:
+            file = descriptor.hdf5()
+            now = file.dataset(file.resolve(self.spec.path).address)
+        except (FormatError, MissingNodeError) as error:
+            raise FileChangedError(
+                f"{self.label()}: the file was changed since it was opened, and cannot be looked into: {error}. Open "
+                "it again"
+            ) from None
+        check_only_grown(self.spec, now, self.file.identity, version)
+        self._check_chunks_stayed(descriptor)
+        descriptor.kept[key] = version
+
+    def _check_chunks_stayed(self, descriptor: Descriptor) -> None:
+        """Raise FileChangedError unless each chunk that was full lies where it was, as far as that can be known.
+
+        Where the chunks were is known if they were located before. Else full ones lie at least within the old file.
+        """
+        storage = self._whole_storage()
+        if storage.chunkshape is None:
+            return
+        kept, proven = descriptor.kept.get(self.spec.path), descriptor.kept.get(f"grown {self.spec.path}")
+        known = kept.whole if isinstance(kept, _KeptIndex) and kept.version in (self.file.identity, proven) else None
+        if known is None and math.prod(storage.grid) > SMALL_GRID:
+            return
+        now = read_index(descriptor.source, storage)
+        full = tuple(
+            slice(size // chunk if grows else None)
+            for size, chunk, grows in zip(storage.shape, storage.chunkshape or (), self._grows(), strict=False)
+        )
+        if known is not None:
+            same = all(
+                np.array_equal(before[full], after[full])
+                for before, after in ((known.address, now.address), (known.size, now.size))
+            )
+        else:
+            same = not (now.address[full] + now.size[full] > self.file.identity.size).any()
+        if not same:
+            raise FileChangedError(
+                f"{self.label()}: chunks that were full when it was opened were written again since. Open it again"
+            )
+
+    def _whole_storage(self) -> ChunkStorage:
+        """Where the elements of the leaf are."""
+        return storage_of(self.spec)
+
+    def _grows(self) -> tuple[bool, ...]:
+        """For each dimension of the leaf, whether it may grow."""
+        info = self.spec.info
+        return tuple(most != size for most, size in zip(info.maxshape, info.shape or (), strict=True))
+
+    def _index(
+        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, region: Region, touched: int
+    ) -> ChunkIndex:
+        kept = descriptor.kept.setdefault(self.spec.path, _KeptIndex())
+        assert isinstance(kept, _KeptIndex)
+        with kept.lock:
+            if kept.version != version:
+                kept.forget(version)
+            whole = math.prod(storage.grid)
+            often = whole <= MAX_GRID and kept.located > whole // _SHARE_BEFORE_WHOLE
+            if kept.whole is None and (whole <= SMALL_GRID or often):
+                kept.whole = read_index(descriptor.source, storage)
+            kept.located += touched
+            return kept.whole if kept.whole is not None else read_index(descriptor.source, storage, region)
+
+
+@dataclass
+class _KeptIndex:
+    """What is known of one leaf's chunks, as long as the descriptor is open and the file does not change."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    version: FileIdentity | None = None
+    whole: ChunkIndex | None = None
+    located: int = 0
+    """How many chunks were located in parts."""
+
+    def forget(self, version: FileIdentity) -> None:
+        self.version, self.whole, self.located = version, None, 0
+
+
+def selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape that outer indexing with `key` gives, in elements."""
+    lengths = []
+    for index, size in zip(key, shape, strict=True):
+        if isinstance(index, slice):
+            lengths.append(len(range(size)[index]))
+        elif isinstance(index, np.ndarray):
+            lengths.append(len(index))
+    return tuple(lengths)
+
+
+def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np.ndarray] | None:
+    """Index arrays of the result's shape, one for each dimension; None if there would be too many of them.
+
+    Dimensions that share arrays come first in the result, sliced ones follow (xarray's rule).
+    """
+    arrays = [index for index in key.tuple if isinstance(index, np.ndarray)]
+    sliced = [range(size)[index] for index, size in zip(key.tuple, shape, strict=True) if isinstance(index, slice)]
+    if not arrays:
+        return None
+    points = np.broadcast_shapes(*(array.shape for array in arrays))
+    result = (*points, *map(len, sliced))
+    if math.prod(result) > _MAX_POINT_DIMENSIONS:
+        return None
+    found, axis = [], len(points)
+    for index, size in zip(key.tuple, shape, strict=True):
+        if isinstance(index, slice):
+            chosen = range(size)[index]
+            along = np.arange(chosen.start, chosen.stop, chosen.step)
+            along = along.reshape([-1 if number == axis else 1 for number in range(len(result))])
+            axis += 1
+        else:
+            along = np.asarray(index).reshape(np.shape(index) + (1,) * len(sliced))
+        found.append(np.broadcast_to(along, result))
+    return found
+
+
+def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: str) -> indexing.ExplicitIndexer:
+    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step.
+
+    Raises IndexError, which begins with `where`, for what lies outside of `shape`: whoever reads would take it for a
+    place that has the fill value, or read something else.
+    """
+    plain: list[Any] = []
+    for axis, (index, size) in enumerate(zip(key.tuple, shape, strict=True)):
+        if isinstance(index, slice):
+            plain.append(index if range(size)[index] else slice(0, 0))
+            continue
+        extremes = (index.min(), index.max()) if isinstance(index, np.ndarray) and index.size else ()
+        for position in (index,) if not isinstance(index, np.ndarray) else extremes:
+            if not -size <= position < size:
+                raise IndexError(f"{where}: index {position} is out of bounds for dimension {axis} of {size} elements")
+        plain.append(index)
+    return type(key)(tuple(plain))
+
+
+def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
+    """Stored elements as the user sees them: native byte order, times as integers, text as str."""
+    return as_seen(without_padding(stored, spec.datatype), spec.dtype, spec.conversion)
+
+
+def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
+    """The same for elements that become `dtype`."""
+    if conversion in ("text bytes", "paths"):  # `table_arrays` and `views` know what becomes of them
+        return stored
+    if conversion in ("text", "fixed text"):
+        texts = np.empty(stored.shape, object)
+        texts.reshape(-1)[:] = [data.decode("utf-8", "surrogateescape") for data in stored.reshape(-1)]
+        return texts
+    native = np.asarray(stored).astype(dtype, copy=False)
+    if conversion == "time64":  # seconds << 32 | microseconds (PyTables, src/typeconv.c)
+        microseconds: np.ndarray = (native >> 32) * 1_000_000 + (native & 0xFFFFFFFF).astype("i4")
+        return microseconds
+    return native
+
+
+def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: FileIdentity, current: FileIdentity) -> None:
+    """Accept a file that was extended in place since it was opened; raise FileChangedError for any other change."""
+    old = spec.info
+    where = f"{spec.file}:{spec.path}"
+    if current.size <= opened.size:
+        raise FileChangedError(
+            f"{where}: the file was changed in place since it was opened (then {opened.size} bytes, now "
+            f"{current.size}). Open it again"
+        )
+    # what is contiguous cannot grow: its shape is part of what has to be the same
+    grown = now.shape is not None and all(a <= b for a, b in zip(old.shape or (), now.shape, strict=False))
+    was_empty = old.layout == "chunked" and not math.prod(old.shape or ())  # its index may be made only now
+    same = replace(
+        now,
+        shape=old.shape if old.layout == "chunked" else now.shape,
+        index=old.index if was_empty else now.index,
+    )
+    if not grown or old not in (same, as_pytables(same)):
+        raise FileChangedError(
+            f"{where}: the array was changed since it was opened (then {old.shape}, now {now.shape}). Open it again"
+        )
+
+
+def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
+    """Strings without the spaces that fill them up, if they are padded so."""
+    if not datatype.space_padded or stored.dtype.kind != "S":
+        return stored
+    return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
+
+
+def check_unchanged_since(before: FileIdentity, after: FileIdentity, spec: VariableSpec) -> None:
+    """Raise FileChangedError if somebody wrote to the file while it was read."""
+    if not before.same_version(after):
+        raise FileChangedError(f"{spec.file}:{spec.path}: the file was changed while it was read. Read it again")

@@ -1,0 +1,1 @@
+"""Files as a whole: the one door into them, their versions, replacing and changing them such that nothing is lost."""

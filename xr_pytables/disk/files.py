@@ -1,0 +1,211 @@
+"""Files on disk: the one HDF5 lock, which version of a file was opened, descriptors that outlive HDF5 handles.
+
+Every HDF5 call of this project happens inside `hdf5_lock()`, and no HDF5 handle outlives it. What stays open between
+calls is a read-only file descriptor, kept in xarray's own cache of open files: it pins the version of the file that
+was opened, even if the path is given to another file meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+from xarray.backends import CachingFileManager
+from xarray.backends.locks import HDF5_LOCK
+
+from ..hdf5.file import File
+from ..sources.local import LocalFile
+from .journal import FileBusyError as FileBusyError
+from .journal import NeedsRecoveryError as NeedsRecoveryError
+
+_FORK_PATIENCE: Final = 60.0
+_HOST: Final = platform.node()
+
+
+class FileChangedError(OSError):
+    """A file is no longer what it was when it was opened."""
+
+
+@contextmanager
+def hdf5_lock() -> Iterator[None]:
+    """Hold the one lock around HDF5. It is xarray's, because some builds share one libhdf5 with netCDF4 and h5py.
+
+    Not re-entrant.
+    """
+    with HDF5_LOCK:
+        yield
+
+
+_held_for_fork = threading.local()
+
+
+def _before_fork() -> None:
+    # a child that is born while another thread is inside HDF5 finds HDF5's own mutex locked for ever
+    _held_for_fork.yes = HDF5_LOCK.lock.acquire(timeout=_FORK_PATIENCE)
+
+
+def _after_fork() -> None:
+    """Give the lock back, in the parent."""
+    if getattr(_held_for_fork, "yes", False):
+        _held_for_fork.yes = False
+        HDF5_LOCK.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """The same in the child; what readers keep begins anew: threads that are gone may have held its locks."""
+    _after_fork()
+    for descriptor in list(_descriptors):
+        descriptor.kept = {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """Which file, and which version of it. Equal identities mean the same bytes, as far as the system can tell."""
+
+    size: int
+    """In bytes."""
+    modified: int
+    """Time of the last change of the content, in nanoseconds."""
+    host: str
+    device: int
+    inode: int
+    """Device and inode mean something on `host` only."""
+
+    @classmethod
+    def of(cls, descriptor_or_path: int | str) -> Self:
+        """The identity of an open descriptor, or of what a path names now."""
+        status = os.stat(descriptor_or_path)
+        return cls(status.st_size, status.st_mtime_ns, _HOST, status.st_dev, status.st_ino)
+
+    def same_file(self, other: FileIdentity) -> bool:
+        """Whether both are versions of one file (on two hosts: as far as size and time tell)."""
+        if self.host != other.host:
+            return self.same_version(other)
+        return (self.device, self.inode) == (other.device, other.inode)
+
+    def same_version(self, other: FileIdentity) -> bool:
+        """Whether the content has not changed."""
+        same_place = self.host != other.host or (self.device, self.inode) == (other.device, other.inode)
+        return same_place and (self.size, self.modified) == (other.size, other.modified)
+
+
+def checked_path(path: object) -> str:
+    """The absolute path of an existing regular file.
+
+    Raises TypeError for what is not a path on this machine, FileNotFoundError, IsADirectoryError, OSError.
+    """
+    if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, bytes | bytearray | memoryview) and not hasattr(path, "read"):
+            raise TypeError(f"a path is needed, not {type(path).__name__}")
+        raise TypeError(
+            f"the pytables engine opens files by path, not {type(path).__name__} objects: "
+            "write the bytes to a local file first (with fsspec: fsspec.open_local)"
+        )
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("a path of text is needed, not of bytes")
+    if "://" in text:
+        raise TypeError(
+            f"{text}: the pytables engine opens local files only. Copy it first, e.g. with "
+            "fsspec.open_local('simplecache::' + url)"
+        )
+    absolute = os.path.abspath(os.path.expanduser(text))
+    mode = os.stat(absolute).st_mode  # FileNotFoundError names the path
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{absolute}: this is a folder, not an HDF5 file")
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{absolute}: this is not a regular file")
+    return absolute
+
+
+def checked_group(group: object) -> str:
+    """The absolute path of a group as the user gave it. Raises ValueError for what is not text."""
+    if group is None:
+        return "/"
+    if not isinstance(group, str):
+        raise ValueError(f"group must be a string or None, not {type(group).__name__}")
+    return "/" + group.strip("/")
+
+
+class Descriptor:
+    """A read-only file descriptor that closes as file objects do, and what readers keep as long as it is open."""
+
+    def __init__(self, path: str, expected: FileIdentity, *, mode: str) -> None:
+        assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        if not FileIdentity.of(self.fd).same_file(expected):
+            os.close(self.fd)
+            raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+        _descriptors.add(self)
+        self.kept: dict[str, object] = {}
+        """By path of a node. Readers in several threads use `dict.setdefault`, which is atomic."""
+
+    @property
+    def source(self) -> LocalFile:
+        """The bytes of the file, as many as there are now."""
+        return LocalFile(self.fd, self.path)
+
+    def hdf5(self) -> File:
+        """The objects of the file as it is now."""
+        return File(self.source)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+_descriptors: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+"""All that are open in this process."""
+
+
+class _OwnManager(CachingFileManager["Descriptor"]):
+    """For files that this package reads for itself: closes them without a word when nobody needs them any more.
+
+    (xarray can be told to warn of files that users forgot to close; they could not close these.)
+    """
+
+    def __del__(self) -> None:
+        self.close(needs_lock=False)
+        if hasattr(CachingFileManager, "__del__"):  # xarray takes it away when the interpreter ends
+            super().__del__()
+
+
+class OpenedFile:
+    """One version of one file, to be read at any time later, in this process or another.
+
+    Pickles as path and identity. Descriptors live in xarray's cache of open files: at most
+    `xr.set_options(file_cache_maxsize=)` of them.
+    """
+
+    def __init__(self, path: str, identity: FileIdentity, *, for_users: bool = True) -> None:
+        self.path = path
+        self.identity = identity
+        kind = CachingFileManager if for_users else _OwnManager
+        self._descriptors = kind(Descriptor, path, identity, mode="r")
+
+    def __repr__(self) -> str:
+        return f"OpenedFile({self.path!r}, {self.identity!r})"
+
+    @contextmanager
+    def descriptor(self) -> Iterator[Descriptor]:
+        """A descriptor of the very file that was opened, not closed while the block runs.
+
+        Raises FileChangedError if another file has the path and this process has no descriptor of the old one.
+        """
+        with self._descriptors.acquire_context() as descriptor:
+            yield descriptor
+
+    def close(self) -> None:
+        """Give the descriptor back. A later read opens it again."""
+        self._descriptors.close()

@@ -1,0 +1,240 @@
+"""Replacing a file by a new one such that, whatever happens, the old or the new one is there, whole.
+
+A transaction is a hidden folder beside the target. It holds the new file while it is made, and what workers put
+aside for it; the last step renames the new file over the old one. Knows no HDF5.
+
+Tested in `tests/writing/test_writing.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+try:
+    import fcntl
+except ImportError:  # Windows: folders of dead writers are then left for the user to remove
+    fcntl = None  # type: ignore[assignment]
+
+from .journal import MAGIC, give_access
+
+_MARK = ".xrpt-"
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_PRIVATE = 0o700
+"""Of the folder: nobody else sees a file in the making, whatever becomes of it."""
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Where the new version of `target` is made. Pickles; every process that sees the folder can work in it."""
+
+    target: str
+    """Absolute path, with symbolic links resolved."""
+    folder: str
+
+    @classmethod
+    def beside(cls, path: str) -> Transaction:
+        """A transaction for `path`, not begun yet: nothing is on disk."""
+        target = os.path.realpath(path)
+        parent, name = os.path.split(target)
+        return cls(target, os.path.join(parent, f".{name}{_MARK}{uuid.uuid4().hex[:12]}"))
+
+    @property
+    def new_file(self) -> str:
+        """Path of the new version."""
+        return os.path.join(self.folder, "new.h5")
+
+    @property
+    def commit_mark(self) -> str:
+        """Path of what says, from the moment of commit on, that it has happened."""
+        return os.path.join(self.folder, "committed")
+
+    @contextlib.contextmanager
+    def naming_the_target(self) -> Iterator[None]:
+        """If the disk is full (or the like), say so of the user's file, and not of one in the hidden folder."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            reason = os.strerror(error.errno)
+            raise OSError(error.errno, f"{self.target}: {reason}. The file was left as it was") from error
+
+    def mark_commit(self) -> None:
+        """Make the sign of commit for the new file: another name of it."""
+        with contextlib.suppress(OSError):  # a file system without hard links: a repeated commit is then an error
+            os.link(self.new_file, self.commit_mark)
+
+    def is_committed(self) -> bool:
+        """Whether the change was made: its journal was moved here, or the new file has the target's name."""
+        if not os.path.exists(self.commit_mark):
+            return False
+        with open(self.commit_mark, "rb") as file:
+            is_journal = file.read(len(MAGIC)) == MAGIC
+        return is_journal or os.path.samefile(self.commit_mark, self.target)
+
+    @property
+    def _owner(self) -> str:
+        return os.path.join(self.folder, "owner")
+
+    def check_folder(self) -> None:
+        """Raise FileNotFoundError, naming it, if the target's folder is missing."""
+        parent = os.path.dirname(self.target)
+        if not os.path.isdir(parent):
+            raise FileNotFoundError(f"{self.target}: there is no folder {parent}. Make it first")
+
+    def check_allowed(self) -> None:
+        """Raise PermissionError if this user may not change the target or its folder.
+
+        To replace a file takes no permission to write to it. But whoever takes that away means to keep the file.
+        """
+        parent = os.path.dirname(self.target)
+        try:
+            if os.path.isfile(self.target):
+                os.close(os.open(self.target, os.O_RDWR | getattr(os, "O_CLOEXEC", 0)))
+        except OSError as error:
+            raise OSError(error.errno, f"{self.target}: the file may not be written to: {error.strerror}") from None
+        if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(
+                errno.EACCES, f"{self.target}: its folder may not be written to, where the new version would be made"
+            )
+
+    def begin(self) -> int:
+        """Make the folder and mark it as in use by this process; the descriptor to give to `end`.
+
+        Removes the folders of writers that died. Raises PermissionError if the target's folder cannot be written to.
+        """
+        remove_stale(self.target)
+        self._make_folder()
+        try:
+            unlocked = f"{self._owner}.new"  # takes its name when it is locked: without a lock the folder is stale
+            owner = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks: the folder is then never removed
+                    fcntl.flock(owner, fcntl.LOCK_EX)
+            os.rename(unlocked, self._owner)
+        except BaseException:
+            self.remove()
+            raise
+        return owner
+
+    def _make_folder(self) -> None:
+        try:
+            os.mkdir(self.folder, _PRIVATE)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{self.target}: no folder can be made beside it for the new version: {error.strerror}"
+            ) from None
+
+    def begin_shared(self) -> None:
+        """Make the folder for processes of which none owns it; again after it was abandoned."""
+        with contextlib.suppress(FileExistsError):  # an earlier run of this step
+            self._make_folder()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._owner)
+
+    def commit(self, *, fsync: bool, exclusive: bool = False, check: Callable[[], None] | None = None) -> None:
+        """Put the new file in the target's place. With `exclusive`, raise FileExistsError if something is there.
+
+        `check` is called right before the target is replaced; what it raises prevents that.
+        """
+        if fsync:
+            _sync(self.new_file)
+        with contextlib.suppress(FileNotFoundError):
+            give_access(self.new_file, os.stat(self.target))
+        if check is not None:
+            check()
+        if exclusive:
+            self._claim()
+        else:
+            os.replace(self.new_file, self.target)
+        if fsync:
+            _sync(os.path.dirname(self.target))
+
+    def _claim(self) -> None:
+        """Give the new file the target's name, which must be free."""
+        try:
+            try:
+                os.link(self.new_file, self.target)  # unlike rename, refuses to replace
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                os.close(os.open(self.target, os.O_CREAT | os.O_EXCL, 0o600))
+                os.replace(self.new_file, self.target)
+        except FileExistsError:
+            raise FileExistsError(f"{self.target}: somebody made this file meanwhile; it was left alone") from None
+
+    def end(self, owner: int) -> None:
+        """Remove the folder and all that is in it."""
+        _remove_folder(self.folder)
+        with contextlib.suppress(OSError):
+            os.close(owner)
+
+    def remove(self) -> None:
+        """Remove the folder from a process that did not begin it."""
+        _remove_folder(self.folder)
+
+    def abandon(self) -> None:
+        """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
+
+        The next writer of the target removes it.
+        """
+        for name in os.listdir(self.folder):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._owner, os.O_CREAT, 0o600))
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a folder into which tasks that nobody waits for may still put files."""
+    gone = f"{folder}-gone"
+    with contextlib.suppress(OSError):
+        os.rename(folder, gone)  # from here on they cannot
+        folder = gone
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale(target: str) -> list[str]:
+    """Remove the transaction folders that dead writers of `target` left; their paths.
+
+    A writer holds a lock on a file in its folder as long as it lives.
+    """
+    parent, name = os.path.split(target)
+    removed: list[str] = []
+    if fcntl is None:
+        return removed
+    for folder in glob.glob(os.path.join(glob.escape(parent), glob.escape(f".{name}{_MARK}") + "*")):
+        try:
+            owner = os.open(os.path.join(folder, "owner"), os.O_RDWR)
+        except OSError:
+            continue  # being made, or made by a Dask graph, which has no one owner
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+        finally:
+            os.close(owner)
+    return removed
+
+
+def _sync(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.path.isdir(path) and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows cannot open folders; its rename is written through
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,870 @@
+"""What each node of a file becomes: a variable, a child group, or something left out for a reason.
+
+Walks groups and links of a `File` and describes arrays as `VariableSpec`s, plain values that the xarray side turns
+into lazy arrays. Reads attributes and headers, never data. Knows no xarray; the caller holds the HDF5 lock.
+
+Tested in `tests/test_reading.py` and `tests/model/test_odd_types.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from ..hdf5.attributes import RawAttribute
+from ..hdf5.dataset import DatasetInfo
+from ..hdf5.dataspace import UNLIMITED
+from ..hdf5.datatype import Datatype
+from ..hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
+from . import attributes, dimensions, frames, hdfstore, leaves, safe_pickle
+from .columns import Column, describe_columns, is_table
+from .dimensions import Leaf, PhonyDims, Scales
+from .matlab import MatlabArray, holds_sizes
+from .pytables_types import as_pytables, as_shown
+
+ExternalLinks = Literal["near", "any", "never"]
+Conversion = Literal[
+    "none", "time64", "time", "text", "fixed text", "text bytes", "rows", "byte rows", "text rows", "utf-32 rows",
+    "object rows", "unpickled rows", "paths", "utf-16",
+]  # fmt: skip
+Ragged = Literal["object", "flat"]
+Strings = Literal["as stored", "text", "bytes"]
+
+_HIDDEN_NAME: Final = re.compile(r"_[pi]_")
+"""PyTables' own groups: indexes of tables and the undo log (tables.path)."""
+MAX_GROUPS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ElementSpec:
+    """What the rows of a ragged array consist of."""
+
+    dtype: np.dtype
+    """As the user sees it, before xarray decodes anything: native byte order."""
+    shape: tuple[int, ...] = ()
+    """Of one element (PyTables: of a multi-dimensional atom)."""
+    conversion: Conversion = "none"
+    """How a stored element becomes `dtype`."""
+    attributes: dict[str, object] = field(default_factory=dict)
+    """What tells xarray what the elements mean (CF), if they are the values of a variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSpec:
+    """One array of a file: all that is needed to read it lazily. Made in tests without a file."""
+
+    file: str
+    """Absolute path of the file that holds it."""
+    path: str
+    """Path of the node, without links."""
+    name: Hashable
+    """Of the variable: text, but for columns of pandas objects, which may be called anything."""
+    info: DatasetInfo
+    shape: tuple[int, ...]
+    """As the user sees it, in elements: the leaf's shape and then its atom's. A leaf may be shorter in dimensions that
+    grow (see `dimensions.Resolved.shapes`); what is missing has its fill value."""
+    dtype: np.dtype
+    """As the user sees it, before xarray decodes anything: native byte order."""
+    dims: tuple[str, ...]
+    chunks: tuple[int, ...] | None = None
+    """Elements per chunk for each dimension of `shape`; None if not chunked."""
+    conversion: Conversion = "none"
+    """How the stored elements become `dtype`."""
+    attributes: dict[str, object] = field(default_factory=dict)
+    unlimited_dims: tuple[str, ...] = ()
+    base_address: int = 0
+    """Size of the file's user block, in bytes."""
+    characters: bool = False
+    """Whether an array of single characters is netCDF's way to store text along its last dimension."""
+    reverse: bool = False
+    """Whether the user sees the dimensions in reverse order (MATLAB). `shape`, `dims`, `chunks` are as in the file."""
+    rows: ElementSpec | None = None
+    """Of a ragged array of numbers, strings or times (conversion "rows"): what its rows consist of."""
+    ragged: Ragged = "object"
+    """Whether such an array becomes one variable of rows, or the values of all rows and the size of each."""
+    member: tuple[str, ...] = ()
+    """Of a column of a table: the names that lead to it in the compound, one for each level; () for whole elements."""
+    element: Datatype | None = None
+    """Of a column: its type, whose shape begins with those of the compounds it is in; None for whole elements."""
+    item: tuple[int, ...] = ()
+    """Of a column with a shape: fixed positions along its first dimensions, which `shape`, `dims` and `chunks` then
+    lack. `member=("values_block_0",), item=(2,)` is `values_block_0[:, 2]`."""
+    decoding: frames.Decoding | None = None
+    """Of a column of a pandas object: how its stored elements become values. None for all other variables."""
+    categories: VariableSpec | None = None
+    """Of a column of codes: what they number."""
+
+    @property
+    def datatype(self) -> Datatype:
+        """The type of one stored value."""
+        return self.element if self.element is not None else self.info.datatype
+
+    @property
+    def element_dtype(self) -> np.dtype:
+        """Of the values before they are looked up in the categories."""
+        return self.dtype if self.categories is None else np.dtype("i8")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A node that is not shown, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A dimension that a group declares."""
+
+    size: int
+    number: int | None
+    """Its netCDF-4 dimension id, unique in the file; None where the writer gave none."""
+    extensible: bool = True
+    """Whether the array that stands for it can grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """One group: its variables, attributes and children."""
+
+    file: str
+    path: str
+    variables: tuple[VariableSpec, ...]
+    attributes: dict[str, object]
+    scales: dict[str, Scale] = field(default_factory=dict)
+    """The dimensions that the group's own scales declare, with or without values."""
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Sentences about what was read differently from what the file says."""
+    groups: tuple[str, ...] = ()
+    """Names of the child groups that a tree follows."""
+    coordinates: frozenset[Hashable] = frozenset()
+    """Variables that are coordinates without the name of a dimension: levels of a pandas index."""
+    tables: tuple[str, ...] = ()
+    """Names of the tables in it, each of which is a dataset of its own."""
+    row_dim: str = ""
+    """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
+    is_pandas_object: bool = False
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """The user's choices that bear on what a node becomes."""
+
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    phony_dims: PhonyDims = "size"
+    external_links: ExternalLinks = "near"
+    allow_pickle: bool = False
+    drop_variables: frozenset[Hashable] = frozenset()
+    ragged: Ragged = "object"
+    string: Strings = "as stored"
+    pandas_objects: bool = True
+    """Show the group of a pandas object as its columns; else as the arrays that it consists of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An object: the file it is in, its path there and the address of its header."""
+
+    file: File
+    path: str
+    address: int
+
+
+@dataclass
+class _Member:
+    name: str
+    place: _Place
+    kind: Literal["group", "table"]
+    by_link: bool
+
+
+@dataclass
+class _Contents:
+    """A group before its dimensions have names."""
+
+    members: list[_Member]
+    leaves: list[Leaf]
+    infos: dict[str, DatasetInfo]
+    raws: dict[str, Mapping[str, RawAttribute]]
+    """Attributes of the tables."""
+    places: dict[str, _Place]
+    skipped: list[Skipped]
+    problems: list[str] = field(default_factory=list)
+    unnamed: list[tuple[int, ...]] = field(default_factory=list)
+    """Shapes of the arrays that refer to no scales."""
+    empty_scales: list[Leaf] = field(default_factory=list)
+    """Dimension scales without a shape: names and nothing else."""
+    pandas_object: hdfstore.PandasObject | None = None
+
+
+class NodeReader:
+    """Describes the groups of one file and of the files that its external links lead to."""
+
+    def __init__(self, file: File, options: ReadOptions, open_file: Callable[[str], File]) -> None:
+        """`open_file` opens the file at an absolute path, which stays open as long as this reader is used."""
+        self._root_file = file
+        self._options = options
+        self._open_file = open_file
+        self._files = {os.path.realpath(file.path): file}
+        self._by_pytables: dict[str, bool] = {}
+        self._scales: dict[tuple[str, str], Scales] = {}
+        self._paths: dict[str, Scales] = {}
+        self._whole_tree = False
+        self._numbers: dict[str, dict[int, tuple[int, int]]] = {}
+
+    def file_of(self, spec: GroupSpec) -> File:
+        """The opened file that a group is in."""
+        return self._files[os.path.realpath(spec.file)]
+
+    def dataset(self, path: str) -> GroupSpec:
+        """The group at `path`; for an array, a group of that one variable. Follows links on the way.
+
+        Raises MissingNodeError, naming what there is instead.
+        """
+        place = self._find(self._root_file, path)
+        kind = place.file.kind(place.address)
+        if kind == "group":
+            return self._group(place)
+        if kind == "dataset":
+            return self._one_leaf(place)
+        what = "a committed datatype" if kind == "datatype" else "of an unknown kind"
+        raise ValueError(f"{place.file.path}: {place.path!r} is {what}, not a group or an array")
+
+    def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
+        """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
+
+        A group reached by a hard link is shown there; one reached only through soft or external links is shown at
+        the first of them.
+        """
+        start = self._find(self._root_file, path)
+        if start.file.kind(start.address) != "group":
+            yield "/", self._one_leaf(start)
+            return
+        self._whole_tree = True
+        hard, linked = deque([("/", start)]), deque[tuple[str, _Place]]()
+        shown: dict[tuple[str, int], str] = {}
+        while hard or linked:
+            relative, place = (hard or linked).popleft()
+            key = (place.file.path, place.address)
+            if key in shown or len(shown) >= MAX_GROUPS:
+                continue
+            shown[key] = relative
+            try:
+                contents = self._contents(place)
+                spec = self._described(place, contents)
+            except OSError as error:  # a damaged group costs what is in it, not the others
+                if place is start:
+                    raise
+                skipped = Skipped(place.path, _reason(error, place.file.path))
+                yield relative, GroupSpec(place.file.path, place.path, (), {}, skipped=(skipped,))
+                continue
+            yield relative, spec
+            for member in contents.members:
+                child = posixpath.join(relative, member.name)
+                if member.kind == "group":
+                    (linked if member.by_link else hard).append((child, member.place))
+                    continue
+                yield child, self._table(member.place, contents.infos[member.name], contents.raws[member.name])
+
+    # -- finding --------------------------------------------------------------------------------------------
+
+    def _find(self, file: File, path: str, hops: int = 0) -> _Place:
+        """The object at `path`, through soft and (as far as allowed) external links."""
+        try:
+            resolved = file.resolve(path)
+        except ExternalLinkError as error:
+            if hops >= 8:
+                raise MissingNodeError(f"{file.path}: the external links of {path!r} lead in circles") from None
+            other = self._external_file(file, error.target, str(error))
+            return self._find(other, error.target.path, hops + 1)
+        return _Place(file, *resolved)
+
+    def _external_file(self, file: File, target: ExternalTarget, what: str) -> File:
+        folder = os.path.dirname(file.path)
+        path = os.path.realpath(os.path.join(folder, target.file))
+        policy = self._options.external_links
+        if policy == "never":
+            raise MissingNodeError(f"{what}, not followed with external_links='never'")
+        near = os.path.realpath(folder)
+        if policy == "near" and os.path.commonpath([path, near]) != near:
+            raise MissingNodeError(
+                f"{what}, outside the folder of the file: not followed. external_links='any' follows it, "
+                "if you trust the file"
+            )
+        if path not in self._files:
+            if not os.path.isfile(path):
+                raise MissingNodeError(f"{what}, but there is no file {path}")
+            self._files[path] = self._open_file(path)
+        return self._files[path]
+
+    # -- groups ---------------------------------------------------------------------------------------------
+
+    def _group(self, place: _Place) -> GroupSpec:
+        return self._described(place, self._contents(place))
+
+    def _contents(self, place: _Place) -> _Contents:
+        """The group's members, and the headers and attributes of its arrays."""
+        contents = _Contents([], [], {}, {}, {}, [])
+        links = place.file.links(place.address)
+        place.file.prefetch(link.address for link in links if link.kind == "hard")
+        if self._options.pandas_objects and hdfstore.is_pandas_object(place.file, place.address):
+            self._add_pandas_object(contents, place)
+        parts = contents.pandas_object.frame.parts if contents.pandas_object else frozenset[str]()
+        for link in links:
+            path = posixpath.join(place.path, link.name)
+            if _HIDDEN_NAME.match(link.name) or link.name in self._options.drop_variables or link.name in parts:
+                continue
+            if link.kind == "unknown":
+                contents.skipped.append(Skipped(path, "a link of an unknown kind, or with a name that HDF5 forbids"))
+                continue
+            try:
+                linked = link.kind != "hard"
+                target = self._find(place.file, path) if linked else _Place(place.file, path, link.address)
+                self._add_member(contents, path, link.name, target, by_link=linked)
+            except (OSError, ValueError) as error:  # one unreadable node never costs the others
+                contents.skipped.append(Skipped(path, _reason(error, place.file.path)))
+        taken = {member.name for member in contents.members}
+        taken |= {leaf.name for leaf in contents.leaves if not leaf.is_only_dimension}
+        contents.leaves = [
+            replace(leaf, keeps_name=True) if leaf.variable_name != leaf.name and leaf.variable_name in taken else leaf
+            for leaf in contents.leaves
+        ]
+        return contents
+
+    def _add_member(self, contents: _Contents, path: str, name: str, place: _Place, *, by_link: bool) -> None:
+        """Look at the object at `place`, which the group shows as `name`."""
+        kind = place.file.kind(place.address)
+        if kind == "group":
+            contents.members.append(_Member(name, place, "group", by_link))
+            return
+        if kind != "dataset":  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
+            return
+        info, raw = self._dataset(place), place.file.attributes(place.address)
+        if info.shape is not None and not _is_scale(raw) and not _refers_to_scales(raw):
+            contents.unnamed.append(info.shape)
+        matlab = MatlabArray.of(raw)
+        if matlab is not None and matlab.is_empty and holds_sizes(info):
+            info = matlab.without_elements(info, leaves.read(place.file, info))
+        if info.shape is None and _is_scale(raw):
+            contents.empty_scales.append(_leaf(name, place, info, raw))
+            return
+        reason = why_not_array(info, raw)
+        if reason:
+            contents.skipped.append(Skipped(path, reason))
+            return
+        if is_table(info):
+            contents.members.append(_Member(name, place, "table", by_link))
+            contents.infos[name], contents.raws[name] = info, raw
+            return
+        contents.leaves.append(_leaf(name, place, info, raw))
+        contents.infos[name], contents.places[name] = info, place
+
+    def _dataset(self, place: _Place) -> DatasetInfo:
+        info = place.file.dataset(place.address)
+        return as_pytables(info) if self._is_by_pytables(place.file) else info
+
+    def _described(self, place: _Place, contents: _Contents) -> GroupSpec:
+        scales = Scales.of((*contents.leaves, *contents.empty_scales))
+        self._scales[place.file.path, place.path] = scales
+        problems: list[str] = []
+        resolved = dimensions.resolve(
+            contents.leaves,
+            scales.over(self._outer_scales(place, contents.leaves, scales)),
+            dims=self._options.dims,
+            phony_dims=self._options.phony_dims,
+            where=place.file.path,
+            numbered=self._numbered(place, contents),
+        )
+        problems.extend(f"{place.file.path}: {problem}" for problem in resolved.problems)
+        variables = []
+        for leaf in contents.leaves:
+            if leaf.is_only_dimension or leaf.variable_name in self._options.drop_variables:
+                continue
+            info, at = contents.infos[leaf.name], contents.places[leaf.name]
+            shape = resolved.shapes.get(leaf.name, leaf.shape)
+            spec, said = self._variable(leaf, at, info, resolved.names[leaf.name], shape)
+            variables.append(spec)
+            problems.extend(said)
+        raw, said = _group_attributes(place)
+        problems.extend((*contents.problems, *said))
+        coordinates: frozenset[Hashable] = frozenset()
+        if contents.pandas_object is not None:
+            variables, coordinates, said = self._with_columns(place, contents.pandas_object, variables)
+            problems.extend(said)
+            raw = dict(contents.pandas_object.attributes)
+        user = attributes.read(
+            raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
+        )
+        problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
+        return GroupSpec(
+            file=place.file.path,
+            path=place.path,
+            variables=tuple(variables),
+            attributes=user.values,
+            scales={
+                leaf.name: Scale(
+                    resolved.shapes.get(leaf.name, leaf.shape)[0],
+                    leaf.netcdf4_id,
+                    leaf.extendable[0],
+                )
+                for leaf in contents.leaves
+                if leaf.is_scale and len(leaf.shape) == 1
+            },
+            skipped=tuple(contents.skipped),
+            problems=tuple(problems),
+            groups=tuple(member.name for member in contents.members if member.kind == "group"),
+            tables=tuple(member.name for member in contents.members if member.kind == "table"),
+            coordinates=coordinates,
+            row_dim="" if contents.pandas_object is None else contents.pandas_object.frame.dim,
+            is_pandas_object=contents.pandas_object is not None,
+        )
+
+    def _one_leaf(self, place: _Place) -> GroupSpec:
+        """The dataset of one leaf: a table's columns, or one array."""
+        info = self._dataset(place)
+        if not is_table(info):
+            return self._one_array(place)
+        return self._table(place, info, place.file.attributes(place.address))
+
+    def _table(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> GroupSpec:
+        """A table as a dataset of its columns."""
+        options = self._options
+        columns = describe_columns(
+            place.path,
+            info,
+            raw,
+            row_dim=self._row_dim(place, info, raw),
+            drop=frozenset(name for name in options.drop_variables if isinstance(name, str)),
+        )
+        rows, grows = (info.shape or ()), tuple(size == UNLIMITED for size in info.maxshape)
+        leaves = [
+            Leaf(
+                name=column.name,
+                path=posixpath.join(place.path, column.name),
+                shape=(*rows, *column.datatype.shape),
+                extendable=(*grows, *(False for _ in column.datatype.shape)),
+                raw=column.raw,
+                file=place.file.path,
+                keeps_name=True,
+            )
+            for column in columns.shown
+        ]
+        resolved = dimensions.resolve(
+            leaves, Scales(), dims=options.dims, phony_dims=options.phony_dims, where=place.file.path
+        )
+        problems = [f"{place.file.path}: {problem}" for problem in resolved.problems]
+        variables = []
+        for leaf, column in zip(leaves, columns.shown, strict=True):
+            spec, said = self._variable(leaf, place, info, resolved.names[leaf.name], leaf.shape, column)
+            variables.append(spec)
+            problems.extend(said)
+        user = attributes.read(
+            columns.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=options.allow_pickle
+        )
+        problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
+        skipped = [Skipped(posixpath.join(place.path, name), reason) for name, reason in columns.left_out]
+        return GroupSpec(
+            file=place.file.path,
+            path=place.path,
+            variables=tuple(variables),
+            attributes=user.values,
+            skipped=tuple(skipped),
+            problems=tuple(problems),
+            row_dim=columns.row_dim,
+        )
+
+    def _row_dim(self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
+        """The name of a table's rows that `dims` gives, or the scale that is attached to them."""
+        dims = self._options.dims
+        given = dims.get(posixpath.basename(place.path), dims.get(place.path, dims.get(dimensions.ONE_ARRAY)))
+        if given is not None:
+            return _checked_row_dim(given, place)
+        if not _refers_to_scales(raw):
+            return None
+        leaf = _leaf(posixpath.basename(place.path), place, info, raw)
+        parent = self._find(place.file, posixpath.dirname(place.path))
+        own = self._scales_of(parent)
+        names, _ = dimensions.recorded_names(leaf, own.over(self._outer_scales(parent, [leaf], own)))
+        return names[0]
+
+    def _one_array(self, place: _Place) -> GroupSpec:
+        """The dataset of one leaf: named and with dimensions as its group would show it, without its siblings."""
+        name = posixpath.basename(place.path)
+        parent_path = posixpath.dirname(place.path)
+        contents = _Contents([], [], {}, {}, {}, [])
+        parent = self._find(place.file, parent_path)
+        self._add_member(contents, place.path, name, place, by_link=False)
+        if not contents.leaves:
+            reason = contents.skipped[0].reason if contents.skipped else "it is a dimension without a size"
+            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {reason}")
+        scales = self._scales_of(parent) if _refers_to_scales(contents.leaves[0].raw) else Scales.of(contents.leaves)
+        resolved = dimensions.resolve(
+            contents.leaves,
+            scales.over(self._outer_scales(parent, contents.leaves, scales)),
+            dims=self._options.dims,
+            phony_dims=self._options.phony_dims,
+            where=place.file.path,
+            numbered=self._numbered(parent, None),
+        )
+        spec, problems = self._variable(
+            contents.leaves[0], place, contents.infos[name], resolved.names[name], contents.leaves[0].shape
+        )
+        return GroupSpec(place.file.path, place.path, (spec,), {}, problems=(*resolved.problems, *problems))
+
+    # -- pandas objects ---------------------------------------------------------------------------------------
+
+    def _add_pandas_object(self, contents: _Contents, place: _Place) -> None:
+        """Describe the pandas object that a group is marked as; if it is none that is known, say why."""
+        try:
+            contents.pandas_object = hdfstore.describe(place.file, place.path, allow_pickle=self._options.allow_pickle)
+        except (frames.UnknownLayoutError, safe_pickle.UnsafePickleError, safe_pickle.NotAPickleError) as error:
+            reason = f"marked as a pandas object, but shown as a plain group: {error}"
+            contents.problems.append(f"{place.file.path}:{place.path}: {reason}")
+
+    def _with_columns(
+        self, place: _Place, found: hdfstore.PandasObject, others: Sequence[VariableSpec]
+    ) -> tuple[list[VariableSpec], frozenset[Hashable], list[str]]:
+        """The variables of a pandas object, and of those `others` in its group that are not in their way."""
+        frame, where = found.frame, f"{place.file.path}:{place.path}"
+        problems = [f"{where}: {problem}" for problem in frame.problems]
+        columns = [
+            self._column(place, found, column)
+            for column in (*frame.index, *frame.columns)
+            if column.name not in self._options.drop_variables
+        ]
+        names = {column.name for column in columns}
+        for other in others:
+            if other.name in names or frame.dim in (other.name, *other.dims):
+                problems.append(f"{where}: the array {other.path!r} is not shown: a pandas object uses its names")
+            else:
+                columns.append(other)
+        return columns, frame.coordinates & names, problems
+
+    def _column(self, place: _Place, found: hdfstore.PandasObject, column: frames.Column) -> VariableSpec:
+        info = found.infos[column.array]
+        decoding = replace(column.decoding, unpickle=self._options.allow_pickle)
+        return VariableSpec(
+            file=place.file.path,
+            path=found.paths[column.array],
+            name=column.name,
+            info=info,
+            shape=(column.rows,),
+            dtype=column.dtype,
+            dims=(found.frame.dim,),
+            chunks=None if info.chunkshape is None else info.chunkshape[:1],
+            attributes=dict(column.attributes),
+            base_address=place.file.base_address,
+            decoding=decoding,
+            member=() if column.member is None else (column.member,),
+            element=_member_type(info, column.member),
+            item=() if column.item is None else (column.item,),
+            categories=None if column.categories is None else self._column(place, found, column.categories),
+        )
+
+    # -- dimensions and variables ---------------------------------------------------------------------------
+
+    def _outer_scales(self, place: _Place, leaves: Sequence[Leaf], own: Scales) -> Scales:
+        """The scales of the enclosing groups, looked up only if some leaf refers to one that is not its group's."""
+        outer, path = Scales(), place.path
+        strays = [leaf for leaf in leaves if not own.known(leaf)]
+        while path != "/" and strays:
+            path = posixpath.dirname(path)
+            outer = outer.over(self._scales_of(_Place(place.file, *place.file.resolve(path))))
+            known = own.over(outer)
+            strays = [leaf for leaf in strays if not known.known(leaf)]
+        for file in {leaf.file for leaf in strays if "DIMENSION_LIST" in leaf.raw}:  # they lie in other groups
+            outer = outer.over(self._all_paths(file))
+        return outer
+
+    def _numbered(self, place: _Place, contents: _Contents | None) -> list[dimensions.Sized]:
+        """The dimensions that arrays of the group take names from, if they are numbered through the file."""
+        mode = self._options.phony_dims
+        if mode not in ("sort", "access"):
+            return []
+        file = place.file
+        if mode == "sort" or self._whole_tree:
+            if file.path not in self._numbers:
+                self._numbers[file.path] = self._counted(self._all_groups(file))
+            before = self._numbers[file.path].get(place.address, (0, 0))
+        else:
+            before = self._counted((*self._groups_above(place), place))[place.address]
+        contents = contents or self._contents(place)
+        _, own = _numbered_in(contents, 0)  # "sort" leaves room for the ids of the scales
+        return _numbered_in(contents, before[0] + (before[1] + own if mode == "sort" else 0))[0]
+
+    def _counted(self, places: Iterable[_Place]) -> dict[int, tuple[int, int]]:
+        """For each of the groups, by address, how many numbered dimensions and scales those before it have."""
+        found, made_up, scales = {}, 0, 0
+        for place in places:
+            found[place.address] = made_up, scales
+            every, own = _numbered_in(self._contents(place), 0)
+            made_up, scales = made_up + len(every) - own, scales + own
+        return found
+
+    def _groups_above(self, place: _Place) -> Iterator[_Place]:
+        """The groups on the way to a group, from the root on."""
+        names = [name for name in place.path.split("/") if name]
+        for depth in range(len(names)):
+            yield self._find(place.file, "/" + "/".join(names[:depth]))
+
+    def _all_groups(self, file: File) -> Iterator[_Place]:
+        """All groups of a file, each before those in it."""
+        todo, seen = [self._find(file, "/")], set[int]()
+        while todo:
+            place = todo.pop()
+            if place.address in seen:
+                continue
+            seen.add(place.address)
+            yield place
+            members = self._contents(place).members
+            todo += [member.place for member in reversed(members) if member.kind == "group" and not member.by_link]
+
+    def _scales_of(self, place: _Place) -> Scales:
+        """The dimension scales of a group."""
+        key = (place.file.path, place.path)
+        if key not in self._scales:
+            contents = self._contents(place)
+            self._scales[key] = Scales.of((*contents.leaves, *contents.empty_scales))
+        return self._scales[key]
+
+    def _all_paths(self, file: str) -> Scales:
+        """All objects of a file as scales, named as the nodes that they are: which of them are is said by those who
+        refer to them."""
+        if file not in self._paths:
+            paths = self._files[os.path.realpath(file)].paths()
+            self._paths[file] = Scales(
+                {(file, at): posixpath.basename(path) for at, path in paths.items() if path != "/"}
+            )
+        return self._paths[file]
+
+    def _variable(
+        self,
+        leaf: Leaf,
+        place: _Place,
+        info: DatasetInfo,
+        dims: tuple[str, ...],
+        shape: tuple[int, ...],
+        column: Column | None = None,
+    ) -> tuple[VariableSpec, list[str]]:
+        datatype = info.datatype if column is None else column.datatype
+        user = attributes.read(
+            leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
+        )
+        unlimited = tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows)
+        dtype, conversion, added, rows = _in_memory(datatype, leaf.raw, self._options)
+        matlab = MatlabArray.of(leaf.raw) if column is None else None
+        if matlab is not None and matlab.is_text(info):
+            dtype, conversion = _TEXT, "utf-16"
+        elif matlab is not None:
+            dtype = np.dtype(bool) if matlab.is_truth(info) else dtype
+            dims, shape = dims[::-1], shape[::-1]
+        chunks = None
+        if info.chunkshape is not None:
+            chunks = (*info.chunkshape, *datatype.shape)
+        spec = VariableSpec(
+            file=place.file.path,
+            path=place.path,
+            name=leaf.variable_name,
+            info=info,
+            shape=shape,
+            dtype=dtype,
+            dims=dims,
+            chunks=chunks,
+            conversion=conversion,
+            attributes={**user.values, **added},
+            unlimited_dims=unlimited,
+            base_address=place.file.base_address,
+            characters=(column is None and not self._is_by_pytables(place.file))
+            or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
+            reverse=matlab is not None and conversion != "utf-16",
+            rows=rows,
+            ragged=self._options.ragged,
+            member=() if column is None else column.member,
+            element=None if column is None else datatype,
+        )
+        return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
+
+    def _is_by_pytables(self, file: File) -> bool:
+        if file.path not in self._by_pytables:
+            root, _ = _group_attributes(_Place(file, "/", file.root))
+            self._by_pytables[file.path] = attributes.format_version(root) is not None
+        return self._by_pytables[file.path]
+
+
+def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
+    """The reason a dataset is not shown as a variable; None if it is."""
+    if info.shape is None:
+        return "it has a null dataspace: neither shape nor values"
+    if info.external:
+        return "its data lie in other files, which the dataset names and nobody vouches for"
+    if info.layout in ("virtual", "unknown"):
+        return f"its layout is {info.layout}: it may name other files, which nobody vouches for"
+    if attributes.text(raw.get("NODE_TYPE")) == "file":
+        return "it holds a file (tables.nodes.filenode)"
+    datatype = info.datatype
+    if datatype.kind == "unsupported":
+        return f"its type is not supported: {datatype.reason}"
+    if datatype.kind == "vlen":
+        if datatype.shape:
+            return "its type is not supported: an array type of rows"
+        return _why_not_rows(datatype.base)
+    if datatype.kind == "compound" and not is_table(info):
+        return _why_not_records(datatype)
+    return None
+
+
+def _why_not_records(datatype: Datatype) -> str | None:
+    """The reason an array of records that is no table is not shown; None if it is."""
+    if datatype.dtype is None:
+        return f"its type is not supported: {datatype.reason or 'records that NumPy lacks'}"
+    for path, member in datatype.columns():
+        if member.kind in ("time", "reference"):
+            return f"its type is not supported: records whose member {'.'.join(path)!r} is a {member.kind}"
+    return None
+
+
+def _why_not_rows(element: Datatype | None) -> str | None:
+    """The reason rows of such elements are not shown; None if they are."""
+    if element is None or element.kind == "unsupported":
+        return f"its type is not supported: rows of {element.reason if element else 'nothing'}"
+    if element.kind in ("vlen", "text", "reference"):
+        return f"its type is not supported: rows of elements of kind {element.kind!r}"
+    if element.dtype is None or not element.exact or not element.itemsize:
+        return f"its type is not supported: rows of elements whose {element.kind} format NumPy lacks"
+    return None
+
+
+def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
+    """The name that the argument `dims` gives to the rows of the table at `place`."""
+    if given is None:
+        return None
+    if len(given) != 1 or not all(isinstance(name, str) and name for name in given):
+        raise ValueError(
+            f"{place.file.path}: dims[{posixpath.basename(place.path)!r}] must be one name, for the rows of the table "
+            f"{place.path!r}, not {given!r}; the dimensions of a column are named by dims[<column>]"
+        )
+    return given[0]
+
+
+def _leaf(name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> Leaf:
+    shape = info.shape or ()
+    atom = info.datatype.shape
+    is_ragged = info.datatype.kind == "vlen" and len(shape) == 1
+    whole = (*shape, *atom)
+    extendable = (*(size == UNLIMITED for size in info.maxshape), *(False for _ in atom))
+    matlab = MatlabArray.of(raw)
+    if matlab is not None and not matlab.is_text(info):  # named in the order in which the user sees them
+        whole, extendable = whole[::-1], extendable[::-1]
+    return Leaf(
+        name=name,
+        path=place.path,
+        shape=whole,
+        extendable=extendable,
+        raw=raw,
+        address=place.address,
+        file=place.file.path,
+        made_up=(f"{name}_row",) if is_ragged else (),
+    )
+
+
+def _group_attributes(place: _Place) -> tuple[dict[str, RawAttribute], list[str]]:
+    """A group's attributes; where they cannot be read, none, and a sentence that says so."""
+    try:
+        return place.file.attributes(place.address), []
+    except OSError as error:  # costs none of the group's arrays
+        reason = _reason(error, place.file.path)
+        return {}, [f"{place.file.path}:{place.path}: the group's attributes cannot be read: {reason}"]
+
+
+def _member_type(info: DatasetInfo, member: str | None) -> Datatype | None:
+    return next((field.datatype for field in info.datatype.fields if field.name == member), None)
+
+
+def _numbered_in(contents: _Contents, first: int) -> tuple[list[dimensions.Sized], int]:
+    """The dimensions of a group, and how many of them are scales."""
+    scales = sum(leaf.is_scale and bool(leaf.shape) for leaf in contents.leaves)
+    return dimensions.number_dimensions(contents.leaves, contents.unnamed, first), scales
+
+
+def _refers_to_scales(raw: Mapping[str, RawAttribute]) -> bool:
+    return "DIMENSION_LIST" in raw or "_Netcdf4Coordinates" in raw
+
+
+def _is_scale(raw: Mapping[str, RawAttribute]) -> bool:
+    return attributes.text(raw.get("CLASS")) == "DIMENSION_SCALE"
+
+
+_Meaning = tuple[np.dtype, Conversion, dict[str, object], ElementSpec | None]
+_TEXT: Final = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
+_BYTES: Final = np.dtype(object, metadata={"element_type": bytes})
+
+
+def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
+    """dtype and conversion of the elements, attributes (CF conventions) that tell xarray what they mean, and what the
+    elements of ragged rows are."""
+    if datatype.kind == "vlen":
+        return _rows_in_memory(datatype, raw, options)
+    if datatype.kind == "text" or datatype.dtype is None:
+        return (_BYTES, "text bytes", {}, None) if options.string == "bytes" else (_TEXT, "text", {}, None)
+    if datatype.kind == "string" and _is_text(datatype, raw, options):
+        return _TEXT, "fixed text", {}, None
+    native = datatype.dtype.newbyteorder("=")
+    if datatype.kind == "reference":
+        return _TEXT, "paths", {}, None
+    if datatype.kind == "opaque" and native.kind in "mM":
+        return as_shown(native) or native, "none", {}, None
+    if datatype.kind == "time":
+        unit = "seconds" if native.itemsize == 4 else "microseconds"
+        added = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
+        return np.dtype(native), "none" if native.itemsize == 4 else "time64", dict(added), None
+    if datatype.kind == "enum":
+        coded = np.dtype(native, metadata={"enum": dict(datatype.members)})
+        return coded, "none", _flags(datatype.members, native), None
+    return native, "none", {}, None
+
+
+def _is_text(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> bool:
+    """Whether fixed-length strings are shown as text."""
+    if options.string != "as stored":
+        return options.string == "text"
+    return datatype.utf8 or attributes.text(raw.get(attributes.TEXT_MARKER)) == "utf-8"
+
+
+def _rows_in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
+    """The same for ragged arrays. PyTables names what is in the bytes of a row in PSEUDOATOM."""
+    base = datatype.base
+    assert base is not None  # `why_not_array`
+    assert base.dtype is not None
+    pseudo, width = attributes.text(raw.get("PSEUDOATOM")), base.dtype.itemsize
+    if pseudo == "object" and width == 1:
+        return np.dtype(object), "unpickled rows" if options.allow_pickle else "object rows", {}, None
+    if pseudo == "vlunicode" and width == 4:
+        return _TEXT, "utf-32 rows", {}, None
+    if pseudo == "vlstring" and width == 1:
+        return (_TEXT, "text rows", {}, None) if options.string == "text" else (_BYTES, "byte rows", {}, None)
+    dtype, conversion, added, _ = _in_memory(replace(base, shape=()), raw, options)
+    element = ElementSpec(dtype, base.shape, conversion, added)
+    kept = added if base.kind == "enum" and options.ragged == "object" else {}
+    if base.kind == "time":
+        dtype = np.dtype("M8[s]" if base.dtype.itemsize == 4 else "M8[us]")
+    of_row = np.dtype((dtype, base.shape)) if base.shape else dtype
+    return np.dtype(object, metadata={"vlen": of_row}), "rows", dict(kept), element
+
+
+def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, object]:
+    """CF conventions section 3.5: names without blanks, values of the variable's own type."""
+    values = np.array([value for _, value in members], dtype)
+    return {"flag_values": values, "flag_meanings": " ".join(name.replace(" ", "_") for name, _ in members)}
+
+
+def _reason(error: Exception, file: str) -> str:
+    return str(error).removeprefix(f"{file}: ") or type(error).__name__

@@ -1,0 +1,202 @@
+"""Conditions on pandas objects in the table format, as conditions on the table that they are stored in.
+
+A condition names columns and the index as the dataset shows them, and compares times and text with text. The table has
+integers and bytes, under names of its own. This module rewrites the one into the other and touches no file; missing
+values meet no comparison but `!=`, as in NumPy.
+
+Tested in `tests/model/test_hdfstore.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
+from ..model.nodes import GroupSpec, VariableSpec
+
+_EARLIEST: Final = -(2**63) + 2
+"""Times from here on can be compared: below is the missing one, and one that conditions cannot name."""
+_TURNED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
+    ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Eq: ast.Eq, ast.NotEq: ast.NotEq,
+}  # fmt: skip
+
+
+def as_stored(
+    frame: GroupSpec, where: str, condvars: Mapping[str, object] | None
+) -> tuple[tuple[VariableSpec, ...], str, dict[str, object]]:
+    """The columns as the table has them, under the names of the frame, and the condition and its variables for those.
+
+    Raises ValueError for objects in the fixed format, for columns that are not there or cannot be compared, and for
+    constants that are no time where one is needed. Text that cannot be parsed is left to the reader of conditions.
+    """
+    columns = {spec.name: spec for spec in frame.variables if spec.member and spec.decoding is not None}
+    if frame.variables and not columns:
+        raise ValueError(
+            f"{frame.file}: {frame.path!r} is stored in pandas' fixed format, in which nothing can be looked up; "
+            "where needs the table format (format='table' in pandas). start, stop and step work"
+        )
+    given = dict(condvars or {})
+    try:
+        tree = ast.parse(where.strip(), mode="eval").body
+        rewritten = _Rewriter(frame, columns, given).visit(tree)
+        where = ast.unparse(rewritten)
+        used = {node.id for node in ast.walk(rewritten) if isinstance(node, ast.Name)}
+        given = {name: value for name, value in given.items() if name in used}
+    except (SyntaxError, RecursionError, MemoryError, AttributeError):  # not text, or nothing that can be parsed
+        pass
+    stored = [_plain(spec) for spec in columns.values() if spec.categories is None and _kind(spec) != "missing"]
+    return tuple(stored), where, given
+
+
+def _plain(spec: VariableSpec) -> VariableSpec:
+    """The column as the table has it."""
+    dtype = spec.datatype.dtype
+    if dtype is None:
+        raise TypeError(f"{spec.path}: elements of kind {spec.datatype.kind!r} are no column")
+    return replace(spec, dtype=dtype.newbyteorder("="), decoding=None, categories=None, attributes={})
+
+
+class _Rewriter(ast.NodeTransformer):
+    """Names become those of the table, and constants what is stored for them."""
+
+    def __init__(
+        self, frame: GroupSpec, columns: Mapping[Hashable, VariableSpec], condvars: Mapping[str, object]
+    ) -> None:
+        self._frame = frame
+        self._columns = columns
+        self._condvars = condvars
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in self._condvars:
+            return node
+        column = self._column(node)
+        if _is_converted(column):
+            raise self._fail(f"column {node.id!r} of {_what(column)} can only be compared with a constant")
+        return _name(column)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        return ast.Call(node.func, [self.visit(argument) for argument in node.args], node.keywords)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        if len(node.ops) == 1 and type(node.ops[0]) in _TURNED:
+            for column, operator, other in (
+                (node.left, type(node.ops[0]), node.comparators[0]),
+                (node.comparators[0], _TURNED[type(node.ops[0])], node.left),
+            ):
+                if isinstance(column, ast.Name) and column.id not in self._condvars:
+                    found = self._column(column)
+                    if _is_converted(found) and self._is_constant(other):
+                        return self._compared(found, operator, self._value(other))
+        return ast.Compare(self.visit(node.left), node.ops, [self.visit(one) for one in node.comparators])
+
+    def _column(self, node: ast.Name) -> VariableSpec:
+        column = self._columns.get(node.id)
+        if column is None and node.id == "index":  # pandas' own name for it in conditions
+            column = self._columns.get(self._frame.row_dim)
+        if column is None:
+            raise self._fail(f"there is no column {node.id!r}")
+        if column.categories is not None or _kind(column) == "missing":
+            raise self._fail(f"column {node.id!r} of categories cannot be in a condition")
+        if not str(column.name).isidentifier():
+            raise self._fail(f"the index is called {column.name!r}, which no condition can name")
+        return column
+
+    def _is_constant(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id in self._condvars)
+
+    def _value(self, node: ast.expr) -> object:
+        return node.value if isinstance(node, ast.Constant) else self._condvars[node.id]  # type: ignore[attr-defined]
+
+    def _compared(self, column: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.expr:
+        try:
+            stored = _stored(column, value)
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:
+            reason = f"column {column.name!r} of {_what(column)} cannot be compared with {value!r}: {error}"
+            raise self._fail(reason) from None
+        compared = _comparison(column, operator, stored)
+        if operator is ast.NotEq:
+            return compared
+        decoding = column.decoding
+        if decoding is not None and decoding.kind == "text" and decoding.nan_rep is not None:
+            missing = decoding.nan_rep.encode(decoding.encoding, decoding.errors)
+            return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.NotEq, missing))
+        if column.dtype.kind in "mM" and operator in (ast.Lt, ast.LtE):  # a missing time is the least integer
+            return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.Gt, _EARLIEST - 1))
+        return compared
+
+    def _fail(self, reason: str) -> ValueError:
+        usable = [
+            repr(name)
+            for name, spec in self._columns.items()
+            if spec.categories is None and _kind(spec) != "missing" and str(name).isidentifier()
+        ]
+        frame = self._frame
+        return ValueError(
+            f"{frame.file}:{frame.path}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}"
+        )
+
+
+def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: int | bytes) -> ast.expr:
+    return ast.Compare(_name(column), [operator()], [ast.Constant(value)])
+
+
+def _name(column: VariableSpec) -> ast.expr:
+    return ast.Name(str(column.name), ast.Load())
+
+
+def _kind(spec: VariableSpec) -> str:
+    return spec.decoding.kind if spec.decoding is not None else ""
+
+
+def _is_converted(spec: VariableSpec) -> bool:
+    """Whether constants are stored in another form than they are written in."""
+    return _kind(spec) != "plain" or FREQUENCY in spec.attributes
+
+
+def _what(spec: VariableSpec) -> str:
+    if FREQUENCY in spec.attributes:
+        return "periods"
+    return {"text": "text", "ordinals": "dates"}.get(_kind(spec), "times")
+
+
+def _stored(spec: VariableSpec, value: Any) -> int | bytes:
+    """What the table has in place of a constant."""
+    decoding = spec.decoding
+    assert decoding is not None
+    if FREQUENCY in spec.attributes:
+        period = value if isinstance(value, pd.Period) else pd.Period(_written(value), freq=spec.attributes[FREQUENCY])
+        return int(period.ordinal)
+    if decoding.kind == "text":
+        if isinstance(value, bytes):
+            return value
+        return str(_written(value)).encode(decoding.encoding, decoding.errors)
+    if decoding.kind == "ordinals":
+        return int(pd.Timestamp(_written(value)).toordinal())
+    unit, _ = np.datetime_data(spec.dtype)
+    if spec.dtype.kind == "m":
+        return int(pd.Timedelta(_written(value)).as_unit(unit, round_ok=False).asm8.view("i8"))
+    time = pd.Timestamp(_written(value))
+    zone = spec.attributes.get(TIME_ZONE)
+    if zone is not None and time.tz is None:  # wall time, as pandas takes it
+        if not is_zone_name(str(zone)):
+            raise ValueError(f"the column's time zone {zone!r} is not known; write the time with its offset from UTC")
+        time = time.tz_localize(zone)
+    if zone is None and time.tz is not None:
+        raise ValueError("the column has no time zone")
+    stored = int(time.as_unit(unit, round_ok=False).asm8.view("i8"))
+    if stored < _EARLIEST:
+        raise ValueError("it is missing")
+    return stored
+
+
+def _written(value: object) -> object:
+    """A constant that says what it means: text, or a time; no number."""
+    if isinstance(value, bool | int | float | complex | np.number):
+        raise TypeError("it is a number; write text")
+    return value

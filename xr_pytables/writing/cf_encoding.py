@@ -1,0 +1,362 @@
+"""From variables as users have them to what is stored: xarray's encoders, and a check that nothing is lost in them.
+
+xarray packs, rounds and casts without looking at what comes out. Here numbers are looked at before, block by block
+(`fitting`), and times are decoded again after. Values in memory are checked at once, those of Dask where they are
+computed. Knows no file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+import dask.array
+import numpy as np
+import pandas as pd
+from xarray import Dataset, Variable, conventions
+from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
+
+from ..model.nodes import VariableSpec
+from .fitting import Form, as_read, checked, packable, packed
+
+Stored = Callable[[str], VariableSpec | None]
+"""The array in the file that takes the values of a variable; None if it is written anew."""
+
+
+def encoded(
+    variables: Mapping[Hashable, Variable], attrs: Mapping[Any, Any], *, where: str, stored: Stored
+) -> tuple[dict[Hashable, Variable], dict[Any, Any]]:
+    """Variables and attributes of a group in CF's form, as `xarray.conventions.cf_encoder` makes it.
+
+    Raises ValueError for values in memory that have no form; blocks of Dask raise it when they are computed. Messages
+    begin with `where` and the name.
+    """
+    own = {
+        name: _checked(variable, stored(str(name)), f"{where}: variable {name!r}")
+        for name, variable in _with_units_of_bounds(variables).items()
+    }
+    coded, attributes = _by_xarray(own, attrs, where)
+    # boundaries of cells have the units of their coordinate, which xarray leaves out again (CF 7.1)
+    units = {variable.attrs["bounds"]: variable.attrs for variable in coded.values() if "bounds" in variable.attrs}
+    found = {}
+    for name, variable in coded.items():
+        told = {
+            **{key: units[name][key] for key in ("units", "calendar") if key in units.get(name, {})},
+            **variable.attrs,
+        }
+        found[name] = _as_decoded(own[name], variable, told, f"{where}: variable {name!r}", stored(str(name)))
+    return found, dict(attributes)
+
+
+def _by_xarray(
+    variables: Mapping[Hashable, Variable], attrs: Mapping[Any, Any], where: str
+) -> tuple[dict[Hashable, Variable], dict[Any, Any]]:
+    """What xarray's encoders make of variables and attributes. What they raise names the variable."""
+    try:
+        return conventions.cf_encoder(dict(variables), dict(attrs))  # type: ignore[no-any-return]
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        names = [found[1] for note in getattr(error, "__notes__", ()) if (found := _ENCODED.search(note))]
+        names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
+        label = f"{where}: variable {' or '.join(map(repr, names))}" if names else where
+        kind = type(error) if isinstance(error, TypeError | ValueError) else ValueError
+        raise kind(f"{label}: {error}") from None
+
+
+_ENCODED: Final = re.compile(r"while encoding variable '(.+?)' with value")
+
+
+def _with_units_of_bounds(variables: Mapping[Hashable, Variable]) -> dict[Hashable, Variable]:
+    """Boundaries of cells get the units and calendar of their coordinate (CF 7.1), as xarray gives them later."""
+    found = dict(variables)
+    for variable in variables.values():
+        bounds = variable.attrs.get("bounds")
+        if bounds in found and "since" in str(variable.encoding.get("units")):
+            inherited = {key: variable.encoding[key] for key in ("units", "calendar") if key in variable.encoding}
+            found[bounds] = found[bounds].copy(deep=False)
+            found[bounds].encoding = {**inherited, **found[bounds].encoding}
+    return found
+
+
+def _each(data: Any, check: Callable[..., Any], *arguments: Any) -> Any:
+    """`check(values, *arguments)`, which gives back the values: at once, or for each block of Dask."""
+    if isinstance(data, dask.array.Array):
+        return data.map_blocks(check, *arguments, dtype=data.dtype, meta=data._meta)
+    return check(np.asarray(data), *arguments)
+
+
+def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:
+    if variable.dtype.kind in "mM":
+        return _checked_times(variable, spec, label)
+    if variable.dtype.kind not in "biufcS":
+        return variable
+    form = form_of(variable, spec, label)
+    if form is None or form.takes_all(variable.dtype):
+        return variable
+    becomes_integer = form.dtype.kind in "iu" and (form.is_packed or variable.dtype.kind == "f")
+    has_own_way = bool(form.members) or "_Unsigned" in variable.encoding  # of which xarray knows more
+    if becomes_integer and not has_own_way:
+        return _packed(variable, form, label)
+    data = _each(variable.data, packable if becomes_integer and not form.members else checked, form, label)
+    if becomes_integer and form.is_packed and variable.dtype.kind in "biu":
+        data = data.astype("f8")  # else xarray scales integers in place
+    return variable if data is variable.data else variable.copy(deep=False, data=data)
+
+
+def _packed(variable: Variable, form: Form, label: str) -> Variable:
+    """Numbers as the integers that are stored, with the attributes that say so, as xarray's encoders have them."""
+    attrs, encoding = dict(variable.attrs), dict(variable.encoding)
+    encoding.pop("dtype", None)
+    if isinstance(variable.data, dask.array.Array):
+        meta = np.empty((0,) * variable.ndim, form.dtype)
+        data = variable.data.map_blocks(packed, form, label, dtype=form.dtype, meta=meta)
+    else:
+        data = packed(np.asarray(variable.data), form, label)
+    for key in ("_FillValue", "missing_value", "scale_factor", "add_offset"):
+        value = encoding.pop(key, None)
+        if value is None:
+            continue
+        if key in attrs:
+            raise ValueError(f"{label}: {key!r} is both in its attributes and in its encoding. Remove one of them")
+        if key in ("scale_factor", "add_offset"):
+            attrs[key] = value
+        elif form.fill is not None:  # else it is NaN, which no integer can be
+            attrs[key] = form.dtype.type(form.fill)
+    return Variable(variable.dims, data, attrs, encoding, fastpath=True)
+
+
+def form_of(variable: Variable, spec: VariableSpec | None, label: str) -> Form | None:
+    """How numbers of a variable will be stored, by its encoding and the array that takes them; None if not as numbers.
+
+    Raises ValueError for a fill value that has no form itself.
+    """
+    encoding = variable.encoding
+    dtype = _dtype_of(encoding.get("dtype"), variable.dtype)
+    if dtype is None:
+        return None
+    read = as_read(dtype, encoding.get("_Unsigned"))
+    return Form(
+        read,
+        _number(encoding.get("scale_factor")),
+        _number(encoding.get("add_offset")),
+        _fill_of(encoding, dtype, read, label),
+        exact=spec is not None,
+        truth=dtype.kind == "b" or (spec is not None and spec.attributes.get("dtype") == "bool"),
+        members=_members(dtype, spec),
+        way_out=_way_out(variable, spec),
+    )
+
+
+def _dtype_of(asked: Any, own: np.dtype) -> np.dtype | None:
+    """The stored dtype; None for text, and for what xarray or NumPy will refuse."""
+    if asked is None:
+        return own
+    try:
+        dtype = np.dtype(asked)
+    except TypeError:
+        return None
+    is_characters = dtype == np.dtype("S1") or asked is str
+    return dtype if dtype.kind in "biufcS" and dtype.itemsize and not is_characters else None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(np.asarray(value).reshape(-1)[0])
+
+
+def _fill_of(encoding: Mapping[str, Any], dtype: np.dtype, read: np.dtype, label: str) -> float | None:
+    """What is stored for missing values; None for nothing. Integers stay such: no float holds all of 64 bits."""
+    given = next((encoding[key] for key in ("_FillValue", "missing_value") if encoding.get(key) is not None), None)
+    if given is None or dtype.kind not in "iuf":
+        return None
+    fill = np.asarray(given).reshape(-1)[0]
+    if not np.issubdtype(fill.dtype, np.number) or fill != fill:
+        return None
+    if dtype.kind == "f":
+        return float(fill)
+    limits = np.iinfo(dtype)
+    if "_Unsigned" in encoding:  # xarray takes it in either sign
+        return int(np.array(int(fill) % 2 ** (8 * dtype.itemsize), f"u{dtype.itemsize}").view(read))
+    if fill != int(fill) or not limits.min <= int(fill) <= limits.max:
+        raise ValueError(f"{label}: _FillValue {fill} does not fit {dtype}, which holds {limits.min} to {limits.max}")
+    return int(fill)
+
+
+def _members(dtype: np.dtype, spec: VariableSpec | None) -> tuple[int, ...]:
+    if spec is not None:
+        return tuple(value for _, value in spec.datatype.members)
+    members: Mapping[str, Any] = dict(dtype.metadata or {}).get("enum", {})
+    return tuple(int(value) for value in members.values())
+
+
+def _way_out(variable: Variable, spec: VariableSpec | None) -> str:
+    if spec is not None:
+        return "Replace the array with mode='a' alone and an encoding that holds it, or convert the values"
+    if variable.encoding.get("source"):
+        return "The encoding was read from another file: drop_encoding() removes it, encoding= gives another one"
+    return "Choose another encoding for it"
+
+
+# -- times -------------------------------------------------------------------------------------------------
+
+_CODES: Final = {
+    "day": "D", "hour": "h", "minute": "m", "second": "s", "millisecond": "ms", "microsecond": "us", "nanosecond": "ns",
+}  # fmt: skip
+_NANOSECONDS: Final = {
+    code: int(np.timedelta64(1, code) // np.timedelta64(1, "ns"))  # type: ignore[call-overload]
+    for code in _CODES.values()
+}
+_ROUNDED: Final = np.timedelta64(1, "ms")
+"""Times that are stored as floating point may come back that far from where they were."""
+
+
+def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:
+    """The times, in a resolution that xarray encodes right. Raises ValueError for those between two steps of the units.
+
+    Only where nobody may choose other units: in arrays that are in the file, and in Dask's blocks.
+    """
+    units, dtype = variable.encoding.get("units"), variable.encoding.get("dtype")
+    step, since = _parsed(units)
+    if step is None:
+        return variable
+    chosen = spec is not None or isinstance(variable.data, dask.array.Array)
+    if chosen and dtype is not None and np.dtype(dtype).kind in "iu" and since is not None:
+        data = _each(variable.data, _on_steps, step, since, f"{label}: ", str(units), _way_to_finer(spec, label))
+        variable = variable.copy(deep=False, data=data)
+    resolution, _ = np.datetime_data(variable.dtype)
+    if _NANOSECONDS[step] < _NANOSECONDS[resolution]:  # xarray divides by zero: NaT
+        finer = variable.data.astype(f"{variable.dtype.kind}8[{step}]")
+        return variable.copy(deep=False, data=finer)
+    return variable
+
+
+def with_seconds(dataset: Dataset, dim: str) -> Dataset:
+    """The dataset with times along `dim` that nobody chose units for in seconds, where xarray would take longer steps.
+
+    It chooses the longest step that the first times allow, and those that are appended later need not be so even.
+    """
+    coarse = [
+        name
+        for name, variable in dataset.variables.items()
+        if dim in variable.dims and variable.dtype.kind == "M" and variable._in_memory and _may_be_seconds(variable)
+    ]
+    if not coarse:
+        return dataset
+    changed = dataset.copy(deep=False)
+    for name in coarse:
+        first = np.datetime_as_string(np.nanmin(dataset[name].values), unit="s")
+        changed[name].encoding["units"] = f"seconds since {first.replace('T', ' ')}"
+    return changed
+
+
+def _may_be_seconds(variable: Variable) -> bool:
+    if {"units", "dtype"} & set(variable.encoding) or "units" in variable.attrs or not variable.size:
+        return False
+    times = np.asarray(variable.data)
+    known = times[~np.isnat(times)]
+    return bool(known.size) and bool((known == known.astype("M8[s]")).all())
+
+
+def _parsed(units: object) -> tuple[str | None, int | None]:
+    """NumPy's code for the steps of CF units, and the nanoseconds from 1970 to what they count from (0 for durations).
+
+    None for what is not understood.
+    """
+    if not isinstance(units, str):
+        return None, None
+    step, since, reference = (part.strip() for part in units.partition(" since "))
+    code = _CODES.get(step.lower().removesuffix("s"))
+    if not since:
+        return code, 0
+    try:
+        when = pd.Timestamp(reference)
+    except ValueError:  # no date of pandas' calendar
+        return code, None
+    moment = (when if when.tz is None else when.tz_convert(None)).to_datetime64()
+    return code, int(moment.astype("i8")) * _NANOSECONDS[np.datetime_data(moment.dtype)[0]]
+
+
+def _way_to_finer(spec: VariableSpec | None, label: str) -> str:
+    if spec is None:
+        return "Choose finer units in encoding"
+    return (
+        f"Round the times, or write all of {spec.name!r} in finer units first: read it, and write it with mode='a' "
+        f"alone and encoding={{{spec.name!r}: {{'units': 'seconds since 1970-01-01', 'dtype': 'int64'}}}}"
+    )
+
+
+def _on_steps(times: np.ndarray, step: str, since: int, label: str, units: str, way_out: str) -> np.ndarray:
+    """Times as they are. Raises ValueError for one that is no whole number of steps away from `since`.
+
+    In integers: differences of 300 years do not fit 64 bits of nanoseconds.
+    """
+    own, size = _NANOSECONDS[np.datetime_data(times.dtype)[0]], _NANOSECONDS[step]
+    count = max(size // own, 1)
+    is_between = times.astype("i8") % count != since // own % count
+    between = times[~np.isnat(times) & (is_between | (since % min(own, size) != 0))]
+    if between.size:
+        raise ValueError(f"{label}{between[0]} is no whole number of {units!r}, as the array is stored. {way_out}")
+    return times
+
+
+def _as_decoded(
+    original: Variable, coded: Variable, attrs: Mapping[str, Any], label: str, spec: VariableSpec | None
+) -> Variable:
+    """The coded variable; of times, with its values compared with the original ones once they are decoded again."""
+    is_time = original.dtype.kind in "mM" or (original.dtype.kind == "O" and "calendar" in attrs)
+    if not is_time or coded.dtype.kind not in "iuf" or "units" not in attrs:
+        return coded
+    kept = {key: attrs[key] for key in _DECODING if key in attrs}
+    arguments = (coded.dtype, kept, label, _way_out(original, spec))
+    if not isinstance(coded.data, dask.array.Array):
+        _same_times(np.asarray(original.data), np.asarray(coded.data), *arguments)
+        return coded
+    data = dask.array.map_blocks(
+        _same_times, original.data, coded.data, *arguments, dtype=coded.dtype, meta=coded.data._meta
+    )
+    return coded.copy(deep=False, data=data)
+
+
+_DECODING: Final = ("units", "calendar", "_FillValue", "missing_value", "scale_factor", "add_offset", "dtype")
+
+
+def _same_times(
+    times: np.ndarray, numbers: np.ndarray, dtype: np.dtype, attrs: Mapping[str, Any], label: str, way_out: str
+) -> np.ndarray:
+    """The numbers as they are stored. Raises ValueError if they are not the times once they are decoded."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = numbers.astype(dtype, copy=False)  # xarray leaves that to others for blocks of Dask
+    if not times.size:
+        return numbers
+    dims = tuple(f"dim_{axis}" for axis in range(times.ndim))
+    unit: Any = "ns" if times.dtype.kind == "O" else np.datetime_data(times.dtype)[0]
+    decoded = conventions.decode_cf_variable(
+        "times",
+        Variable(dims, numbers, dict(attrs)),
+        decode_times=CFDatetimeCoder(use_cftime=True if times.dtype.kind == "O" else None, time_unit=unit),
+        decode_timedelta=CFTimedeltaCoder(time_unit=unit),
+    ).values
+    other = np.flatnonzero(~_equal_times(times.reshape(-1), decoded.reshape(-1), rounded=numbers.dtype.kind == "f"))
+    if other.size:
+        time, found = times.reshape(-1)[other[0]], decoded.reshape(-1)[other[0]]
+        raise ValueError(
+            f"{label}: {time} would read as {found}: {numbers.dtype} with the units {attrs['units']!r} cannot hold it. "
+            f"{way_out}"
+        )
+    return numbers
+
+
+def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.ndarray:
+    missing = pd.isna(one)
+    same: np.ndarray = missing & pd.isna(other)
+    if one.dtype.kind != other.dtype.kind:
+        return same
+    with np.errstate(over="ignore"):
+        if one.dtype.kind == "O":
+            limit = _ROUNDED.astype(object)
+            for place in np.flatnonzero(~missing & ~pd.isna(other)):
+                same[place] = abs(one[place] - other[place]) <= limit if rounded else one[place] == other[place]
+            return same
+        same |= one == other
+        if rounded:
+            same |= np.abs(one - other) <= _ROUNDED
+    return same

@@ -1,0 +1,320 @@
+"""Changing a file that is there: values are put aside first, then all changes are made at once, in place or in a copy.
+
+Which arrays there are and what becomes of them is in the plan. A large file is changed in place, inside a `journal`; a
+small one, or one of which the journal would be large, in a copy that replaces it.
+
+Tested in `tests/disk/test_journal.py` and `tests/writing/test_kills.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import posixpath
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import dask
+import dask.array
+import numpy as np
+from dask.delayed import Delayed
+
+from ..arrays.leaf_arrays import storage_of
+from ..disk.files import FileChangedError, FileIdentity, hdf5_lock
+from ..disk.journal import Journal, NoLocksError, Ranges, exclusive, is_supported
+from ..disk.transaction import Transaction
+from ..hdf5.file import File
+from ..library.target_file import TargetFile, why_not_encode
+from ..sources.local import LocalFile
+from ..sources.source import Source
+from . import chunk_writer
+from .blocks import BlockTarget, InMemory, PutAside, Values
+from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
+from .extents import others, raw_extents
+from .plan import VariablePlan, WritePlan
+from .progress import Done, bar, nobody
+from .structure import write_structure
+from .table_indexes import create_indexes
+from .targets import USUAL, Effort, kept_open
+
+SMALL_FILE: Final = 4 * 2**20
+"""Bytes: a smaller file is changed in a copy that replaces it."""
+LARGEST_SHARE: Final = 0.3
+"""Of a file that a journal would have to save; above it, a copy is less work."""
+
+
+def changes_file(plan: WritePlan) -> bool:
+    """Whether a plan is carried out here: for parts of arrays, and for large files, which may stay in place.
+
+    Not for whole tables: PyTables makes their indexes, in a copy.
+    """
+    if plan.version is None or plan.in_parts:
+        return plan.version is not None
+    return plan.version.size >= SMALL_FILE and not any(variable.is_table for _, variable in plan)
+
+
+def change_now(
+    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+) -> None:
+    """Carry out the plan. On any error the file is as it was and nothing else is left."""
+    owner = transaction.begin()
+    try:
+        values = _values(plan, transaction)
+        lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
+        size = sum(math.prod(each.shape) * each.itemsize for each in values.values())
+        with bar(size, os.path.basename(plan.path), shown=progress) as done, transaction.naming_the_target():
+            if lazy:
+                dask.array.store(lazy, _targets(values), lock=False)
+            change(plan, transaction, values, fsync=fsync, effort=effort, done=done)
+    finally:
+        transaction.end(owner)
+
+
+def delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
+    """The plan as one Delayed: put blocks aside, then make all changes in one step. Each step can be repeated."""
+    values = _values(plan, transaction)
+    lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
+    begun = dask.delayed(Transaction.begin_shared, pure=False)(transaction)
+    ready = begun
+    if lazy:
+        targets = [dask.delayed(_second, pure=False)(begun, target) for target in _targets(values)]
+        ready = dask.array.store(lazy, targets, lock=False, compute=False)
+    finish = dask.delayed(_change_delayed, pure=False)
+    result: Delayed = finish(ready, _Whole(plan.without_lazy_data(), transaction, values, fsync, effort))
+    return result
+
+
+def _second(first: object, second: BlockTarget) -> BlockTarget:
+    """`second`, once `first` is done."""
+    return second
+
+
+def _is_lazy(variable: VariablePlan) -> bool:
+    return isinstance(variable.data, dask.array.Array)
+
+
+def _targets(values: Mapping[str, Values]) -> list[BlockTarget]:
+    return [each.target for each in values.values() if isinstance(each, PutAside)]
+
+
+def _values(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+    found: dict[str, Values] = {}
+    for number, (group, variable) in enumerate(plan):
+        path, data = posixpath.join(group.path, variable.name), variable.data
+        if _is_lazy(variable):
+            dtype = np.dtype(object) if variable.layout.dtype is None else variable.layout.dtype
+            found[path] = PutAside(BlockTarget(transaction.folder, number, data.shape, dtype), data.chunks)
+        else:
+            found[path] = InMemory(np.asarray(data))
+    return found
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What the last step of a delayed change needs to know. (Dask looks into lists and dicts, not into this.)"""
+
+    plan: WritePlan
+    transaction: Transaction
+    values: Mapping[str, Values]
+    fsync: bool
+    effort: Effort
+
+
+def _change_delayed(ready: object, whole: _Whole) -> None:
+    transaction = whole.transaction
+    if not os.path.exists(transaction.folder):
+        return  # the first run of this step succeeded, and its worker died before it could say so
+    if transaction.is_committed():
+        transaction.remove()
+        return
+    try:
+        with transaction.naming_the_target():
+            change(whole.plan, transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
+    except BaseException:
+        transaction.abandon()
+        raise
+    transaction.remove()
+
+
+def change(
+    plan: WritePlan,
+    transaction: Transaction,
+    values: Mapping[str, Values],
+    *,
+    fsync: bool,
+    effort: Effort = USUAL,
+    done: Done = nobody,
+) -> None:
+    """Make the changes of the plan to a file that is there, all at once: in place with a journal, or in a copy."""
+    _check_complete(transaction, values)
+    check_unchanged(plan, transaction)
+    with open(transaction.target, "rb") as old:
+        source = LocalFile(old.fileno(), transaction.target)
+        changes = _planned_changes(plan, values, source)
+        work = _Work(plan, values, changes, effort, done)
+        ranges = _ranges_to_save(plan, source, changes)
+        if ranges is not None:
+            try:
+                _change_in_place(work, transaction, ranges, fsync=fsync)
+                return
+            except NoLocksError:
+                pass
+        _change_copy(work, transaction, old.fileno(), fsync=fsync)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All that is to be done to one file."""
+
+    plan: WritePlan
+    values: Mapping[str, Values]
+    """By path of the array, as `changes`."""
+    changes: Mapping[str, ArrayChange]
+    """Of the arrays whose chunks are written here, and not by HDF5."""
+    effort: Effort
+    done: Done
+
+
+def _change_copy(work: _Work, transaction: Transaction, old: int, *, fsync: bool) -> None:
+    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
+    shutil.copyfile(transaction.target, making)
+    with kept_open(making) as file:
+        _apply(work, file, lambda offset, count: os.pread(old, count, offset))
+    with hdf5_lock():
+        create_indexes(making, transaction.folder, work.plan.indexes, ours_alone=False)
+    os.replace(making, transaction.new_file)
+    transaction.mark_commit()
+    commit(work.plan, transaction, fsync=fsync)
+
+
+def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, fsync: bool) -> None:
+    journal = Journal.begin(
+        transaction.target,
+        ranges,
+        fsync=fsync,
+        check=lambda: check_unchanged(work.plan, transaction),
+        room=sum(each.least_growth() for each in work.changes.values()),
+    )
+    try:
+        opened = kept_open(transaction.target, keep=journal.size)
+        file = opened.__enter__()
+    except BaseException:
+        journal.discard()
+        raise
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.push(opened)
+            _apply(work, file, journal.read)
+    except BaseException:
+        journal.roll_back()
+        raise
+    journal.commit(keep_as=transaction.commit_mark)
+
+
+def _ranges_to_save(plan: WritePlan, source: Source, changes: Mapping[str, ArrayChange]) -> Ranges | None:
+    """What a journal must save so that the file can be changed in place; None where a copy is less work."""
+    size = source.size
+    if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
+        return None
+    extents = raw_extents(File(source))
+    changed = {address for group in plan.groups for address in group.given_up}
+    changed |= {
+        variable.stored.info.address
+        for group, variable in plan
+        if variable.stored and posixpath.join(group.path, variable.name) not in changes and variable.action != "keep"
+    }
+    rewritten = {offset for each in changes.values() for offset, _ in each.rewritten()}
+    ranges = others(size, extents, changed=changed, rewritten=rewritten)
+    if sum(count for _, count in ranges) > LARGEST_SHARE * size:
+        return None
+    return ranges
+
+
+def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> None:
+    for path, each in values.items():
+        if isinstance(each, PutAside) and (missing := each.missing()):
+            raise OSError(
+                f"{transaction.target}:{path}: {missing} of {math.prod(each.shape)} elements were not stored; the file "
+                "was left as it was. Every worker must see the folder of the file"
+            )
+
+
+def _planned_changes(plan: WritePlan, values: Mapping[str, Values], source: Source) -> dict[str, ArrayChange]:
+    """What happens to the chunks of arrays in the file, by path; without those that HDF5 has to write."""
+    found = {}
+    for group, variable in plan:
+        path, spec = posixpath.join(group.path, variable.name), variable.stored
+        if (
+            spec is None
+            or variable.action not in ("put", "set values")
+            or why_not_encode(spec.info)
+            or spec.info.shape is None
+        ):
+            continue
+        storage = replace(storage_of(spec), shape=spec.info.shape)
+        start = variable.start or (0,) * len(storage.shape)
+        found[path] = plan_change(source, storage, variable.layout.shape, start, values[path].shape)
+    return found
+
+
+def _apply(work: _Work, file: TargetFile, before: ReadBytes) -> None:
+    """Change the file, in which nothing is lost if this fails: it is a copy, or there is a journal."""
+    with hdf5_lock():
+        write_structure(file, work.plan)
+    for group, variable in work.plan:
+        if variable.action == "keep":
+            continue
+        path = posixpath.join(group.path, variable.name)
+        planned, values = work.changes.get(path), work.values[path]
+        is_new = variable.action in ("create", "replace")
+        if planned is None and is_new:
+            planned = _new_array(file, path)
+        if planned is not None:
+            chunk_writer.write(
+                file,
+                path,
+                planned,
+                values,
+                before=before,
+                lock=hdf5_lock,
+                threads=work.effort.threads,
+                leave_out=is_new and not work.effort.write_empty_chunks,
+                done=work.done,
+            )
+        else:
+            start = variable.start or (0,) * len(variable.layout.shape)
+            chunk_writer.write_through_hdf5(
+                file, path, variable.layout.shape, start, values, lock=hdf5_lock, done=work.done
+            )
+
+
+def _new_array(file: TargetFile, path: str) -> ArrayChange | None:
+    """How an array that was just made is filled chunk by chunk; None if HDF5 has to do it."""
+    with hdf5_lock():
+        storage = file.chunk_storage(path)
+    return None if storage is None else plan_new(storage)
+
+
+def commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
+    alone = exclusive(transaction.target) if os.path.exists(transaction.target) else contextlib.nullcontext()
+    with alone:
+        transaction.commit(fsync=fsync, exclusive=plan.makes_file, check=lambda: check_unchanged(plan, transaction))
+
+
+def check_unchanged(plan: WritePlan, transaction: Transaction) -> None:
+    """Raise FileChangedError if the file is not the version that the plan is about: that one's data would be lost.
+
+    Raises PermissionError if it may not be written to any more.
+    """
+    transaction.check_allowed()
+    if plan.version is None:
+        return
+    if not os.path.exists(transaction.target) or not plan.version.same_version(FileIdentity.of(transaction.target)):
+        raise FileChangedError(
+            f"{transaction.target}: the file was changed or removed by somebody else since this write was planned; "
+            "it was left alone. Call to_pytables again"
+        )

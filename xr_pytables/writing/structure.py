@@ -1,0 +1,82 @@
+"""The structure of a plan in an open file: groups, dimensions, attributes, and arrays without values.
+
+Tested in `tests/writing/test_writing.py`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..library.libhdf5 import UNLIMITED
+from ..library.target_file import ArrayLayout, TargetFile
+from ..model.attributes import are_large
+from .layouts import GROWING_CHUNK
+from .plan import DimensionPlan, GroupPlan, WritePlan
+from .table_indexes import ColumnIndex
+
+
+def write_structure(file: TargetFile, plan: WritePlan) -> None:
+    """Everything but values. `r+` leaves all of it as it is.
+
+    Raises ValueError for what can only be known now: an object in the file cannot hold an attribute.
+    """
+    if plan.mode == "r+":
+        return
+    for group in plan.groups:
+        try:
+            _write_group(file, group, plan.indexes)
+        except ValueError as error:
+            raise ValueError(f"{plan.path}:{error}") from None
+    for group, variable in plan:  # when all scales exist
+        if not variable.is_coordinate and variable.action not in ("put", "keep"):
+            file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
+    for attachment in plan.attachments:
+        file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
+
+
+def _write_group(file: TargetFile, group: GroupPlan, indexes: Mapping[str, Sequence[ColumnIndex]]) -> None:
+    """The group, its dimensions, and its arrays without values.
+
+    Indexes of a table as it was are removed, but where `indexes` are to be made: those take their room.
+    """
+    file.require_group(group.path, large_attributes=are_large(group.attributes))
+    if group.attributes:
+        file.write_attributes(group.path, group.attributes)
+    for name in group.removed:
+        file.remove(posixpath.join(group.path, name))
+    values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
+    for dimension in group.dimensions:
+        if dimension.name not in values_of:
+            path = posixpath.join(group.path, dimension.name)
+            file.create_array(path, _empty_scale(dimension))
+            file.mark_scale(path, number=dimension.number, coordinate=False, size=dimension.size)
+    for path, size in group.grown:
+        file.resize_scale(path, size)
+    for variable in group.variables:
+        path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
+        if variable.is_table and not indexes.get(path) and file.exists(index):
+            file.remove(index)
+        if variable.action == "put" and variable.attributes:
+            file.write_attributes(path, variable.attributes)
+        if variable.action in ("put", "keep"):
+            continue
+        if variable.action == "set values":
+            file.remove_attributes(path, file.user_attributes(path))
+        else:
+            if variable.action == "replace":
+                file.remove(path)
+            file.create_array(path, variable.layout, large_attributes=are_large(variable.attributes))
+        file.write_attributes(path, variable.attributes)
+        if variable.is_coordinate and variable.action != "set values":
+            number = variable.numbers[0] if variable.numbers else None
+            file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
+
+
+def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:
+    """An array that stands for a dimension without values; nothing of it is ever allocated."""
+    if not dimension.unlimited:
+        return ArrayLayout((dimension.size,), np.dtype("f4"))
+    return ArrayLayout((dimension.size,), np.dtype("f4"), maxshape=(UNLIMITED,), chunkshape=(GROWING_CHUNK,))
