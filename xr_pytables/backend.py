@@ -42,7 +42,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         the same size everywhere; `"leaf"` gives `array1_0`, `array1_1`, as concatenating files of different lengths
         needs; `"sort"` and `"access"` give `phony_dim_0`, numbered as h5netcdf does.
     external_links
-        Which external links to follow: `"near"` those into the file's own folder or below, `"any"`, `"never"`.
+        Which external links to follow: `"near"` those into the file's own folder or below, `"any"`, `"never"`. The same
+        for the other files that virtual datasets and external raw data lie in.
     allow_pickle
         Unpickle for real the attributes and the rows of objects that the restricted decoder refuses. That runs code
         from the file: only for files that you trust. Without it they are shown as opaque bytes, with a warning.

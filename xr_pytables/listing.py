@@ -155,7 +155,7 @@ def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str 
     )
     with Visit() as visit:
         file = visit.file(absolute)
-        specs = NodeReader(file, options, visit.file).tree(where)
+        specs = NodeReader(file, options, visit.file, visit.size_of).tree(where)
         listed = tuple(_listed(relative, spec, file) for relative, spec in specs)
         visit.check_unchanged()
     return FileTree(absolute, listed)
@@ -201,6 +201,8 @@ def _listed_array(spec: VariableSpec, file: File) -> ListedArray:
 def _kind(spec: VariableSpec) -> str:
     if spec.member or spec.decoding is not None:
         return "column"
+    if spec.info.layout == "virtual" or spec.raw_files:
+        return "virtual" if spec.info.layout == "virtual" else "external"
     kind = spec.info.datatype.kind
     if kind in ("vlen", "text", "reference"):
         return {"vlen": "VLArray", "text": "text", "reference": "references"}[kind]

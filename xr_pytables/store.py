@@ -24,8 +24,9 @@ from xarray.core import indexing
 
 from .arrays.frame_arrays import FrameArray
 from .arrays.leaf_arrays import PyTablesArray
-from .arrays.ragged import ROW_SIZE, flat_variables, is_flat, lazy_array
+from .arrays.ragged import ROW_SIZE, flat_variables, is_flat
 from .arrays.views import ReversedArray, UTF16Rows
+from .arrays.virtual_arrays import array_of
 from .disk.door import Visit
 from .disk.files import FileChangedError, OpenedFile, checked_group, checked_path
 from .model.dimensions import ONE_ARRAY, PhonyDims
@@ -216,7 +217,7 @@ class PyTablesDataStore(AbstractDataStore):
         if spec.decoding is not None:
             array, dims = FrameArray(self._files[spec.file], spec, threads=self._threads), spec.dims
         else:
-            array, dims = shown(spec, lazy_array(self._files[spec.file], spec, threads=self._threads))
+            array, dims = shown(spec, array_of(self._files, spec, threads=self._threads))
         stored = encoding(spec)
         key = None
         if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
@@ -281,7 +282,7 @@ def _described(
     for attempt in range(_ATTEMPTS):
         with Visit() as visit, no_garbage_collection():
             try:
-                result = describe(NodeReader(visit.file(absolute), options, visit.file))
+                result = describe(NodeReader(visit.file(absolute), options, visit.file, visit.size_of))
             except OSError:
                 if attempt < _ATTEMPTS - 1 and visit.changed():
                     continue

@@ -160,6 +160,12 @@ def timed_records(file: h5py.File) -> None:
     h5py.h5d.create(file.id, b"odd", kind, h5py.h5s.create_simple((2, 2)))
 
 
+def lost_source() -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((2,), "i4")
+    layout[...] = h5py.VirtualSource("gone.h5", "data", (2,))
+    return layout
+
+
 REASONS: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "128-bit integers": (wide_integer, "128-bit integers"),
     "times in records": (timed_records, "records whose member 't' is a time"),
@@ -178,11 +184,11 @@ REASONS: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "no dataspace": (lambda file: file.create_dataset("odd", data=h5py.Empty("f4")), "null dataspace"),
     "external": (
         lambda file: file.create_dataset("odd", (2,), "i4", external=[("raw.bin", 0, 8)]),
-        "its data lie in other files",
+        "its data lie in the file raw.bin, but there is no file",
     ),
     "virtual": (
-        lambda file: file.create_virtual_dataset("odd", h5py.VirtualLayout((2,), "i4")),
-        "its layout is virtual",
+        lambda file: file.create_virtual_dataset("odd", lost_source()),
+        "its source gone.h5:data, but there is no file",
     ),
     "dangling soft link": (lambda file: file.__setitem__("odd", h5py.SoftLink("/nowhere")), "there is no '/nowhere'"),
     "soft link in circles": (lambda file: file.__setitem__("odd", h5py.SoftLink("/odd")), "leads in circles"),

@@ -14,6 +14,7 @@ from xr_pytables.sources import local
 from xr_pytables.sources.buffer import Buffer
 from xr_pytables.sources.file_object import FileObject
 from xr_pytables.sources.local import LocalFile
+from xr_pytables.sources.pieces import Piece, Pieces
 from xr_pytables.sources.source import FormatError
 
 DATA = np.random.default_rng(0).bytes(10_000)
@@ -26,13 +27,23 @@ class Halting(io.BytesIO):
         return super().read(min(count, 7))
 
 
-@pytest.fixture(params=["local", "local without preadv", "buffer", "mmap", "file object", "short reads"])
+def in_pieces(data):
+    return Pieces(
+        [Piece(Buffer(b"xx" + data[:4000]), 2, 4000), Piece(Buffer(b""), 0, 0), Piece(Buffer(data), 4000, 6000)], "p"
+    )
+
+
+@pytest.fixture(params=["local", "local without preadv", "buffer", "mmap", "file object", "short reads", "pieces"])
 def source(request, tmp_path, monkeypatch):
     kind = request.param
-    if kind in ("buffer", "short reads", "file object"):
-        yield {"buffer": Buffer, "short reads": lambda data: FileObject(Halting(data)), "file object": as_file}[kind](
-            DATA
-        )
+    made = {
+        "buffer": Buffer,
+        "short reads": lambda data: FileObject(Halting(data)),
+        "file object": as_file,
+        "pieces": in_pieces,
+    }
+    if kind in made:
+        yield made[kind](DATA)
         return
     path = tmp_path / "a.bin"
     path.write_bytes(DATA)

@@ -62,6 +62,13 @@ class Visit:
             self._files[path] = descriptor.hdf5()
         return self._files[path]
 
+    def size_of(self, path: str) -> int:
+        """The size in bytes of a file without a format at an absolute path, which is pinned as the others are."""
+        if path not in self._opened:
+            opened = self._opened[path] = OpenedFile(path, FileIdentity.of(path))
+            self._descriptors.enter_context(opened.descriptor())
+        return self._opened[path].identity.size
+
     def changed(self) -> str | None:
         """The path of a file that somebody has written to since it was opened here; None if there is none."""
         for path, opened in self._opened.items():

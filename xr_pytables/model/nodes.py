@@ -8,6 +8,7 @@ Tested in `tests/test_reading.py` and `tests/model/test_odd_types.py`.
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 import re
@@ -23,11 +24,13 @@ from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
+from ..sources.source import FormatError, printable
 from . import attributes, dimensions, frames, hdfstore, leaves, safe_pickle
 from .columns import Column, describe_columns, is_table
 from .dimensions import Leaf, PhonyDims, Scales
+from .mappings import Part, describe_parts
 from .matlab import MatlabArray, holds_sizes
-from .pytables_types import as_pytables, as_shown
+from .pytables_types import as_pytables, as_shown, with_truth
 
 ExternalLinks = Literal["near", "any", "never"]
 Conversion = Literal[
@@ -54,6 +57,17 @@ class ElementSpec:
     """How a stored element becomes `dtype`."""
     attributes: dict[str, object] = field(default_factory=dict)
     """What tells xarray what the elements mean (CF), if they are the values of a variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A piece of a file without a format that holds a part of an array's bytes."""
+
+    path: str
+    """Absolute."""
+    offset: int
+    size: int
+    """In bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,10 @@ class VariableSpec:
     """Of a column of a pandas object: how its stored elements become values. None for all other variables."""
     categories: VariableSpec | None = None
     """Of a column of codes: what they number."""
+    parts: tuple[Part[VariableSpec], ...] = ()
+    """Of a virtual dataset: which of its elements are which of others."""
+    raw_files: tuple[RawFile, ...] = ()
+    """The files that its bytes lie in one after the other, if they are not in `file`."""
 
     @property
     def datatype(self) -> Datatype:
@@ -198,6 +216,9 @@ class _Contents:
     """Attributes of the tables."""
     places: dict[str, _Place]
     skipped: list[Skipped]
+    parts: dict[str, tuple[Part[VariableSpec], ...]] = field(default_factory=dict)
+    """Of the virtual datasets."""
+    raw_files: dict[str, tuple[RawFile, ...]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unnamed: list[tuple[int, ...]] = field(default_factory=list)
     """Shapes of the arrays that refer to no scales."""
@@ -209,11 +230,21 @@ class _Contents:
 class NodeReader:
     """Describes the groups of one file and of the files that its external links lead to."""
 
-    def __init__(self, file: File, options: ReadOptions, open_file: Callable[[str], File]) -> None:
-        """`open_file` opens the file at an absolute path, which stays open as long as this reader is used."""
+    def __init__(
+        self,
+        file: File,
+        options: ReadOptions,
+        open_file: Callable[[str], File],
+        size_of: Callable[[str], int] | None = None,
+    ) -> None:
+        """`open_file` opens the file at an absolute path, which stays open as long as this reader is used; `size_of`
+        opens one without a format and gives its size in bytes. None: for a writer, who writes through no array whose
+        values lie elsewhere; such are not shown."""
         self._root_file = file
         self._options = options
         self._open_file = open_file
+        self._size_of = size_of
+        self._virtual = set[tuple[str, int]]()
         self._files = {os.path.realpath(file.path): file}
         self._by_pytables: dict[str, bool] = {}
         self._scales: dict[tuple[str, str], Scales] = {}
@@ -289,8 +320,17 @@ class NodeReader:
         return _Place(file, *resolved)
 
     def _external_file(self, file: File, target: ExternalTarget, what: str) -> File:
+        path = self._allowed(file, target.file, what)
+        if path not in self._files:
+            if not os.path.isfile(path):
+                raise MissingNodeError(f"{what}, but there is no file {printable(path)}")
+            self._files[path] = self._open_file(path)
+        return self._files[path]
+
+    def _allowed(self, file: File, name: str, what: str) -> str:
+        """The absolute path of another file that `file` names. Raises MissingNodeError if it must not be opened."""
         folder = os.path.dirname(file.path)
-        path = os.path.realpath(os.path.join(folder, target.file))
+        path = os.path.realpath(os.path.join(folder, name))
         policy = self._options.external_links
         if policy == "never":
             raise MissingNodeError(f"{what}, not followed with external_links='never'")
@@ -300,11 +340,7 @@ class NodeReader:
                 f"{what}, outside the folder of the file: not followed. external_links='any' follows it, "
                 "if you trust the file"
             )
-        if path not in self._files:
-            if not os.path.isfile(path):
-                raise MissingNodeError(f"{what}, but there is no file {path}")
-            self._files[path] = self._open_file(path)
-        return self._files[path]
+        return path
 
     # -- groups ---------------------------------------------------------------------------------------------
 
@@ -349,6 +385,12 @@ class NodeReader:
         if kind != "dataset":  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
             return
         info, raw = self._dataset(place), place.file.attributes(place.address)
+        if info.layout == "virtual" or info.external_files:
+            if self._size_of is None:
+                contents.skipped.append(Skipped(path, "its values lie in other arrays or files (virtual, external)"))
+                return
+            if not is_table(info):
+                info = self._elsewhere(contents, name, place, info, raw)
         if info.shape is not None and not _is_scale(raw) and not _refers_to_scales(raw):
             contents.unnamed.append(info.shape)
         matlab = MatlabArray.of(raw)
@@ -367,6 +409,102 @@ class NodeReader:
             return
         contents.leaves.append(_leaf(name, place, info, raw))
         contents.infos[name], contents.places[name] = info, place
+
+    # -- data that lie elsewhere ------------------------------------------------------------------------------
+
+    def _elsewhere(
+        self, contents: _Contents, name: str, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]
+    ) -> DatasetInfo:
+        """The dataset `name` whose data lie elsewhere, with where they do in `contents`."""
+        if info.layout == "virtual":
+            info, contents.parts[name] = self._parts(place, info, raw)
+        else:
+            info, contents.raw_files[name] = self._in_raw_files(place, info, self._size_of)
+        return info
+
+    def _parts(
+        self, place: _Place, info: DatasetInfo, raw: Mapping[str, RawAttribute]
+    ) -> tuple[DatasetInfo, tuple[Part[VariableSpec], ...]]:
+        """A virtual dataset, as long as its sources make it, and its parts. Raises for sources that do not fit."""
+        key = (place.file.path, place.address)
+        if key in self._virtual:
+            raise ValueError("its sources lead in circles")
+        self._virtual.add(key)
+
+        def find(file: str, dataset: str) -> VariableSpec:
+            what = f"its source {printable(f'{file}:{dataset}')}"
+            source = place.file if file == "." else self._external_file(place.file, ExternalTarget(file, dataset), what)
+            return self._source(self._find(source, dataset), info, raw, what)
+
+        def exists(file: str, dataset: str) -> bool:
+            path = place.file.path
+            if file != ".":
+                path = self._allowed(place.file, file, f"its source {printable(f'{file}:{dataset}')}")
+                if not os.path.isfile(path):
+                    return False
+            try:
+                find(file, dataset)
+            except MissingNodeError:
+                return False
+            return True
+
+        try:
+            shape, parts = describe_parts(info.mappings, info.shape or (), find, exists)
+        finally:
+            self._virtual.remove(key)
+        return replace(info, shape=shape), parts
+
+    def _source(self, place: _Place, virtual: DatasetInfo, raw: Mapping[str, RawAttribute], what: str) -> VariableSpec:
+        """An array that a virtual dataset takes elements from, shown as that dataset is."""
+        info = place.file.dataset(place.address)
+        if with_truth(virtual.datatype) is not virtual.datatype and virtual.datatype.kind == "bool":
+            info = as_pytables(info)
+        parts: tuple[Part[VariableSpec], ...] = ()
+        raw_files: tuple[RawFile, ...] = ()
+        if info.layout == "virtual":
+            info, parts = self._parts(place, info, raw)
+        elif info.external_files:
+            info, raw_files = self._in_raw_files(place, info, self._size_of)
+        if info.shape is None or not _becomes(info.datatype, virtual.datatype):
+            raise ValueError(f"{what} has another type: {_named(info.datatype)}, expected {_named(virtual.datatype)}")
+        dtype, conversion, _, rows = _in_memory(info.datatype, raw, self._options)
+        atom = info.datatype.shape
+        return VariableSpec(
+            file=place.file.path,
+            path=place.path,
+            name=posixpath.basename(place.path),
+            info=info,
+            shape=(*info.shape, *atom),
+            dtype=dtype,
+            dims=tuple(f"dim_{axis}" for axis in range(len(info.shape) + len(atom))),
+            chunks=None if info.chunkshape is None else (*info.chunkshape, *atom),
+            conversion=conversion,
+            base_address=place.file.base_address,
+            rows=rows,
+            parts=parts,
+            raw_files=raw_files,
+        )
+
+    def _in_raw_files(
+        self, place: _Place, info: DatasetInfo, size_of: Callable[[str], int] | None
+    ) -> tuple[DatasetInfo, tuple[RawFile, ...]]:
+        """A dataset whose bytes lie in other files, and those. A relative name counts from the folder of the file."""
+        assert size_of is not None  # `_add_member`
+        found, left = [], math.prod(info.shape or ()) * info.datatype.itemsize
+        for one in info.external_files:
+            what = f"its data lie in the file {printable(one.name)}"
+            path = self._allowed(place.file, one.name, what)
+            if not os.path.isfile(path):
+                raise MissingNodeError(f"{what}, but there is no file {printable(path)}")
+            there = max(size_of(path) - one.offset, 0)
+            size = there if one.size == UNLIMITED else one.size
+            if min(size, left) > there:
+                raise FormatError(f"{what}, which is too short: {there} bytes from {one.offset}, expected {size}")
+            found.append(RawFile(path, one.offset, min(size, left)))
+            left -= found[-1].size
+        if left:
+            raise FormatError(f"{left} bytes of its data are missing: the files that it names are too short")
+        return replace(info, offset=0), tuple(found)
 
     def _dataset(self, place: _Place) -> DatasetInfo:
         info = place.file.dataset(place.address)
@@ -391,7 +529,15 @@ class NodeReader:
                 continue
             info, at = contents.infos[leaf.name], contents.places[leaf.name]
             shape = resolved.shapes.get(leaf.name, leaf.shape)
-            spec, said = self._variable(leaf, at, info, resolved.names[leaf.name], shape)
+            spec, said = self._variable(
+                leaf,
+                at,
+                info,
+                resolved.names[leaf.name],
+                shape,
+                parts=contents.parts.get(leaf.name, ()),
+                raw_files=contents.raw_files.get(leaf.name, ()),
+            )
             variables.append(spec)
             problems.extend(said)
         raw, said = _group_attributes(place)
@@ -502,7 +648,10 @@ class NodeReader:
         parent_path = posixpath.dirname(place.path)
         contents = _Contents([], [], {}, {}, {}, [])
         parent = self._find(place.file, parent_path)
-        self._add_member(contents, place.path, name, place, by_link=False)
+        try:
+            self._add_member(contents, place.path, name, place, by_link=False)
+        except (MissingNodeError, ValueError) as error:  # of a source
+            raise type(error)(f"{place.file.path}: {place.path!r} cannot be opened: {error}") from error
         if not contents.leaves:
             reason = contents.skipped[0].reason if contents.skipped else "it is a dimension without a size"
             raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {reason}")
@@ -516,7 +665,13 @@ class NodeReader:
             numbered=self._numbered(parent, None),
         )
         spec, problems = self._variable(
-            contents.leaves[0], place, contents.infos[name], resolved.names[name], contents.leaves[0].shape
+            contents.leaves[0],
+            place,
+            contents.infos[name],
+            resolved.names[name],
+            contents.leaves[0].shape,
+            parts=contents.parts.get(name, ()),
+            raw_files=contents.raw_files.get(name, ()),
         )
         return GroupSpec(place.file.path, place.path, (spec,), {}, problems=(*resolved.problems, *problems))
 
@@ -654,6 +809,8 @@ class NodeReader:
         dims: tuple[str, ...],
         shape: tuple[int, ...],
         column: Column | None = None,
+        parts: tuple[Part[VariableSpec], ...] = (),
+        raw_files: tuple[RawFile, ...] = (),
     ) -> tuple[VariableSpec, list[str]]:
         datatype = info.datatype if column is None else column.datatype
         user = attributes.read(
@@ -690,6 +847,8 @@ class NodeReader:
             ragged=self._options.ragged,
             member=() if column is None else column.member,
             element=None if column is None else datatype,
+            parts=parts,
+            raw_files=raw_files,
         )
         return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
 
@@ -704,10 +863,10 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
     """The reason a dataset is not shown as a variable; None if it is."""
     if info.shape is None:
         return "it has a null dataspace: neither shape nor values"
-    if info.external:
-        return "its data lie in other files, which the dataset names and nobody vouches for"
-    if info.layout in ("virtual", "unknown"):
-        return f"its layout is {info.layout}: it may name other files, which nobody vouches for"
+    if is_table(info) and (info.external or info.layout == "virtual"):
+        return "its rows lie in other arrays or files, which is supported for arrays alone"
+    if info.layout == "virtual" and info.datatype.kind not in _OF_VIRTUAL:
+        return f"its type is not supported: a virtual dataset of kind {info.datatype.kind!r}"
     if attributes.text(raw.get("NODE_TYPE")) == "file":
         return "it holds a file (tables.nodes.filenode)"
     datatype = info.datatype
@@ -720,6 +879,32 @@ def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | N
     if datatype.kind == "compound" and not is_table(info):
         return _why_not_records(datatype)
     return None
+
+
+_OF_VIRTUAL: Final = frozenset(
+    ("integer", "float", "complex", "bool", "bitfield", "string", "text", "enum", "time", "opaque", "unsupported")
+)
+
+
+def _becomes(source: Datatype, virtual: Datatype) -> bool:
+    """Whether elements of one type can be shown as those of the other without a loss."""
+    if source.shape != virtual.shape:
+        return False
+    if source.kind == virtual.kind and source.kind in ("text", "string"):
+        return source.kind == "text" or (
+            source.stored_size <= virtual.stored_size and source.padding == virtual.padding
+        )
+    if source.dtype is None or virtual.dtype is None:
+        return False
+    numbers = ("integer", "float", "complex")
+    if source.kind in numbers and virtual.kind in numbers:
+        return np.can_cast(source.dtype, virtual.dtype)
+    same = source.dtype.newbyteorder("=") == virtual.dtype.newbyteorder("=")
+    return same and source.kind == virtual.kind and source.members == virtual.members
+
+
+def _named(datatype: Datatype) -> str:
+    return f"{datatype.dtype}" if datatype.dtype is not None else datatype.kind
 
 
 def _why_not_records(datatype: Datatype) -> str | None:
