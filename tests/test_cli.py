@@ -96,6 +96,7 @@ def test_info_as_json(mixed: str) -> None:
         "unlimited_dims": ["dim_3"],
         "attributes": [],
         "stored_bytes": stored,
+        "lacks": "",
         "ratio": 48 / stored,
     }
     assert (table["group"], table["kind"], table["arrays"][0]["name"]) == ("/experiment1/events", "table", "energy")

@@ -28,9 +28,9 @@ FLOORS: dict[str, set[str]] = {
     "store": {"arrays", "disk", "model", "where"},
     "backend": {"decoding", "store", "where"},
     "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "sources", "where"},
-    "listing": {"disk", "hdf5", "model", "sources", "store"},
+    "listing": {"chunks", "disk", "hdf5", "model", "sources", "store"},
     "__init__": {"_version", "backend", "disk", "listing", "model", "writing"},
-    "cli": {"_version", "listing", "writing"},
+    "cli": {"_version", "listing", "sources", "writing"},
     "__main__": {"cli"},
 }
 FOLDERS = sorted(name for name in FLOORS if (PACKAGE / name).is_dir())

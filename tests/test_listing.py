@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import importlib.util
 from pathlib import Path
 
 import h5py
@@ -133,3 +134,20 @@ def test_pandas_objects_are_listed_by_their_columns(tmp_path: Path) -> None:
             "b": "column",
         }
     assert "pandas object" in repr(xr_pytables.tree(path))
+
+
+def test_arrays_for_which_a_filter_is_missing_are_named_with_what_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("lzf", data=np.arange(10), compression="lzf")
+        file.create_dataset("zlib", data=np.arange(10), compression="gzip")
+    assert [array.lacks for array in xr_pytables.tree(tmp_path / "a.h5").groups[0].arrays] == ["", ""]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "imagecodecs" else find(name))
+    tree = xr_pytables.tree(tmp_path / "a.h5")
+    lacks = {array.name: array.lacks for array in tree.groups[0].arrays}
+    assert "imagecodecs" in lacks["lzf"]
+    assert lacks["zlib"] == ""
+    assert f"cannot be read here: {lacks['lzf']}" in repr(tree)
+    assert "cannot be read here" in tree._repr_html_()

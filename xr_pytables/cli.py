@@ -18,7 +18,8 @@ import tables
 import xarray as xr
 
 from ._version import __version__
-from .listing import printable, tree
+from .listing import tree
+from .sources.source import printable
 from .writing.writer import to_pytables
 
 

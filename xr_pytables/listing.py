@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from .chunks import codecs
 from .disk.door import Visit
 from .disk.files import checked_group, checked_path
 from .hdf5.chunk_indexes import read_index
@@ -21,7 +22,7 @@ from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
 from .model.leaves import storage_of
 from .model.nodes import GroupSpec, NodeReader, Skipped, VariableSpec
-from .sources.source import FormatError
+from .sources.source import FormatError, printable
 from .store import encoding, read_options
 
 
@@ -47,6 +48,8 @@ class ListedArray:
     variable length lie elsewhere)."""
     ratio: float | None = None
     """Bytes in memory to bytes in the file: what compression gains."""
+    lacks: str = ""
+    """Which filter cannot be undone here, and what brings it; empty if values can be read."""
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(self.dims, self.shape, strict=True))
@@ -56,6 +59,7 @@ class ListedArray:
             *(word if value is True else f"{word} {value}" for word, value in self.filters.items()),
             *([f"ratio {self.ratio:.1f}"] if self.ratio is not None and self.filters else []),
             *(f"grows along {dim}" for dim in self.unlimited_dims),
+            *([f"cannot be read here: {self.lacks}"] if self.lacks else []),
         ]
         return f"{self.name} ({sizes})  {self.kind}, {', '.join(told)}"
 
@@ -127,7 +131,8 @@ _HEADINGS = ("name", "kind", "dims", "dtype", "chunks", "filters", "ratio")
 
 def _row(array: ListedArray) -> str:
     sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(array.dims, array.shape, strict=True))
-    filters = ", ".join(word if value is True else f"{word} {value}" for word, value in array.filters.items())
+    words = [word if value is True else f"{word} {value}" for word, value in array.filters.items()]
+    filters = ", ".join([*words, *([f"cannot be read here: {array.lacks}"] if array.lacks else [])])
     chunks = "" if array.chunks is None else str(array.chunks)
     ratio = "" if array.ratio is None else f"{array.ratio:.1f}"
     cells = (array.name, array.kind, sizes, array.dtype, chunks, filters, ratio)
@@ -136,11 +141,6 @@ def _row(array: ListedArray) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(printable(text))
-
-
-def printable(text: str) -> str:
-    """Text from a file without what a terminal would obey, or could not be encoded."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str = "near") -> FileTree:
@@ -195,6 +195,7 @@ def _listed_array(spec: VariableSpec, file: File) -> ListedArray:
         attributes=tuple(spec.attributes),
         stored_bytes=stored,
         ratio=ratio,
+        lacks=codecs.why_not(spec.info.filters) or "",
     )
 
 

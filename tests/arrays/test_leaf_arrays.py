@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from xr_pytables.arrays.leaf_arrays import PyTablesArray
 from xr_pytables.chunks.index import ChunkError
 
 from ..helpers_properties import examples
+from ..helpers_reading import plain_file
 from ..helpers_threads import WATCHDOG
 
 
@@ -338,3 +340,53 @@ def test_an_index_out_of_range_is_an_error_on_every_path(tmp_path):
         assert array[-3].identical(array[0]), name
         with pytest.raises(IndexError):
             array[3].load()
+
+
+# -- without blocking an event loop -----------------------------------------------------------------------------
+
+
+def test_everything_loads_asynchronously(tmp_path):
+    with plain_file(tmp_path / "a.h5", "w") as file:
+        file.create_carray("/", "chunked", obj=np.arange(1000.0), chunkshape=(100,))
+        file.create_array("/", "strings", np.array([b"a", b"bc"]))
+        file.create_array("/", "times", np.array([0, 86400], "i4"), atom=tables.Time32Atom())
+        rows = file.create_vlarray("/", "rows", tables.Int32Atom())
+        rows.append([1, 2])
+        rows.append([3])
+        file.create_table("/", "table", np.array([(1, 2.0)], "i4,f8"))
+    tree = xr.open_datatree(tmp_path / "a.h5", engine="pytables")
+    flat = xr.open_dataset(tmp_path / "a.h5", engine="pytables", ragged="flat", drop_variables="table")
+
+    async def load():
+        loaded = await asyncio.gather(*(node.to_dataset().load_async() for node in tree.subtree), flat.load_async())
+        return loaded[-1]
+
+    loaded = asyncio.run(load())
+    assert loaded["rows"].values.tolist() == [1, 2, 3]
+    again = xr.open_datatree(tmp_path / "a.h5", engine="pytables")
+    assert asyncio.run(again["/"].to_dataset()["chunked"][::300].load_async()).values.tolist() == [0, 300, 600, 900]
+    xr.testing.assert_identical(asyncio.run(again["/table"].to_dataset().load_async()), again["/table"].to_dataset())
+
+
+def test_a_read_leaves_the_event_loop_free(tmp_path, monkeypatch):
+    with plain_file(tmp_path / "a.h5", "w") as file:
+        file.create_carray("/", "a", obj=np.arange(10.0))
+    inside, free = threading.Event(), threading.Event()
+    read = PyTablesArray._fetch
+
+    def waiting(self, *args):
+        inside.set()
+        assert free.wait(WATCHDOG)
+        return read(self, *args)
+
+    monkeypatch.setattr(PyTablesArray, "_fetch", waiting)
+    array = xr.open_dataset(tmp_path / "a.h5", engine="pytables")["a"]
+
+    async def both():
+        loading = asyncio.create_task(array.load_async())
+        while not inside.is_set():
+            await asyncio.sleep(0)
+        free.set()  # by the loop, while the read waits for it
+        return await loading
+
+    assert asyncio.run(both()).values.tolist() == list(range(10))

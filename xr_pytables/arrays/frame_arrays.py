@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..chunks import memory, row_blocks
@@ -25,6 +24,7 @@ from ..model import frames, hdfstore
 from ..model.frames import UnknownLayoutError
 from ..model.nodes import VariableSpec
 from ..model.safe_pickle import NotAPickleError, UnsafePickleError
+from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of
 from .ragged import VariableLengthArray
 from .table_arrays import cache_key, open_array
@@ -37,7 +37,7 @@ MAX_KEPT_CATEGORIES: Final = 1 << 20
 _Key = int | np.integer[Any] | slice | np.ndarray
 
 
-class FrameArray(BackendArray):
+class FrameArray(LazyArray):
     """One column or index level of a pandas object; of one dimension."""
 
     __slots__ = ("dtype", "file", "shape", "spec", "stored", "threads")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..chunks import memory, reading
@@ -28,6 +27,7 @@ from ..model import leaves
 from ..model.nodes import Conversion, VariableSpec
 from ..model.pytables_types import as_pytables
 from ..sources.source import FormatError
+from .lazy_array import LazyArray
 
 SMALL_GRID: Final = 1 << 16
 """Chunks: the index of a leaf up to this size is read whole at once (some milliseconds)."""
@@ -42,7 +42,7 @@ def storage_of(spec: VariableSpec) -> ChunkStorage:
     return leaves.storage_of(spec.info, spec.base_address, shape=spec.shape, chunks=spec.chunks)
 
 
-class PyTablesArray(BackendArray):
+class PyTablesArray(LazyArray):
     """One leaf as an array that reads what is asked for, when it is asked for."""
 
     __slots__ = ("dtype", "file", "shape", "spec", "threads")

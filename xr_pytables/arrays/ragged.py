@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 from xarray import Variable
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..chunks import vlen
@@ -25,6 +24,7 @@ from ..disk.files import Descriptor, FileIdentity, OpenedFile
 from ..model import safe_pickle
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.nodes import ElementSpec, VariableSpec
+from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, as_seen, checked_key, selected_shape, storage_of
 from .table_arrays import open_array
 from .views import ReferenceArray
@@ -208,7 +208,7 @@ def _object(data: bytes, conversion: str) -> object:
 # -- flat --------------------------------------------------------------------------------------------------
 
 
-class FlatValues(BackendArray):
+class FlatValues(LazyArray):
     """The elements of all rows of a ragged array, one row behind the other."""
 
     __slots__ = ("dtype", "rows", "shape")
@@ -238,7 +238,7 @@ class FlatValues(BackendArray):
         return values[(slice(None) if isinstance(first, slice) else 0, *rest, ...)]
 
 
-class RowSizes(BackendArray):
+class RowSizes(LazyArray):
     """The number of elements of each row of a ragged array. Reads no row."""
 
     __slots__ = ("dtype", "rows", "shape")

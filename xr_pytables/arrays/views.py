@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..chunks import vlen
 from ..chunks.index import Selection
 from ..disk.files import Descriptor, FileIdentity
+from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, checked_key
 
 
-class _View(BackendArray):
+class _View(LazyArray):
     """An array whose elements are read by way of another."""
 
     __slots__ = ("array", "dtype", "shape")
