@@ -641,3 +641,60 @@ def test_damaged_group_costs_no_other_group_of_a_tree(tmp_path: Path) -> None:
         assert tree["/a"].values.tolist() == [5, 6]
     with pytest.raises(OSError, match="signature"):
         xr.open_dataset(path, engine="pytables", group="bad")
+
+
+# -- names that a terminal would obey -----------------------------------------------------------------------
+
+EVIL = "a\x1b[31m\u202e"
+
+
+def hostile_names(folder: Path) -> Path:
+    folder = folder / EVIL
+    folder.mkdir()
+    path = folder / "a.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group(EVIL)
+        group.attrs[EVIL] = file.ref
+        numbers = group.create_dataset("n" + EVIL, data=np.arange(100), chunks=(100,), fletcher32=True)
+        numbers.attrs[EVIL] = file.ref
+        numbers.attrs["scale_factor"] = [EVIL]
+        group["soft" + EVIL] = h5py.SoftLink("/nowhere" + EVIL)
+        group["out" + EVIL] = h5py.ExternalLink("gone" + EVIL, "/x")
+        group.create_dataset("null" + EVIL, data=h5py.Empty("f4"))
+        group.create_dataset("raw" + EVIL, (2,), "i4", external=[("raw" + EVIL, 0, 8)])
+        layout = h5py.VirtualLayout((2,), "i4")
+        layout[...] = h5py.VirtualSource("source" + EVIL, "x" + EVIL, (2,))
+        group.create_virtual_dataset("virtual" + EVIL, layout)
+        file.flush()
+        offset = numbers.id.get_chunk_info(0).byte_offset
+    with open(path, "r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"\xff")
+    return path
+
+
+def test_no_message_has_control_characters(tmp_path: Path) -> None:
+    path = hostile_names(tmp_path)
+    messages = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tree = xr.open_datatree(path, engine="pytables")
+        ds = xr.open_dataset(path, engine="pytables", group=EVIL)
+        for attempt in (
+            lambda: ds["n" + EVIL].load(),
+            lambda: tree[EVIL]["n" + EVIL].load(),
+            lambda: xr.open_dataset(path, engine="pytables", group=f"{EVIL}/none"),
+            lambda: xr.open_dataset(path, engine="pytables", group=f"{EVIL}/soft{EVIL}"),
+            lambda: xr.open_dataset(path, engine="pytables", group=f"{EVIL}/null{EVIL}"),
+            lambda: xr.open_dataset(path, engine="pytables", group=f"{EVIL}/raw{EVIL}"),
+            lambda: xr.open_dataset(path, engine="pytables", group=f"{EVIL}/virtual{EVIL}"),
+            lambda: xr.open_dataset(path, engine="pytables", group=EVIL, where="x > 1"),
+            lambda: xr.open_dataset(path, engine="pytables", group=EVIL, dims={"x" + EVIL: ("a",)}),
+        ):
+            with pytest.raises(Exception) as failed:  # noqa: PT011
+                attempt()
+            messages.append(str(failed.value))
+    messages += [str(one.message) for one in caught]
+    assert len(caught) >= 2
+    assert [message for message in messages if not message.isprintable()] == []
+    assert sum("n" + EVIL.encode("unicode_escape").decode() in message for message in messages) >= 3

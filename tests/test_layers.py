@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "where": {"arrays", "chunks", "disk", "hdf5", "model"},
     "library": {"chunks", "hdf5", "model", "sources"},
     "decoding": set(),
-    "store": {"arrays", "disk", "model", "where"},
+    "store": {"arrays", "disk", "model", "sources", "where"},
     "backend": {"decoding", "store", "where"},
     "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "sources", "where"},
     "listing": {"chunks", "disk", "hdf5", "model", "sources", "store"},

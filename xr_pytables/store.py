@@ -31,6 +31,7 @@ from .disk.door import Visit
 from .disk.files import FileChangedError, OpenedFile, checked_group, checked_path
 from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
+from .sources.source import printable
 from .where.queries import RowQuery, TableQuery, find_rows, plan_query
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
@@ -166,7 +167,7 @@ class PyTablesDataStore(AbstractDataStore):
     @property
     def label(self) -> str:
         """File and group, as messages name them."""
-        return f"{self._spec.file}:{self._spec.path}"
+        return self._spec.label
 
     def get_variables(self) -> dict[Hashable, Variable]:
         """Lazy variables by name, to be decoded by xarray."""
@@ -315,8 +316,8 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
     unknown = [name for name in options.dims if name not in known and name != ONE_ARRAY]
     if unknown:
         raise ValueError(
-            f"{specs[0].file}: dims names {', '.join(map(repr, unknown))}, but there is no such array; there are "
-            f"{', '.join(map(repr, sorted(str(variable.name) for variable in arrays))) or 'none'}"
+            f"{printable(specs[0].file)}: dims names {', '.join(map(repr, unknown))}, but there is no such array; "
+            f"there are {', '.join(map(repr, sorted(str(variable.name) for variable in arrays))) or 'none'}"
         )
 
 
@@ -332,10 +333,10 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
     if inside:
         told.append(inside)
     if told:
-        warnings.warn(f"{file}: {'. '.join(told)}", stacklevel=5)
+        warnings.warn(printable(f"{file}: {'. '.join(told)}"), stacklevel=5)
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
-        warnings.warn("; ".join(problems), stacklevel=5)
+        warnings.warn(printable("; ".join(problems)), stacklevel=5)
 
 
 def _inner_datasets(spec: GroupSpec) -> str | None:

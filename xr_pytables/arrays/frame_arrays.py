@@ -53,10 +53,10 @@ class FrameArray(LazyArray):
         self.stored = _open_stored(file, spec, threads) if _is_stored(spec) else None
 
     def __repr__(self) -> str:
-        return f"FrameArray({self.spec.file}:{self.spec.path}, {self.spec.name!r}, {self.shape}, {self.dtype})"
+        return f"FrameArray({self.spec.label}, {self.spec.name!r}, {self.shape}, {self.dtype})"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = checked_key(key, self.shape, f"{self.spec.file}:{self.spec.path}: column {self.spec.name!r}")
+        plain = checked_key(key, self.shape, f"{self.spec.label}: column {self.spec.name!r}")
         values: np.ndarray = indexing.explicit_indexing_adapter(
             plain, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
@@ -76,7 +76,7 @@ class FrameArray(LazyArray):
             values = frames.decode(self._elements(key[0]), spec.decoding, spec.element_dtype)
             return values if spec.categories is None else self._taken(values, spec.categories)
         except (UnicodeDecodeError, IndexError, UnknownLayoutError, UnsafePickleError, NotAPickleError) as error:
-            raise ValueError(f"{spec.file}:{spec.path}: column {spec.name!r} cannot be read: {error}") from error
+            raise ValueError(f"{spec.label}: column {spec.name!r} cannot be read: {error}") from error
 
     def _elements(self, rows: _Key) -> np.ndarray:
         """As stored."""

@@ -55,7 +55,7 @@ class PyTablesArray(LazyArray):
         self.dtype = spec.dtype
 
     def __repr__(self) -> str:
-        return f"PyTablesArray({self.spec.file}:{self.spec.path}, shape={self.shape}, dtype={self.dtype})"
+        return f"PyTablesArray({self.spec.label}, shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return converted(self.stored(key), self.spec)
@@ -140,7 +140,7 @@ class PyTablesArray(LazyArray):
 
     def label(self) -> str:
         """File and node, as messages name them."""
-        return f"{self.spec.file}:{self.spec.path}"
+        return self.spec.label
 
     def _guarded(self, read: Any) -> None:
         """Run `read`, and make sure that nobody changed the file before or meanwhile."""
@@ -321,7 +321,7 @@ def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.n
 def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: FileIdentity, current: FileIdentity) -> None:
     """Accept a file that was extended in place since it was opened; raise FileChangedError for any other change."""
     old = spec.info
-    where = f"{spec.file}:{spec.path}"
+    where = spec.label
     if current.size <= opened.size:
         raise FileChangedError(
             f"{where}: the file was changed in place since it was opened (then {opened.size} bytes, now "
@@ -351,4 +351,4 @@ def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
 def check_unchanged_since(before: FileIdentity, after: FileIdentity, spec: VariableSpec) -> None:
     """Raise FileChangedError if somebody wrote to the file while it was read."""
     if not before.same_version(after):
-        raise FileChangedError(f"{spec.file}:{spec.path}: the file was changed while it was read. Read it again")
+        raise FileChangedError(f"{spec.label}: the file was changed while it was read. Read it again")

@@ -186,7 +186,7 @@ def _objects(pickles: Sequence[bytes], spec: VariableSpec) -> list[object]:
     opaque = [value for value in found if isinstance(value, OpaqueBytes)]
     if opaque:
         warnings.warn(
-            f"{spec.file}:{spec.path}: {len(opaque)} of {len(found)} rows are shown undecoded: {opaque[0].reason}",
+            f"{spec.label}: {len(opaque)} of {len(found)} rows are shown undecoded: {opaque[0].reason}",
             stacklevel=2,
         )
     return found
@@ -272,7 +272,7 @@ def flat_variables(
     total = int(ends[-1]) if len(ends) else 0
     size = total * _base(spec).itemsize * math.prod(element.shape)
     if size > file.identity.size:
-        raise ChunkError(f"{spec.file}:{spec.path}: rows of {size} bytes cannot be in a file of {file.identity.size}")
+        raise ChunkError(f"{spec.label}: rows of {size} bytes cannot be in a file of {file.identity.size}")
     values = FlatValues(rows, element, total)
     sample = f"{spec.name}_sample"
     own = {key: value for key, value in encoding.items() if key == "source"}

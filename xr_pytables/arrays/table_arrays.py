@@ -36,7 +36,7 @@ class ColumnArray(PyTablesArray):
 
     def __repr__(self) -> str:
         column = ".".join(self.spec.member) + (str(list(self.spec.item)) if self.spec.item else "")
-        return f"ColumnArray({self.spec.file}:{self.spec.path}, {column!r}, shape={self.shape}, dtype={self.dtype})"
+        return f"ColumnArray({self.spec.label}, {column!r}, shape={self.shape}, dtype={self.dtype})"
 
     def wanted(self, out: np.ndarray, within: Sequence[AxisSelection] = ()) -> Wanted:
         """The column as something to read into `out`; `within` selects along its own dimensions."""

@@ -120,6 +120,11 @@ class VariableSpec:
     """The files that its bytes lie in one after the other, if they are not in `file`."""
 
     @property
+    def label(self) -> str:
+        """File and node, as messages name them."""
+        return printable(f"{self.file}:{self.path}")
+
+    @property
     def datatype(self) -> Datatype:
         """The type of one stored value."""
         return self.element if self.element is not None else self.info.datatype
@@ -172,6 +177,11 @@ class GroupSpec:
     """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
     is_pandas_object: bool = False
 
+    @property
+    def label(self) -> str:
+        """File and group, as messages name them."""
+        return printable(f"{self.file}:{self.path}")
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -195,6 +205,11 @@ class _Place:
     file: File
     path: str
     address: int
+
+    @property
+    def label(self) -> str:
+        """File and node, as messages name them."""
+        return f"{self.file.name}:{printable(self.path)}"
 
 
 @dataclass
@@ -268,7 +283,7 @@ class NodeReader:
         if kind == "dataset":
             return self._one_leaf(place)
         what = "a committed datatype" if kind == "datatype" else "of an unknown kind"
-        raise ValueError(f"{place.file.path}: {place.path!r} is {what}, not a group or an array")
+        raise ValueError(f"{place.file.name}: {place.path!r} is {what}, not a group or an array")
 
     def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
         """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
@@ -314,7 +329,7 @@ class NodeReader:
             resolved = file.resolve(path)
         except ExternalLinkError as error:
             if hops >= 8:
-                raise MissingNodeError(f"{file.path}: the external links of {path!r} lead in circles") from None
+                raise MissingNodeError(f"{file.name}: the external links of {path!r} lead in circles") from None
             other = self._external_file(file, error.target, str(error))
             return self._find(other, error.target.path, hops + 1)
         return _Place(file, *resolved)
@@ -519,10 +534,10 @@ class NodeReader:
             scales.over(self._outer_scales(place, contents.leaves, scales)),
             dims=self._options.dims,
             phony_dims=self._options.phony_dims,
-            where=place.file.path,
+            where=place.file.name,
             numbered=self._numbered(place, contents),
         )
-        problems.extend(f"{place.file.path}: {problem}" for problem in resolved.problems)
+        problems.extend(f"{place.file.name}: {problem}" for problem in resolved.problems)
         variables = []
         for leaf in contents.leaves:
             if leaf.is_only_dimension or leaf.variable_name in self._options.drop_variables:
@@ -550,7 +565,7 @@ class NodeReader:
         user = attributes.read(
             raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
-        problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
+        problems.extend(f"{place.label}: {problem}" for problem in user.problems)
         return GroupSpec(
             file=place.file.path,
             path=place.path,
@@ -605,9 +620,9 @@ class NodeReader:
             for column in columns.shown
         ]
         resolved = dimensions.resolve(
-            leaves, Scales(), dims=options.dims, phony_dims=options.phony_dims, where=place.file.path
+            leaves, Scales(), dims=options.dims, phony_dims=options.phony_dims, where=place.file.name
         )
-        problems = [f"{place.file.path}: {problem}" for problem in resolved.problems]
+        problems = [f"{place.file.name}: {problem}" for problem in resolved.problems]
         variables = []
         for leaf, column in zip(leaves, columns.shown, strict=True):
             spec, said = self._variable(leaf, place, info, resolved.names[leaf.name], leaf.shape, column)
@@ -616,7 +631,7 @@ class NodeReader:
         user = attributes.read(
             columns.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=options.allow_pickle
         )
-        problems.extend(f"{place.file.path}:{place.path}: {problem}" for problem in user.problems)
+        problems.extend(f"{place.label}: {problem}" for problem in user.problems)
         skipped = [Skipped(posixpath.join(place.path, name), reason) for name, reason in columns.left_out]
         return GroupSpec(
             file=place.file.path,
@@ -651,17 +666,17 @@ class NodeReader:
         try:
             self._add_member(contents, place.path, name, place, by_link=False)
         except (MissingNodeError, ValueError) as error:  # of a source
-            raise type(error)(f"{place.file.path}: {place.path!r} cannot be opened: {error}") from error
+            raise type(error)(f"{place.file.name}: {place.path!r} cannot be opened: {error}") from error
         if not contents.leaves:
             reason = contents.skipped[0].reason if contents.skipped else "it is a dimension without a size"
-            raise ValueError(f"{place.file.path}: {place.path!r} cannot be opened: {reason}")
+            raise ValueError(f"{place.file.name}: {place.path!r} cannot be opened: {reason}")
         scales = self._scales_of(parent) if _refers_to_scales(contents.leaves[0].raw) else Scales.of(contents.leaves)
         resolved = dimensions.resolve(
             contents.leaves,
             scales.over(self._outer_scales(parent, contents.leaves, scales)),
             dims=self._options.dims,
             phony_dims=self._options.phony_dims,
-            where=place.file.path,
+            where=place.file.name,
             numbered=self._numbered(parent, None),
         )
         spec, problems = self._variable(
@@ -683,13 +698,13 @@ class NodeReader:
             contents.pandas_object = hdfstore.describe(place.file, place.path, allow_pickle=self._options.allow_pickle)
         except (frames.UnknownLayoutError, safe_pickle.UnsafePickleError, safe_pickle.NotAPickleError) as error:
             reason = f"marked as a pandas object, but shown as a plain group: {error}"
-            contents.problems.append(f"{place.file.path}:{place.path}: {reason}")
+            contents.problems.append(f"{place.label}: {reason}")
 
     def _with_columns(
         self, place: _Place, found: hdfstore.PandasObject, others: Sequence[VariableSpec]
     ) -> tuple[list[VariableSpec], frozenset[Hashable], list[str]]:
         """The variables of a pandas object, and of those `others` in its group that are not in their way."""
-        frame, where = found.frame, f"{place.file.path}:{place.path}"
+        frame, where = found.frame, place.label
         problems = [f"{where}: {problem}" for problem in frame.problems]
         columns = [
             self._column(place, found, column)
@@ -850,7 +865,7 @@ class NodeReader:
             parts=parts,
             raw_files=raw_files,
         )
-        return spec, [f"{place.file.path}:{place.path}: {problem}" for problem in user.problems]
+        return spec, [f"{place.label}: {problem}" for problem in user.problems]
 
     def _is_by_pytables(self, file: File) -> bool:
         if file.path not in self._by_pytables:
@@ -934,7 +949,7 @@ def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
         return None
     if len(given) != 1 or not all(isinstance(name, str) and name for name in given):
         raise ValueError(
-            f"{place.file.path}: dims[{posixpath.basename(place.path)!r}] must be one name, for the rows of the table "
+            f"{place.file.name}: dims[{posixpath.basename(place.path)!r}] must be one name, for the rows of the table "
             f"{place.path!r}, not {given!r}; the dimensions of a column are named by dims[<column>]"
         )
     return given[0]
@@ -967,7 +982,7 @@ def _group_attributes(place: _Place) -> tuple[dict[str, RawAttribute], list[str]
         return place.file.attributes(place.address), []
     except OSError as error:  # costs none of the group's arrays
         reason = _reason(error, place.file.path)
-        return {}, [f"{place.file.path}:{place.path}: the group's attributes cannot be read: {reason}"]
+        return {}, [f"{place.label}: the group's attributes cannot be read: {reason}"]
 
 
 def _member_type(info: DatasetInfo, member: str | None) -> Datatype | None:
@@ -1052,4 +1067,4 @@ def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, obj
 
 
 def _reason(error: Exception, file: str) -> str:
-    return str(error).removeprefix(f"{file}: ") or type(error).__name__
+    return str(error).removeprefix(f"{printable(file)}: ") or type(error).__name__

@@ -38,7 +38,7 @@ def as_stored(
     columns = {spec.name: spec for spec in frame.variables if spec.member and spec.decoding is not None}
     if frame.variables and not columns:
         raise ValueError(
-            f"{frame.file}: {frame.path!r} is stored in pandas' fixed format, in which nothing can be looked up; "
+            f"{frame.label} is stored in pandas' fixed format, in which nothing can be looked up; "
             "where needs the table format (format='table' in pandas). start, stop and step work"
         )
     given = dict(condvars or {})
@@ -137,9 +137,7 @@ class _Rewriter(ast.NodeTransformer):
             if spec.categories is None and _kind(spec) != "missing" and str(name).isidentifier()
         ]
         frame = self._frame
-        return ValueError(
-            f"{frame.file}:{frame.path}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}"
-        )
+        return ValueError(f"{frame.label}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}")
 
 
 def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: int | bytes) -> ast.expr:

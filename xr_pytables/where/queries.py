@@ -82,7 +82,7 @@ def plan_query(table: GroupSpec, query: RowQuery, file: File) -> TableQuery:
     """
     if not table.row_dim and not table.is_pandas_object:
         raise ValueError(
-            f"{table.file}: {table.path!r} is not a table, so where, condvars, start, stop and step cannot apply; "
+            f"{table.label} is not a table, so where, condvars, start, stop and step cannot apply; "
             + (f"its tables are {', '.join(map(repr, table.tables))}" if table.tables else "it has no tables either")
         )
     if query.condvars is not None and query.where is None:
@@ -99,7 +99,7 @@ def plan_query(table: GroupSpec, query: RowQuery, file: File) -> TableQuery:
         where, condvars = with_numbers(where, condvars, by_name)
         condition = compile_condition(where, {name: _dtype(spec) for name, spec in by_name.items()}, condvars)
     except ValueError as error:
-        raise ValueError(f"{table.file}:{table.path}: {error}") from None
+        raise ValueError(f"{table.label}: {error}") from None
     indexes: dict[str, IndexSpec] = {}
     not_used: dict[str, str] = {}
     for name in dict.fromkeys(comparison.column for comparison in comparisons(condition.indexable)):
