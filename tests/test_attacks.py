@@ -698,3 +698,55 @@ def test_no_message_has_control_characters(tmp_path: Path) -> None:
     assert len(caught) >= 2
     assert [message for message in messages if not message.isprintable()] == []
     assert sum("n" + EVIL.encode("unicode_escape").decode() in message for message in messages) >= 3
+
+
+def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    """No escape sequence of a name gets into a message raw, whatever is wrong with what has the name."""
+    path, odd = tmp_path / "a.h5", "\x1b[31m\x07"
+    with h5py.File(path, "w") as file:
+        file.create_group(odd).attrs["CLASS"] = "GROUP"
+        filtered = file.create_dataset(odd + "/filtered", data=np.arange(10), chunks=(10,), fletcher32=True)
+        place = filtered.id.get_chunk_info(0).byte_offset
+        file.create_dataset(odd + "/null" + odd, data=h5py.Empty("f8"))
+        file[odd + "/away"] = h5py.ExternalLink(odd, odd)
+        times = file.create_dataset(odd + "/times" + odd, data=[1.0], chunks=(1,))
+        times.attrs["units"] = "days since " + odd
+        file[odd].attrs.create("markers" + odd, 1)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data.replace(b"markers\x1b[31m\x07\0\0\0\x10", b"markers\x1b[31m\x07\0\0\0\xf0"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ds = xr.open_dataset(path, engine="pytables", group=odd)
+    with pytest.raises(OSError, match=r"a\.h5:/\\x1b\[31m\\x07/filtered: chunk at") as error:
+        ds["filtered"].load()
+    ds.close()
+    messages = [str(warning.message) for warning in caught] + [str(error.value)]
+    assert len(messages) >= 3
+    assert all(message.isprintable() for message in messages)
+
+
+def test_a_damaged_chunk_of_a_coordinate_costs_only_that(tmp_path: Path) -> None:
+    """xarray reads the first time to decode the others, so the damage is found when the file is opened."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        times = file.create_dataset("t", data=np.arange(10.0), chunks=(10,), fletcher32=True)
+        times.attrs["units"] = "days since 2000-01-01"
+        file.create_dataset("late", data=np.arange(10.0), chunks=(5,), fletcher32=True).attrs["units"] = (
+            "hours since 2000-01-01"
+        )
+        file["x"] = [1, 2]
+        place = times.id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with (
+        pytest.warns(
+            UserWarning, match=r"a\.h5:/: attributes that were not applied: units='days.*of 't': .*fletcher32"
+        ),
+        xr.open_dataset(path, engine="pytables") as ds,
+    ):
+        assert ds["x"].values.tolist() == [1, 2]
+        assert ds["late"].values[1] == np.datetime64("2000-01-01T01")
+        with pytest.raises(OSError, match=r"a\.h5:/t: chunk at"):
+            ds["t"].load()

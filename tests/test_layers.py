@@ -24,7 +24,7 @@ FLOORS: dict[str, set[str]] = {
     "arrays": {"chunks", "disk", "hdf5", "model", "sources"},
     "where": {"arrays", "chunks", "disk", "hdf5", "model"},
     "library": {"chunks", "hdf5", "model", "sources"},
-    "decoding": set(),
+    "decoding": {"sources"},
     "store": {"arrays", "disk", "model", "sources", "where"},
     "backend": {"decoding", "store", "where"},
     "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "sources", "where"},

@@ -18,6 +18,8 @@ from xarray import Coordinates, Dataset, Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.conventions import decode_cf_variables
 
+from .sources.source import FormatError, printable
+
 _VALUE_KEYS: Final = (
     "_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar", "dtype", "_Encoding",
 )  # fmt: skip
@@ -35,8 +37,8 @@ _NAME_KEYS: Final = (
 def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -> Dataset:
     """The store's Dataset, decoded as the arguments `decoders` of `xr.open_dataset` say. Messages begin with `where`.
 
-    Raises what reading raises, if a decoder has to read (the first and last of times); else nothing but for decoders
-    that fit no variable at all.
+    Raises nothing but for decoders that fit no variable at all. Attributes for which a decoder has to read what is
+    damaged (the first and last of times) are not applied.
     """
     loaded, attributes = store.load()  # type: ignore[no-untyped-call]
     variables = dict(loaded)
@@ -69,7 +71,7 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
     for name, values in kept.items():
         found[name].attrs.update(values)
     if said:
-        warnings.warn(f"{where}: attributes that were not applied: {'; '.join(said)}", stacklevel=5)
+        warnings.warn(printable(f"{where}: attributes that were not applied: {'; '.join(said)}"), stacklevel=5)
     inside = {name: found[name] for name in found if name in coordinates or found[name].dims == (name,)}
     data = {name: variable for name, variable in found.items() if name not in inside}
     dataset = Dataset(data, coords=Coordinates(inside, indexes={}), attrs=attributes)
@@ -149,13 +151,14 @@ def _refused(
     name: Any, variable: Variable, decoders: Mapping[str, Any], error: Exception | None
 ) -> tuple[list[str], Exception] | None:
     """Which attributes of a variable the decoders fail on, and how; None if on none. Raises what is no matter of them:
-    `error` if they fail on any variable, and errors of reading."""
+    `error` if they fail on any variable, and errors of reading but damage: xarray reads the first value of times, and
+    one chunk must not cost a whole file."""
     try:
         _try(name, variable, decoders)
         return None
-    except OSError:
-        raise
     except Exception as failure:
+        if isinstance(failure, OSError) and not isinstance(failure, FormatError):
+            raise
         reason = failure
     present = [key for key in (*_VALUE_KEYS, *_NAME_KEYS) if key in variable.attrs]
     for keys in (*([key] for key in present), present):

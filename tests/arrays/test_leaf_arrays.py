@@ -147,9 +147,9 @@ def test_few_chunks_of_a_huge_grid_do_not_cost_the_whole_index(tmp_path, monkeyp
     regions = []
     real = leaf_arrays.read_index
 
-    def noted(source, storage, region=None):
+    def noted(source, storage, region=None, **label):
         regions.append(region)
-        return real(source, storage, region)
+        return real(source, storage, region, **label)
 
     monkeypatch.setattr(leaf_arrays, "read_index", noted)
     with opened(path) as dataset:
@@ -179,6 +179,26 @@ def test_a_damaged_chunk_raises_naming_file_node_and_chunk(tmp_path):
         np.testing.assert_array_equal(dataset.x[:300].values, np.arange(300))
         with pytest.raises(ChunkError, match=r"file\.h5:/x: chunk at \(300,\).*[fF]letcher"):
             dataset.x.load()
+
+
+def test_a_damaged_chunk_index_names_file_and_node(tmp_path):
+    path = tmp_path / "file.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "x", obj=np.arange(1000), chunkshape=(100,))
+    with tables.open_file(tmp_path / "table.h5", "w") as file:
+        file.create_table("/g", "t", np.zeros(5, [("a", "i4")]), createparents=True)
+    for each in (path, tmp_path / "table.h5"):
+        each.write_bytes(each.read_bytes().replace(b"TREE\x01", b"BUSH\x01"))
+    with (
+        opened(path) as dataset,
+        pytest.raises(ChunkError, match=r"file\.h5:/x: a node of the chunk B-tree has no sig"),
+    ):
+        dataset.x.load()
+    with (
+        opened(tmp_path / "table.h5", group="/g/t") as dataset,
+        pytest.raises(ChunkError, match=r"table\.h5:/g/t: a node of the chunk B-tree"),
+    ):
+        dataset.a.load()
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])

@@ -510,6 +510,24 @@ def test_no_signature(small: tuple[Path, ChunkStorage]) -> None:
     assert "has no signature" in damaged(small, other)
 
 
+@pytest.mark.parametrize("bit", range(0, 64, 5))
+def test_a_flipped_bit_in_the_place_of_any_chunk_is_found(small: tuple[Path, ChunkStorage], bit: int) -> None:
+    """These trees have no checksum, and a chunk at another place would leave a gap, which reads as the fill value."""
+    path, storage = small
+    original = path.read_bytes()
+    leaves = [i for i in range(len(original)) if original.startswith(b"TREE\x01\0", i)]
+    found = 0
+    for leaf in leaves:
+        used = int.from_bytes(original[leaf + 6 : leaf + 8], "little")
+        for entry in range(used):
+            data = bytearray(original)
+            data[leaf + 24 + ENTRY * entry + 8 + bit // 8] ^= 1 << bit % 8
+            with pytest.raises(ChunkError, match=r"not in order|begins between two chunks"):
+                read_index(Buffer(data), storage)
+            found += 1
+    assert found == 300
+
+
 def test_another_chunkshape_than_described(small: tuple[Path, ChunkStorage]) -> None:
     path, storage = small
     other = ChunkStorage(storage.shape, (2, 4), storage.dtype, header=storage.header)

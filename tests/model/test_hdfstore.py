@@ -18,11 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import tables
 import xarray as xr
+from h5py import h5d, h5s, h5t
 from hypothesis import given, reject
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -37,7 +39,7 @@ from xr_pytables.model.nodes import NodeReader, ReadOptions
 from xr_pytables.where.queries import RowQuery, find_rows, plan_query
 
 from ..helpers_properties import examples
-from ..helpers_reading import plain_file
+from ..helpers_reading import open_quietly, plain_file
 
 DATA = Path(__file__).parents[1] / "data" / "hdfstore"
 VERSIONS = sorted(folder.name for folder in DATA.glob("pandas-*"))
@@ -910,3 +912,24 @@ def test_tuples_among_objects_are_read_one_by_one_and_in_blocks(tmp_path: Path) 
             assert ds["pairs"].values.tolist() == [(1, 2), (3, 4)]
             assert ds["pairs"][1].values.item() == (3, 4)
             assert ds["lists"].values.tolist() == [[1], [2, 3]]
+
+
+def test_blocks_of_numbers_that_numpy_has_no_dtype_for(tmp_path: Path) -> None:
+    """Another program stored them anew, as bfloat16."""
+    path = tmp_path / "a.h5"
+    frame = pd.DataFrame({"x": [1.0, -2.5, 3.0], "y": [0.5, 0.25, 256.0]})
+    frame.to_hdf(path, key="f")
+    short = h5t.IEEE_F32LE.copy()
+    short.set_fields(15, 7, 8, 0, 7)
+    short.set_size(2)
+    with h5py.File(path, "a") as file:
+        attributes = dict(file["f/block0_values"].attrs)
+        del file["f/block0_values"]
+        h5d.create(file["f"].id, b"block0_values", short, h5s.create_simple((3, 2)))
+        file["f/block0_values"][:] = frame.to_numpy("f4")
+        file["f/block0_values"].attrs.update(attributes)
+    with open_quietly(path, group="f") as ds:
+        for name in ("x", "y"):
+            assert ds[name].values.tolist() == frame[name].tolist()
+            assert ds[name][1].values == frame[name][1]
+            assert ds[name][[2, 0]].values.tolist() == frame[name][[2, 0]].tolist()

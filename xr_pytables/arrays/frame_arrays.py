@@ -22,8 +22,8 @@ from ..chunks.row_blocks import Wanted
 from ..disk.files import Descriptor, FileIdentity, OpenedFile
 from ..model import frames, hdfstore
 from ..model.frames import UnknownLayoutError
+from ..model.leaves import native
 from ..model.nodes import VariableSpec
-from ..model.safe_pickle import NotAPickleError, UnsafePickleError
 from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of
 from .ragged import VariableLengthArray
@@ -75,7 +75,7 @@ class FrameArray(LazyArray):
                 return np.asarray(self._objects()[(*key, ...)])  # the ellipsis: one tuple is no array
             values = frames.decode(self._elements(key[0]), spec.decoding, spec.element_dtype)
             return values if spec.categories is None else self._taken(values, spec.categories)
-        except (UnicodeDecodeError, IndexError, UnknownLayoutError, UnsafePickleError, NotAPickleError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError) as error:  # what NumPy says of odd objects, too
             raise ValueError(f"{spec.label}: column {spec.name!r} cannot be read: {error}") from error
 
     def _elements(self, rows: _Key) -> np.ndarray:
@@ -193,7 +193,8 @@ class BlockArray(PyTablesArray):
             )
 
         self._guarded(read)
-        return out if several is rows else out[0, ...]
+        values = native(out, self.spec.datatype)
+        return values if several is rows else values[0, ...]
 
 
 def _of_rows(index: ChunkIndex) -> ChunkIndex:

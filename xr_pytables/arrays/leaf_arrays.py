@@ -186,7 +186,7 @@ class PyTablesArray(LazyArray):
         known = kept.whole if isinstance(kept, _KeptIndex) and kept.version in (self.file.identity, proven) else None
         if known is None and math.prod(storage.grid) > SMALL_GRID:
             return
-        now = read_index(descriptor.source, storage)
+        now = read_index(descriptor.source, storage, label=self.label())
         full = tuple(
             slice(size // chunk if grows else None)
             for size, chunk, grows in zip(storage.shape, storage.chunkshape or (), self._grows(), strict=False)
@@ -223,9 +223,11 @@ class PyTablesArray(LazyArray):
             whole = math.prod(storage.grid)
             often = whole <= MAX_GRID and kept.located > whole // _SHARE_BEFORE_WHOLE
             if kept.whole is None and (whole <= SMALL_GRID or often):
-                kept.whole = read_index(descriptor.source, storage)
+                kept.whole = read_index(descriptor.source, storage, label=self.label())
             kept.located += touched
-            return kept.whole if kept.whole is not None else read_index(descriptor.source, storage, region)
+            if kept.whole is not None:
+                return kept.whole
+            return read_index(descriptor.source, storage, region, label=self.label())
 
 
 @dataclass

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from ..chunks.index import ChunkError
 from .chunk_entries import Box, Entries, IndexFile, batches, check_each_once
+from .metadata import UNDEFINED
 
 
 def btree1_entries(file: IndexFile, root: int, k: int, chunkshape: tuple[int, ...], box: Box) -> Iterator[Entries]:
     """The entries of the leaf nodes that can hold chunks of the box. Nodes have room for 2 `k` children.
 
-    Only the branches that can hold them are read.
+    Only the branches that can hold them are read. These trees have no checksum: that chunks are in order, and where the
+    nodes above say, is what tells a damaged one.
     """
     for entries in _leaf_entries(file, root, 2 * k, chunkshape, box):
         key = entries["key"]
@@ -49,23 +51,29 @@ def _leaf_entries(
     low = np.array([first * length for first, length in zip(box.first, chunkshape, strict=True)], np.uint64)
     high = np.array([last * length for last, length in zip(box.last, chunkshape, strict=True)], np.uint64)
     addresses, level, visited = np.array([root], np.uint64), -1, 0
+    rank = len(chunkshape) + 1  # of the keys: the bytes of an element count as a dimension
+    least, beyond = np.zeros((1, rank), np.uint64), np.full((1, rank), np.uint64(UNDEFINED))
     while True:
         visited += len(addresses)
         # nodes do not overlap, so a sound tree has no more of them than fit into the file; the level falls by one
         # from parent to child: together they end any loop
         check_each_once(addresses, visited * node.itemsize, file, "the chunk B-tree")
-        children = []
+        children: list[tuple[NDArray[np.uint64], ...]] = []
         for part in batches(addresses, node.itemsize):
             nodes = _read_nodes(file, addresses[part], node)
             level = _check_nodes(nodes, level, capacity)
             used = np.arange(capacity) < nodes["used"][:, None]
+            after = _check_order(nodes, used, least[part], beyond[part])
             if level == 0:
                 yield nodes["entries"][used]
             else:
-                children.append(nodes["entries"]["child"][used & _may_hold(nodes, low, high)])
+                wanted = used & _may_hold(nodes, low, high)
+                entries = nodes["entries"][wanted]
+                children.append((entries["child"], entries["key"]["offset"], after[wanted]))
         if level == 0 or not children:
             return
-        addresses, level = np.concatenate(children), level - 1
+        addresses, least, beyond = (np.concatenate(parts) for parts in zip(*children, strict=True))
+        level -= 1
 
 
 def _read_nodes(file: IndexFile, addresses: NDArray[np.uint64], node: np.dtype[Any]) -> NDArray[Any]:
@@ -82,6 +90,33 @@ def _check_nodes(nodes: NDArray[Any], level: int, capacity: int) -> int:
     if np.any(nodes["used"] > capacity):
         raise ChunkError(f"a node of the chunk B-tree claims more than {capacity} children")
     return found
+
+
+def _check_order(
+    nodes: NDArray[Any], used: NDArray[np.bool_], least: NDArray[np.uint64], beyond: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Raise ChunkError unless the chunks of each node ascend, from `least` on and before `beyond` (a row for each).
+
+    HDF5 looks for a chunk between two keys of each node, and takes what it does not find for missing. Returns the key
+    behind each entry.
+    """
+    begin = nodes["entries"]["key"]["offset"]
+    after = np.concatenate([begin[:, 1:], nodes["last"]["offset"][:, None]], axis=1)
+    last = begin[np.arange(len(nodes)), np.maximum(nodes["used"].astype(np.int64) - 1, 0)]
+    outside = _before(begin[:, 0], least) | ~_before(last, beyond)
+    if np.any(used & ~_before(begin, after)) or np.any(used[:, 0] & outside):
+        raise ChunkError("the chunks of the B-tree are not in order")
+    return after
+
+
+def _before(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether places come before others, the first dimension first."""
+    before = np.zeros(first.shape[:-1], bool)
+    equal = np.ones(first.shape[:-1], bool)
+    for axis in range(first.shape[-1]):
+        before |= equal & (first[..., axis] < second[..., axis])
+        equal &= first[..., axis] == second[..., axis]
+    return before
 
 
 def _may_hold(nodes: NDArray[Any], low: NDArray[np.uint64], high: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -19,8 +19,8 @@ from .dataspace import UNLIMITED
 from .file import File
 
 
-def read_index(source: Source, storage: ChunkStorage, region: Region | None = None) -> ChunkIndex:
-    """Locate the chunks of a dataset, or of the `region` of it (whole chunks).
+def read_index(source: Source, storage: ChunkStorage, region: Region | None = None, *, label: str = "") -> ChunkIndex:
+    """Locate the chunks of a dataset, or of the `region` of it (whole chunks). `label` names it in messages.
 
     With `region` only the parts of the index that can hold its chunks are read. Chunks beyond the current extent, as
     truncation may leave them, are ignored. Raises ChunkError for bytes that make no sense; never reads outside of the
@@ -29,6 +29,14 @@ def read_index(source: Source, storage: ChunkStorage, region: Region | None = No
     """
     if storage.chunkshape is None:
         raise ValueError("the data are contiguous: there is no chunk index")
+    try:
+        return _located(source, storage, storage.chunkshape[: storage.rank], region)
+    except ChunkError as error:
+        where = label or f"{source.name}, the dataset at address {storage.header}"
+        raise ChunkError(f"{where}: {error}") from error
+
+
+def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...], region: Region | None) -> ChunkIndex:
     box = _grid_box(storage, region)
     if math.prod(box.shape) > MAX_GRID:
         raise ChunkError(
@@ -42,7 +50,7 @@ def read_index(source: Source, storage: ChunkStorage, region: Region | None = No
     if not index.address.size:
         return index
     info = _described(source, storage)
-    chunkshape, nbytes = storage.chunkshape[: storage.rank], storage.chunk_nbytes
+    nbytes = storage.chunk_nbytes
     if info.index is None or (info.chunkshape, info.datatype.itemsize) != (chunkshape, storage.element_size):
         raise ChunkError(
             f"the header at {storage.header} has chunks of {info.chunkshape} elements of {info.datatype.itemsize} "
@@ -62,7 +70,7 @@ def _described(source: Source, storage: ChunkStorage) -> DatasetInfo:
     try:
         return File(source).dataset(storage.header)
     except FormatError as error:
-        raise ChunkError(str(error)) from error
+        raise ChunkError(str(error).removeprefix(f"{source.name}: ")) from error
 
 
 def _grid_box(storage: ChunkStorage, region: Region | None) -> Box:

@@ -89,7 +89,9 @@ def read_stored(source: Source, info: DatasetInfo, storage: ChunkStorage, select
     if storage.chunkshape is None:
         reading.read_contiguous(source, storage, whole, out, label=label)
     else:
-        reading.read_into(source, storage, read_index(source, storage), whole, out, plans=plans, label=label)
+        reading.read_into(
+            source, storage, read_index(source, storage, label=label), whole, out, plans=plans, label=label
+        )
     return out
 
 
@@ -115,8 +117,8 @@ def read_column(file: File, info: DatasetInfo, member: Sequence[str], rows: slic
     if info.layout == "compact":
         wanted[0].place(read_compact(info, storage), rows, slice(None))
     elif out.size:
-        index = None if storage.chunkshape is None else read_index(file.source, storage)
         label = f"{file.name}, the table at address {info.address}"
+        index = None if storage.chunkshape is None else read_index(file.source, storage, label=label)
         row_blocks.read_columns(file.source, storage, index, rows, wanted, label=label)
     return texts(file.source, out, file.base_address) if column.kind == "text" else native(out, column)
 

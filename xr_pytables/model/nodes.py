@@ -130,6 +130,11 @@ class VariableSpec:
         return self.element if self.element is not None else self.info.datatype
 
     @property
+    def label(self) -> str:
+        """File and node, as messages name them."""
+        return printable(f"{self.file}:{self.path}")
+
+    @property
     def element_dtype(self) -> np.dtype:
         """Of the values before they are looked up in the categories."""
         return self.dtype if self.categories is None else np.dtype("i8")
