@@ -141,11 +141,11 @@ def test_commands_ask_for_extras_that_exist() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "sh"))], ids=relative)
 def test_commands_of_this_package_exist(page: Path) -> None:
-    from xr_pytables.cli import main
+    from xr_pytables.cli import COMMANDS
 
     for _, code in blocks(page, "sh"):
         for name in re.findall(r"(?:xr-pytables|-m xr_pytables) (\w+)", code):
-            assert name in main.commands
+            assert name in COMMANDS
 
 
 def test_demo_as_the_readme_calls_it() -> None:

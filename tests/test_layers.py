@@ -28,9 +28,12 @@ FLOORS: dict[str, set[str]] = {
     "store": {"arrays", "disk", "model", "sources", "where"},
     "backend": {"decoding", "store", "where"},
     "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "sources", "where"},
-    "listing": {"chunks", "disk", "hdf5", "model", "sources", "store"},
-    "__init__": {"_version", "backend", "disk", "listing", "model", "writing"},
-    "cli": {"_version", "listing", "sources", "writing"},
+    "value_text": {"sources"},
+    "listing": {"chunks", "disk", "hdf5", "model", "sources", "store", "value_text"},
+    "tools": {"chunks", "disk", "hdf5", "library", "listing", "model", "sources", "store", "value_text", "writing"},
+    "commands": {"disk", "listing", "sources", "tools"},
+    "__init__": {"_version", "backend", "disk", "listing", "model", "tools", "writing"},
+    "cli": {"_version", "commands"},
     "__main__": {"cli"},
 }
 FOLDERS = sorted(name for name in FLOORS if (PACKAGE / name).is_dir())

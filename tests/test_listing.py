@@ -61,7 +61,7 @@ def test_every_node_is_listed_with_how_it_is_stored(mixed: Path) -> None:
     assert found["plain"].ratio == 1
     assert found["rows"].stored_bytes is None
     assert {node.path: node.reason for node in root.skipped}.keys() == {"/lost", "/empty"}
-    assert root.attributes == ("note",)
+    assert root.attributes == {"note": 1}
     assert [(column.name, column.kind, column.dtype) for column in table.arrays] == [
         ("a", "column", "float64"),
         ("b", "column", "|S3"),

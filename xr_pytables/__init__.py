@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .disk.journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
     from .listing import tree
     from .model.attributes import OpaqueBytes
+    from .tools.differences import diff
+    from .tools.verifying import verify
     from .writing.many_files import save_mfdataset
     from .writing.writer import to_pytables
 
@@ -27,10 +29,12 @@ __all__ = [
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
     "__version__",
+    "diff",
     "recover",
     "save_mfdataset",
     "to_pytables",
     "tree",
+    "verify",
 ]
 
 _HOMES = {
@@ -40,10 +44,12 @@ _HOMES = {
     "NeedsRecoveryError": "disk.journal",
     "OpaqueBytes": "model.attributes",
     "PyTablesBackendEntrypoint": "backend",
+    "diff": "tools.differences",
     "recover": "disk.journal",
     "save_mfdataset": "writing.many_files",
     "to_pytables": "writing.writer",
     "tree": "listing",
+    "verify": "tools.verifying",
 }
 
 

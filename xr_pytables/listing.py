@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ from .model.leaves import storage_of
 from .model.nodes import GroupSpec, NodeReader, Skipped, VariableSpec
 from .sources.source import FormatError, printable
 from .store import encoding, read_options
+from .value_text import one_line, plain
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ListedArray:
     filters: dict[str, object] = field(default_factory=dict)
     """Those that are on, in the words of `to_pytables(encoding=)`."""
     unlimited_dims: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    """By name."""
     stored_bytes: int | None = None
     """In the file; None for columns (see their table), for links to other files, and where it says nothing (values of
     variable length lie elsewhere)."""
@@ -72,7 +74,8 @@ class ListedGroup:
     """Path from where the list begins."""
     kind: str
     """`group`, `table` or `pandas object`."""
-    attributes: tuple[str, ...]
+    attributes: Mapping[str, object]
+    """By name."""
     arrays: tuple[ListedArray, ...]
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[str, ...] = ()
@@ -92,13 +95,18 @@ class FileTree:
     def __repr__(self) -> str:
         return "\n".join(printable(line) for line in (f"<FileTree of {self.path}>", *self.lines()))
 
-    def lines(self) -> Iterator[str]:
-        """The list as text, with whatever signs the file's names have."""
+    def lines(self, *, values: bool = False) -> Iterator[str]:
+        """The list as text, with whatever signs the file's names have; with the `values` of attributes, if asked."""
         for group in self.groups:
             what = "" if group.kind == "group" else f"  ({group.kind})"
-            yield f"{group.group}{what}  [{', '.join(group.attributes)}]" if group.attributes else group.group + what
+            names = f"  [{', '.join(group.attributes)}]" if group.attributes and not values else ""
+            yield group.group + what + names
+            if values:
+                yield from _values(group.attributes, "  @")
             for array in group.arrays:
                 yield f"  {array}"
+                if values:
+                    yield from _values(array.attributes, "    @")
             for node in group.skipped:
                 yield f"  not shown: {node.path}: {node.reason}"
             for problem in group.problems:
@@ -106,7 +114,8 @@ class FileTree:
 
     def as_dicts(self) -> list[dict[str, object]]:
         """The list as what JSON can hold."""
-        return [asdict(group) for group in self.groups]
+        found: list[dict[str, object]] = [plain(asdict(group)) for group in self.groups]
+        return found
 
     def _repr_html_(self) -> str:
         parts = [f"<b>{_escaped(os.path.basename(self.path))}</b>"]
@@ -124,6 +133,11 @@ class FileTree:
                 parts.append("<ul>" + "".join(f"<li>{_escaped(line)}</li>" for line in told) + "</ul>")
             parts.append("</details>")
         return "\n".join(parts)
+
+
+def _values(attributes: Mapping[str, object], indent: str) -> Iterator[str]:
+    for name, value in attributes.items():
+        yield f"{indent}{name} = {one_line(value)}"
 
 
 _HEADINGS = ("name", "kind", "dims", "dtype", "chunks", "filters", "ratio")
@@ -167,7 +181,7 @@ def _listed(relative: str, spec: GroupSpec, file: File) -> ListedGroup:
     return ListedGroup(
         group=relative,
         kind="table" if is_table else "pandas object" if spec.is_pandas_object else "group",
-        attributes=tuple(spec.attributes),
+        attributes=dict(spec.attributes),
         arrays=tuple(_listed_array(variable, file) for variable in spec.variables),
         skipped=spec.skipped,
         problems=spec.problems,
@@ -192,7 +206,7 @@ def _listed_array(spec: VariableSpec, file: File) -> ListedArray:
         chunks=chunks,
         filters={word: how[word] for word in words if how.get(word)},
         unlimited_dims=spec.unlimited_dims,
-        attributes=tuple(spec.attributes),
+        attributes=dict(spec.attributes),
         stored_bytes=stored,
         ratio=ratio,
         lacks=codecs.why_not(spec.info.filters) or "",

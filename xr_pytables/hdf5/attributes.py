@@ -32,6 +32,8 @@ class Unreadable:
     """An attribute that no reader here can decode, and why."""
 
     reason: str
+    damaged: bool = False
+    """Whether its bytes are wrong, or of a version of the format that is not known."""
 
 
 Value = np.ndarray | list[list[Reference]] | Unreadable

@@ -135,3 +135,54 @@ def _may_hold(nodes: NDArray[Any], low: NDArray[np.uint64], high: NDArray[np.uin
         may &= ~equal | ((left[..., axis] <= high[axis]) & (right[..., axis] >= low[axis]))
         equal &= left[..., axis] == right[..., axis]
     return may
+
+
+def btree1_listing(file: IndexFile, root: int, k: int, chunkshape: tuple[int, ...]) -> Iterator[NDArray[np.uint64]]:
+    """Where all chunks of the tree begin (elements, a row for each), in the order of the tree, after checks.
+
+    Raises ChunkError where keys contradict one another: no read of all chunks would miss any then, but a read of a part
+    goes by the keys.
+    """
+    node = _node_dtype(len(chunkshape), 2 * k)
+    addresses, level, visited = np.array([root], np.uint64), -1, 0
+    low = high = None
+    while len(addresses):
+        visited += len(addresses)
+        check_each_once(addresses, visited * node.itemsize, file, "the chunk B-tree")
+        children, lows, highs = [], [], []
+        for part in batches(addresses, node.itemsize):
+            nodes = _read_nodes(file, addresses[part], node)
+            level = _check_nodes(nodes, level, 2 * k)
+            left = nodes["entries"]["key"]["offset"]
+            right = np.concatenate([left[:, 1:], nodes["last"]["offset"][:, None]], axis=1)
+            used = np.arange(2 * k) < nodes["used"][:, None]
+            if low is not None and high is not None:
+                lowest, highest = _repeated(low[part], used), _repeated(high[part], used)
+                if is_after(lowest, left[used]).any() or is_after(right[used], highest).any():
+                    raise ChunkError("a node of the chunk B-tree has keys outside of those that its parent has for it")
+            if is_after(left[used], right[used]).any():
+                raise ChunkError("the keys of a node of the chunk B-tree do not ascend")
+            if level == 0:
+                yield left[used][:, :-1]
+            else:
+                children.append(nodes["entries"]["child"][used])
+                lows.append(left[used])
+                highs.append(right[used])
+        if level == 0:
+            return
+        addresses, level = np.concatenate(children), level - 1
+        low, high = np.concatenate(lows), np.concatenate(highs)
+
+
+def _repeated(bounds: NDArray[np.uint64], used: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """What holds for a node, once for each of its entries."""
+    repeated: NDArray[np.uint64] = np.repeat(bounds, used.sum(axis=1), axis=0)
+    return repeated
+
+
+def is_after(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """For each row whether it comes after the other: by its first number, then by the second ..."""
+    differs = one != other
+    first, rows = differs.argmax(axis=1), np.arange(len(one))
+    after: NDArray[np.bool_] = differs[rows, first] & (one[rows, first] > other[rows, first])
+    return after

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..chunks.index import DAMAGED, MAX_GRID, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
 from ..sources.source import FormatError, Source
 from .chunk_arrays import extensible_array_entries, fixed_array_entries, implicit_entries
-from .chunk_btree1 import btree1_entries
+from .chunk_btree1 import btree1_entries, btree1_listing
 from .chunk_btree2 import btree2_entries
 from .chunk_entries import Box, Entries, IndexFile, Numbering
 from .data_layout import IndexParameters
@@ -64,6 +65,30 @@ def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...],
     if info.whole_chunks_filtered_only and info.shape is not None:
         _unfilter_edges(index, storage, info.shape)
     return index
+
+
+def listed_chunks(source: Source, storage: ChunkStorage) -> NDArray[np.uint64] | None:
+    """Grid coordinates of all chunks that a B-tree lists, a row for each, whether they are within the array or not.
+
+    In the order of the tree if that is of version 1, which has no checksums: in a sound one they ascend. Else sorted.
+    None for an index of another kind, which lists no coordinates. Raises ChunkError as `read_index` does.
+    """
+    info = _described(source, storage)
+    if info.index is None or info.index.address is None or info.chunkshape is None:
+        return None
+    file, chunkshape = IndexFile(source, storage.base), info.chunkshape
+    if info.index.kind == "v1 B-tree":
+        begins = list(btree1_listing(file, info.index.address, info.index.k, chunkshape))
+        return np.concatenate(begins) // np.array(chunkshape, np.uint64) if begins else None
+    if info.index.kind != "v2 B-tree":
+        return None
+    everything = Box((0,) * len(chunkshape), (2**64 - 1,) * len(chunkshape))
+    entries = btree2_entries(file, info.index.address, len(chunkshape), storage.chunk_nbytes, everything)
+    found = [np.stack(part.scaled, axis=1) for part in entries]
+    if not found:
+        return None
+    listed = np.concatenate(found)
+    return listed[np.lexsort(listed.T[::-1])]
 
 
 def _described(source: Source, storage: ChunkStorage) -> DatasetInfo:

@@ -484,7 +484,7 @@ def _nameless(number: int) -> str:
 
 def _unreadable(error: BaseException) -> RawAttribute:
     what = reason(error)
-    return RawAttribute(Unreadable(what), Datatype("unsupported", None, 1, reason=what))
+    return RawAttribute(Unreadable(what, damaged=True), Datatype("unsupported", None, 1, reason=what))
 
 
 def _components(path: str) -> list[str]:

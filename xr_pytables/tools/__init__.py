@@ -1,0 +1,1 @@
+"""What is done with whole files: checked, compared, converted, repacked, timed. Functions; `commands` calls them."""

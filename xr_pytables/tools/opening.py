@@ -1,0 +1,123 @@
+"""Files and folders of any format that xarray reads here, as groups of datasets: HDF5 by our engine, others by theirs.
+
+Tested in `tests/tools/test_differences.py` and `tests/tools/test_converting.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import xarray as xr
+
+from ..disk.files import checked_group
+from ..sources.source import FormatError, printable
+
+Groups = dict[str, xr.Dataset]
+"""Datasets by path from where they were opened ("/" for that itself)."""
+
+_SIGNATURES: Final = {
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"CDF\x01": "netCDF-3",
+    b"CDF\x02": "netCDF-3",
+    b"CDF\x05": "netCDF-3",
+}
+_ZARR: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+AS_STORED: Final[Mapping[str, Any]] = {"mask_and_scale": False, "decode_times": False, "decode_timedelta": False}
+"""Values without xarray's decoders; but text is text."""
+_DECODED: Final[Mapping[str, Any]] = {"decode_timedelta": True}
+
+
+def format_of(path: str) -> str:
+    """`HDF5`, `netCDF-3` or `Zarr`, judged by the bytes; empty for what is none of them.
+
+    Raises FileNotFoundError, and IsADirectoryError for a folder that is no Zarr store.
+    """
+    if os.path.isdir(path):
+        if not any(os.path.exists(os.path.join(path, name)) for name in _ZARR):
+            raise IsADirectoryError(f"{path}: this is a folder, and no Zarr store")
+        return "Zarr"
+    with open(path, "rb") as file:
+        for place in (0, 512, 1024, 2048):
+            file.seek(place)
+            found = _SIGNATURES.get(file.read(8))
+            if found:
+                return found
+        file.seek(0)
+        return _SIGNATURES.get(file.read(4), "")
+
+
+@contextmanager
+def opened(path: str, node: str = "/", *, raw: bool = False, **options: Any) -> Iterator[Groups]:
+    """The datasets of a file, from `node` on, lazily and without indexes; closed at the end of the block.
+
+    `raw` leaves values as they are stored. `options` go to our engine, if the file is of HDF5.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    group, kind = checked_group(node), format_of(path)
+    decoders = {**(AS_STORED if raw else _DECODED), "cache": False, "create_default_indexes": False, "chunks": None}
+    if not kind:
+        raise FormatError(f"{printable(path)}: neither an HDF5 file nor another format that is known here")
+    if kind == "HDF5":
+        groups = xr.open_groups(path, engine="pytables", group=group, **decoders, **options)
+    elif options.get("where") is not None:
+        raise ValueError(f"{path}: where= is for tables in HDF5 files, this is {kind}")
+    elif kind == "Zarr":
+        groups = _zarr_groups(path, group, decoders)
+    else:
+        groups = {"/": xr.open_dataset(path, **decoders)}
+    try:
+        yield {posixpath.join("/", name): dataset for name, dataset in groups.items()}
+    finally:
+        for dataset in groups.values():
+            dataset.close()
+
+
+def _zarr_groups(path: str, group: str, decoders: Mapping[str, Any]) -> Groups:
+    check_zarr(path)
+    where = None if group == "/" else group
+    groups: Groups = xr.open_groups(path, engine="zarr", group=where, consolidated=False, **decoders)
+    return groups
+
+
+def check_zarr(path: str) -> None:
+    """Raise ModuleNotFoundError, naming the extra, if there is nothing to read or write Zarr with."""
+    if importlib.util.find_spec("zarr") is None:
+        raise ModuleNotFoundError(
+            f"{path}: Zarr stores need zarr, which is not installed. Get it by: pip install 'xr-pytables[convert]'"
+        )
+
+
+def blocks(shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, nbytes: int) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array of up to about `nbytes`, each of whole chunks where these are smaller; in C order."""
+    if 0 in shape:
+        return
+    steps = [max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True)]
+    for axis in reversed(range(len(shape))):  # join chunks along the last dimensions first
+        room = max(nbytes // max(itemsize, 1), 1)
+        whole = room // max(math.prod(steps), 1)  # chunks that fit
+        steps[axis] = min(shape[axis], max(whole, 1) * steps[axis])
+    for axis in range(len(shape)):  # and cut those that are too large
+        while steps[axis] > 1 and math.prod(steps) * itemsize > 2 * nbytes:
+            steps[axis] = -(-steps[axis] // 2)
+    yield from _boxes(shape, steps)
+
+
+def _boxes(shape: tuple[int, ...], steps: list[int]) -> Iterator[tuple[slice, ...]]:
+    if not shape:
+        yield ()
+        return
+    for start in range(0, shape[0], steps[0]):
+        for rest in _boxes(shape[1:], steps[1:]):
+            yield (slice(start, min(start + steps[0], shape[0])), *rest)
+
+
+def chunks_of(variable: xr.Variable) -> tuple[int, ...]:
+    """What is best read together of a lazy variable; all of it where nothing is known."""
+    preferred = variable.encoding.get("preferred_chunks", {})
+    return tuple(int(preferred.get(dim, size)) for dim, size in variable.sizes.items())
