@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .disk.journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
     from .listing import tree
     from .model.attributes import OpaqueBytes
+    from .sources.source import RemoteError
     from .tools.differences import diff
     from .tools.verifying import verify
     from .writing.many_files import save_mfdataset
@@ -28,6 +29,7 @@ __all__ = [
     "NeedsRecoveryError",
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
+    "RemoteError",
     "__version__",
     "diff",
     "recover",
@@ -45,6 +47,7 @@ _HOMES = {
     "OpaqueBytes": "model.attributes",
     "PyTablesBackendEntrypoint": "backend",
     "diff": "tools.differences",
+    "RemoteError": "sources.source",
     "recover": "disk.journal",
     "save_mfdataset": "writing.many_files",
     "to_pytables": "writing.writer",

@@ -65,9 +65,21 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         Values of further names in `where`.
     start, stop, step
         For a table: look only at these rows.
+    storage_options
+        For a URL: what its file system needs to know, as fsspec and xarray have it. Never shown in messages.
+    store
+        An `obstore` store, in which the first argument is the path.
+    concurrency
+        For files that are not local: how many requests may be in flight for one file (32).
+    gap
+        For files that are not local: bytes between two ranges up to which one request fetches both, with what lies
+        between (512 KiB).
+    timeout
+        For files that are not local: seconds until a request that gets no answer is tried again (60).
 
-    Errors: FileNotFoundError, IsADirectoryError; OSError for a file that is not HDF5, is damaged, or has no such
-    group; BlockingIOError if another process has it open for writing; TypeError for what is not a local path;
+    What is opened may be a path, a URL, bytes, or a file object. Errors: FileNotFoundError, IsADirectoryError;
+    OSError for a file that is not HDF5, is damaged, or has no such group; RemoteError if a server does not answer, or
+    wrongly; BlockingIOError if another process has it open for writing; TypeError for what names no file;
     ValueError for arguments that do not fit the file. Nodes that cannot be shown are named in one warning.
     """
 
@@ -77,7 +89,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
         "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle", "threads",
-        "ragged", "string", "where", "condvars", "start", "stop", "step",
+        "ragged", "string", "where", "condvars", "start", "stop", "step", "storage_options", "store", "concurrency",
+        "gap", "timeout",
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -118,8 +131,14 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         start: int | None = None,
         stop: int | None = None,
         step: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        store: object = None,
+        concurrency: int | None = None,
+        gap: int | None = None,
+        timeout: float | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
+        from .disk.door import checked_transfer, place_of
         from .store import PyTablesDataStore, read_options
         from .where.queries import RowQuery  # imports tables
 
@@ -133,9 +152,15 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             string=string,
         )
         query = RowQuery(where, condvars, start, stop, step)
-        store = PyTablesDataStore.open(filename_or_obj, group=group, options=options, query=query, threads=threads)
+        place = place_of(
+            filename_or_obj,
+            storage_options=storage_options,
+            store=store,
+            transfer=checked_transfer(concurrency, gap, timeout),
+        )
+        opened = PyTablesDataStore.open(place, group=group, options=options, query=query, threads=threads)
         return _decoded(
-            store,
+            opened,
             mask_and_scale=mask_and_scale,
             decode_times=decode_times,
             concat_characters=concat_characters,
@@ -169,8 +194,14 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         start: int | None = None,
         stop: int | None = None,
         step: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        store: object = None,
+        concurrency: int | None = None,
+        gap: int | None = None,
+        timeout: float | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
+        from .disk.door import checked_transfer, place_of
         from .store import PyTablesDataStore, read_options, with_readable_indexes
         from .where.queries import RowQuery  # imports tables
 
@@ -184,13 +215,17 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             string=string,
         )
         query = RowQuery(where, condvars, start, stop, step)
-        stores = PyTablesDataStore.open_tree(
-            filename_or_obj, group=group, options=options, query=query, threads=threads
+        place = place_of(
+            filename_or_obj,
+            storage_options=storage_options,
+            store=store,
+            transfer=checked_transfer(concurrency, gap, timeout),
         )
+        stores = PyTablesDataStore.open_tree(place, group=group, options=options, query=query, threads=threads)
         return {
             path: with_readable_indexes(
                 _decoded(
-                    store,
+                    one,
                     mask_and_scale=mask_and_scale,
                     decode_times=decode_times,
                     concat_characters=concat_characters,
@@ -199,9 +234,9 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
                     use_cftime=use_cftime,
                     decode_timedelta=decode_timedelta,
                 ),
-                store.label,
+                one.label,
             )
-            for path, store in stores.items()
+            for path, one in stores.items()
         }
 
     def open_datatree(self, filename_or_obj: Any, *, drop_variables: Any = None, **kwargs: Any) -> DataTree:

@@ -11,12 +11,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .chunks import codecs
-from .disk.door import Visit
-from .disk.files import checked_group, checked_path
+from .disk.door import Visit, place_of
+from .disk.files import checked_group
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
@@ -157,22 +158,29 @@ def _escaped(text: str) -> str:
     return html.escape(printable(text))
 
 
-def tree(path: str | os.PathLike[str], *, group: str = "/", external_links: str = "near") -> FileTree:
+def tree(
+    path: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    group: str = "/",
+    external_links: str = "near",
+    storage_options: Mapping[str, Any] | None = None,
+    store: object = None,
+) -> FileTree:
     """What the file at `path` holds, from `group` on: groups, arrays, tables, and what the engine does not show.
 
-    `group` and `external_links` are as in `xr.open_dataset`. Nothing in the file is executed. Raises OSError for a
-    missing or broken file or group.
+    All arguments are as in `xr.open_dataset`. Nothing in the file is executed. Raises OSError for a missing or broken
+    file or group.
     """
-    absolute, where = checked_path(path), checked_group(group)
+    place, where = place_of(path, storage_options=storage_options, store=store), checked_group(group)
     options = read_options(
         dims=None, phony_dims="size", external_links=external_links, allow_pickle=False, drop_variables=None
     )
     with Visit() as visit:
-        file = visit.file(absolute)
-        specs = NodeReader(file, options, visit.file, visit.size_of).tree(where)
+        file = visit.file(place)
+        specs = NodeReader(file, options, visit.linked, visit.raw).tree(where)
         listed = tuple(_listed(relative, spec, file) for relative, spec in specs)
         visit.check_unchanged()
-    return FileTree(absolute, listed)
+    return FileTree(place.path, listed)
 
 
 def _listed(relative: str, spec: GroupSpec, file: File) -> ListedGroup:

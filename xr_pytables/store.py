@@ -28,10 +28,11 @@ from .arrays.ragged import ROW_SIZE, flat_variables, is_flat
 from .arrays.views import ReversedArray, UTF16Rows
 from .arrays.virtual_arrays import array_of
 from .disk.door import Visit
-from .disk.files import FileChangedError, OpenedFile, checked_group, checked_path
+from .disk.files import FileChangedError, OpenedFile, checked_group
 from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
-from .sources.source import printable
+from .sources.place import Place
+from .sources.source import RemoteError, printable
 from .where.queries import RowQuery, TableQuery, find_rows, plan_query
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
@@ -114,7 +115,7 @@ class PyTablesDataStore(AbstractDataStore):
     @classmethod
     def open(
         cls,
-        path: object,
+        place: Place,
         *,
         group: object,
         options: ReadOptions,
@@ -132,7 +133,7 @@ class PyTablesDataStore(AbstractDataStore):
             spec = reader.dataset(where)
             return spec, plan_query(spec, query, reader.file_of(spec)) if query else None
 
-        (spec, planned), files = _described(path, options, describe)
+        (spec, planned), files = _described(place, options, describe)
         _check_dims_used(options, [spec])
         _warn([spec], alone=True)
         rows = None
@@ -148,7 +149,7 @@ class PyTablesDataStore(AbstractDataStore):
     @classmethod
     def open_tree(
         cls,
-        path: object,
+        place: Place,
         *,
         group: object,
         options: ReadOptions,
@@ -157,9 +158,9 @@ class PyTablesDataStore(AbstractDataStore):
     ) -> dict[str, PyTablesDataStore]:
         """The group at `group` and all below it, by path relative to it ("/" for itself)."""
         if query:  # a table has nothing below it
-            return {"/": cls.open(path, group=group, options=options, query=query, threads=threads)}
+            return {"/": cls.open(place, group=group, options=options, query=query, threads=threads)}
         where = checked_group(group)
-        specs, files = _described(path, options, lambda reader: list(reader.tree(where)))
+        specs, files = _described(place, options, lambda reader: list(reader.tree(where)))
         _check_dims_used(options, [spec for _, spec in specs])
         _warn([spec for _, spec in specs], alone=False)
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
@@ -192,7 +193,7 @@ class PyTablesDataStore(AbstractDataStore):
         """A ragged array as values and row sizes; None, with a warning, if its sizes cannot be read."""
         try:
             return flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
-        except FileChangedError:
+        except (FileChangedError, RemoteError):
             raise
         except OSError as error:  # costs none of the others
             warnings.warn(f"{error}. So it is shown as rows, not flat", stacklevel=5)
@@ -262,7 +263,7 @@ def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
     for name in [name for name in dataset.dims if name in dataset.variables]:
         try:
             dataset.variables[name].load()
-        except FileChangedError:
+        except (FileChangedError, RemoteError):
             raise
         except (OSError, ValueError) as error:
             lost[name] = str(error)
@@ -276,21 +277,20 @@ def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
 
 
 def _described(
-    path: object, options: ReadOptions, describe: Callable[[NodeReader], _T]
+    place: Place, options: ReadOptions, describe: Callable[[NodeReader], _T]
 ) -> tuple[_T, dict[str, OpenedFile]]:
     """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
-    absolute = checked_path(path)
     for attempt in range(_ATTEMPTS):
         with Visit() as visit, no_garbage_collection():
             try:
-                result = describe(NodeReader(visit.file(absolute), options, visit.file, visit.size_of))
+                result = describe(NodeReader(visit.file(place), options, visit.linked, visit.raw))
             except OSError:
                 if attempt < _ATTEMPTS - 1 and visit.changed():
                     continue
                 raise
             if not visit.changed():
                 return result, dict(visit.opened())
-    raise FileChangedError(f"{absolute}: the file changes while it is opened; tried {_ATTEMPTS} times")
+    raise FileChangedError(f"{place.path}: the file changes while it is opened; tried {_ATTEMPTS} times")
 
 
 @contextmanager

@@ -19,11 +19,12 @@ from xarray.core import indexing
 from ..chunks import memory, row_blocks
 from ..chunks.index import ChunkIndex, plan_axis
 from ..chunks.row_blocks import Wanted
-from ..disk.files import Descriptor, FileIdentity, OpenedFile
+from ..disk.files import OpenedFile
 from ..model import frames, hdfstore
 from ..model.frames import UnknownLayoutError
 from ..model.leaves import native
 from ..model.nodes import VariableSpec
+from ..sources.place import Opened, Version
 from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of
 from .ragged import VariableLengthArray
@@ -129,7 +130,7 @@ class FrameArray(LazyArray):
         with self.file.descriptor() as descriptor:
             kept = descriptor.kept.setdefault(name, _Kept())
             assert isinstance(kept, _Kept)
-            version = FileIdentity.of(descriptor.fd)
+            version = descriptor.version()
             with kept.lock:
                 if kept.values is not None and kept.version == version:
                     return kept.values
@@ -143,7 +144,7 @@ class _Kept:
     """Decoded values that several columns share."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    version: FileIdentity | None = None
+    version: Version | None = None
     values: np.ndarray | None = None
 
 
@@ -175,7 +176,7 @@ class BlockArray(PyTablesArray):
             rank=1,
         )
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+        def read(descriptor: Opened, version: Version) -> None:
             index = None
             if of_rows.chunkshape is not None:
                 plan = plan_axis(several, self.shape[0], of_rows.chunkshape[0])

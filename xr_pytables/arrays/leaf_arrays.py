@@ -18,7 +18,7 @@ from xarray.core import indexing
 from ..chunks import memory, reading
 from ..chunks.index import MAX_GRID, ChunkIndex, ChunkStorage, Region, Selection, bounding_region, plan_selection
 from ..disk import journal
-from ..disk.files import Descriptor, FileChangedError, FileIdentity, OpenedFile
+from ..disk.files import FileChangedError, OpenedFile, hdf5_of
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
@@ -26,7 +26,8 @@ from ..hdf5.file import MissingNodeError
 from ..model import leaves
 from ..model.nodes import Conversion, VariableSpec
 from ..model.pytables_types import as_pytables
-from ..sources.source import FormatError
+from ..sources.place import Opened, Version
+from ..sources.source import FormatError, RemoteError
 from .lazy_array import LazyArray
 
 SMALL_GRID: Final = 1 << 16
@@ -86,7 +87,7 @@ class PyTablesArray(LazyArray):
         return out
 
     def _fetch(
-        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, key: Selection, out: np.ndarray
+        self, descriptor: Opened, version: Version, storage: ChunkStorage, key: Selection, out: np.ndarray
     ) -> None:
         """Fill `out` with the selected elements as stored (`storage.dtype` in native byte order)."""
         if self.spec.info.layout == "compact":
@@ -129,7 +130,7 @@ class PyTablesArray(LazyArray):
         flat = [along.reshape(-1) for along in points]
         region = tuple((int(along.min(initial=0)), int(along.max(initial=-1)) + 1) for along in flat[: storage.rank])
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+        def read(descriptor: Opened, version: Version) -> None:
             index = self._index(descriptor, version, storage, region, out.size)
             reading.read_points(
                 descriptor.source, storage, index, flat, out.reshape(-1), threads=self.threads, label=self.label()
@@ -145,25 +146,27 @@ class PyTablesArray(LazyArray):
     def _guarded(self, read: Any) -> None:
         """Run `read`, and make sure that nobody changed the file before or meanwhile."""
         with self.file.descriptor() as descriptor:
-            before = FileIdentity.of(descriptor.fd)
+            before = descriptor.version()
             try:
                 if not before.same_version(self.file.identity):
                     journal.check(self.spec.file)  # if its writer died, the old version is back after this
-                    before = FileIdentity.of(descriptor.fd)
+                    before = descriptor.version()
                 if not before.same_version(self.file.identity):
                     self._check_only_grown(descriptor, before)
                 read(descriptor, before)
+            except RemoteError as error:
+                raise RemoteError(f"{error} (while {self.spec.path!r} was read)") from error
             except FormatError:
-                check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
+                check_unchanged_since(before, descriptor.version(), self.spec)
                 raise
-            check_unchanged_since(before, FileIdentity.of(descriptor.fd), self.spec)
+            check_unchanged_since(before, descriptor.version(), self.spec)
 
-    def _check_only_grown(self, descriptor: Descriptor, version: FileIdentity) -> None:
+    def _check_only_grown(self, descriptor: Opened, version: Version) -> None:
         key = f"grown {self.spec.path}"
         if descriptor.kept.get(key) == version:
             return
         try:
-            file = descriptor.hdf5()
+            file = hdf5_of(descriptor)
             now = file.dataset(file.resolve(self.spec.path).address)
         except (FormatError, MissingNodeError) as error:
             raise FileChangedError(
@@ -174,7 +177,7 @@ class PyTablesArray(LazyArray):
         self._check_chunks_stayed(descriptor)
         descriptor.kept[key] = version
 
-    def _check_chunks_stayed(self, descriptor: Descriptor) -> None:
+    def _check_chunks_stayed(self, descriptor: Opened) -> None:
         """Raise FileChangedError unless each chunk that was full lies where it was, as far as that can be known.
 
         Where the chunks were is known if they were located before. Else full ones lie at least within the old file.
@@ -213,7 +216,7 @@ class PyTablesArray(LazyArray):
         return tuple(most != size for most, size in zip(info.maxshape, info.shape or (), strict=True))
 
     def _index(
-        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, region: Region, touched: int
+        self, descriptor: Opened, version: Version, storage: ChunkStorage, region: Region, touched: int
     ) -> ChunkIndex:
         kept = descriptor.kept.setdefault(self.spec.path, _KeptIndex())
         assert isinstance(kept, _KeptIndex)
@@ -235,12 +238,12 @@ class _KeptIndex:
     """What is known of one leaf's chunks, as long as the descriptor is open and the file does not change."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    version: FileIdentity | None = None
+    version: Version | None = None
     whole: ChunkIndex | None = None
     located: int = 0
     """How many chunks were located in parts."""
 
-    def forget(self, version: FileIdentity) -> None:
+    def forget(self, version: Version) -> None:
         self.version, self.whole, self.located = version, None, 0
 
 
@@ -320,7 +323,7 @@ def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.n
     return native
 
 
-def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: FileIdentity, current: FileIdentity) -> None:
+def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: Version, current: Version) -> None:
     """Accept a file that was extended in place since it was opened; raise FileChangedError for any other change."""
     old = spec.info
     where = spec.label
@@ -350,7 +353,7 @@ def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
     return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
 
 
-def check_unchanged_since(before: FileIdentity, after: FileIdentity, spec: VariableSpec) -> None:
+def check_unchanged_since(before: Version, after: Version, spec: VariableSpec) -> None:
     """Raise FileChangedError if somebody wrote to the file while it was read."""
     if not before.same_version(after):
         raise FileChangedError(f"{spec.label}: the file was changed while it was read. Read it again")

@@ -20,10 +20,11 @@ from xarray.core import indexing
 from ..chunks import vlen
 from ..chunks.index import ChunkError, Selection
 from ..chunks.vlen import DESCRIPTOR
-from ..disk.files import Descriptor, FileIdentity, OpenedFile
+from ..disk.files import OpenedFile
 from ..model import safe_pickle
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.nodes import ElementSpec, VariableSpec
+from ..sources.place import Opened, Version
 from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, as_seen, checked_key, selected_shape, storage_of
 from .table_arrays import open_array
@@ -93,7 +94,7 @@ class VariableLengthArray(PyTablesArray):
         base = self.spec.info.datatype.base
         itemsize = base.itemsize if base is not None else 1  # text: its length is in bytes
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+        def read(descriptor: Opened, version: Version) -> None:
             nonlocal data
             self._fetch(descriptor, version, storage, key, descriptors)
             self._fill_up(descriptors, key)

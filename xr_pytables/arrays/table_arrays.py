@@ -18,9 +18,10 @@ from ..chunks import memory, row_blocks
 from ..chunks.index import AxisSelection, ChunkStorage, Region, Selection, plan_axis
 from ..chunks.row_blocks import CacheKey, Wanted
 from ..chunks.vlen import DESCRIPTOR
-from ..disk.files import Descriptor, FileIdentity, OpenedFile
+from ..disk.files import OpenedFile
 from ..model import leaves
 from ..model.nodes import VariableSpec
+from ..sources.place import Opened, Version
 from .leaf_arrays import PyTablesArray, checked_key, selected_shape
 
 
@@ -50,7 +51,7 @@ class ColumnArray(PyTablesArray):
         descriptors = self._selected(checked_key(key, self.shape, self.label())).view(DESCRIPTOR)
         found = np.empty(0, object)
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+        def read(descriptor: Opened, version: Version) -> None:
             nonlocal found
             found = leaves.texts(
                 descriptor.source, descriptors, self.spec.base_address, threads=self.threads, label=self.label()
@@ -87,7 +88,7 @@ class ColumnArray(PyTablesArray):
         """Read columns of this table together."""
         info, storage = self.spec.info, self._whole_storage()
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+        def read(descriptor: Opened, version: Version) -> None:
             if info.layout == "compact":
                 numbers = np.atleast_1d(np.arange(storage.shape[0])[rows])
                 for one in wanted:
@@ -116,7 +117,7 @@ class _Owner:
     """Lives as long as a descriptor; the decoded rows that are kept for it go with it."""
 
 
-def cache_key(descriptor: Descriptor, path: str, version: FileIdentity) -> CacheKey:
+def cache_key(descriptor: Opened, path: str, version: Version) -> CacheKey:
     """Under which decoded rows of a leaf are kept, for as long as the descriptor is open."""
     owner = descriptor.kept.get("rows")
     if owner is None:

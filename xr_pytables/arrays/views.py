@@ -14,7 +14,8 @@ from xarray.core import indexing
 
 from ..chunks import vlen
 from ..chunks.index import Selection
-from ..disk.files import Descriptor, FileIdentity
+from ..disk.files import hdf5_of
+from ..sources.place import Opened, Version
 from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, checked_key
 
@@ -110,7 +111,7 @@ class ReferenceArray(PyTablesArray):
         descriptors["address"], descriptors["index"] = place["address"], place["index"]
         found = np.zeros(place.shape, "<u8")
 
-        def read(descriptor: Descriptor, version: FileIdentity) -> None:
+        def read(descriptor: Opened, version: Version) -> None:
             data = vlen.read_values(
                 descriptor.source,
                 descriptors,
@@ -128,7 +129,7 @@ class ReferenceArray(PyTablesArray):
         with self.file.descriptor() as descriptor:
             kept = descriptor.kept.get("paths")
             if kept is None:
-                kept = descriptor.kept["paths"] = descriptor.hdf5().paths()
+                kept = descriptor.kept["paths"] = hdf5_of(descriptor).paths()
         assert isinstance(kept, dict)
         return kept
 

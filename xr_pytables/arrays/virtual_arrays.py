@@ -14,11 +14,12 @@ from xarray.core import indexing
 
 from ..chunks import memory, reading
 from ..chunks.index import ChunkStorage, Selection
-from ..disk.files import Descriptor, FileIdentity, OpenedFile
+from ..disk.files import OpenedFile
 from ..model import leaves
 from ..model.mappings import Grid, Part, aligned, coordinates, ordinals
 from ..model.nodes import VariableSpec
 from ..sources.pieces import Piece, Pieces
+from ..sources.place import Opened, Version
 from .leaf_arrays import PyTablesArray, check_unchanged_since, checked_key, converted, selected_shape
 from .ragged import lazy_array
 
@@ -118,7 +119,7 @@ class RawFilesArray(PyTablesArray):
         self._raw_files = raw_files
 
     def _fetch(
-        self, descriptor: Descriptor, version: FileIdentity, storage: ChunkStorage, key: Selection, out: np.ndarray
+        self, descriptor: Opened, version: Version, storage: ChunkStorage, key: Selection, out: np.ndarray
     ) -> None:
         with ExitStack() as stack:
             opened = [stack.enter_context(file.descriptor()) for file in self._raw_files]
@@ -128,4 +129,4 @@ class RawFilesArray(PyTablesArray):
             source = Pieces(pieces, self.label())
             reading.read_contiguous(source, storage, key, out, threads=self.threads, label=self.label())
             for one, file in zip(opened, self._raw_files, strict=True):
-                check_unchanged_since(file.identity, FileIdentity.of(one.fd), self.spec)
+                check_unchanged_since(file.identity, one.version(), self.spec)

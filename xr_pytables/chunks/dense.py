@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..sources.local import LocalFile
+from ..sources.ranges import parts
+from ..sources.remote import Fetched, Remote
 from ..sources.source import FormatError, Source
 from . import scatter, team
 from .codecs import Workspace
@@ -32,6 +34,7 @@ _SHORT: Final = 1 << 12  # bytes of a run that Python reads as fast without help
 _AT_ONCE: Final = 1 << 12  # such runs, each an object for a moment
 _ROW: Final = 512  # bytes of the shortest row that is read to its place on its own
 _NEAR: Final = 1 << 13  # bytes between such rows of which more are read together
+_FETCHED: Final = 1 << 25  # bytes that are fetched over a network before they are put to their places
 _SKIP: Final = scatter.MAX_GAP  # bytes: reading through a smaller gap is cheaper than another system call
 
 
@@ -66,6 +69,9 @@ class Dense:
             )
             return
         outer, first, run = self._runs(inside)
+        if isinstance(self.source, Remote):
+            self._read_remote(self.source, inside, outer, first, run, target)
+            return
         gap = self._gap(inside, outer, run)
         far = gap is None or gap > _SKIP
         near = gap is not None and gap <= _NEAR
@@ -83,6 +89,49 @@ class Dense:
             target[...] = whole
         else:
             self._read_slabs(inside, target, workspace, threads)
+
+    def _read_remote(
+        self, source: Remote, inside: Sequence[Piece], outer: int, first: int, run: int, target: NDArray[Any]
+    ) -> None:
+        """Long runs go to their places as they come; what has shorter ones is fetched some steps at a time."""
+        swapped = is_swapped(self.dtype, target.dtype)
+        if not outer and target.flags.c_contiguous and swapped is not None:
+            flat, pieces = target.reshape(-1).view(np.uint8), parts(self.offset + first, run)
+            for number, data in source.arriving(pieces):
+                at = pieces[number][0] - pieces[0][0]
+                flat[at : at + len(data)] = np.frombuffer(data, np.uint8)
+            if swapped:
+                target.byteswap(inplace=True)
+            return
+        strides = self._strides()
+        if not outer:
+            outer, first, run = 1, 0, strides[0]
+        while outer > 1 and self._is_near(inside[:outer], outer, run, source.gap):
+            low, high = extent(inside[outer - 1])
+            outer -= 1
+            first, run = first + low * strides[outer], (high - low - 1) * strides[outer] + run
+        near = outer == 1 and self._is_near(inside[:1], 1, run, source.gap)
+        count, (low, high) = piece_length(inside[0]), extent(inside[0])
+        size = strides[0] * (high - low) // count if near else run * math.prod(map(piece_length, inside[1:outer]))
+        step = max(_FETCHED // max(size, 1), 1)
+        for begin in range(0, count, step):
+            some = [_sub(inside[0], begin, min(begin + step, count)), *inside[1:]]
+            low, high = extent(some[0])
+            ranges = (
+                [(self.offset + first + low * strides[0], (high - low - 1) * strides[0] + run)]
+                if near
+                else [(offset + first, run) for offset in self._offsets(some[:outer])]
+            )
+            fetched = Fetched(source, ranges)
+            Dense(fetched, self.offset, self.dtype, self.shape, self.label).read(some, target[begin : begin + step])
+
+    def _is_near(self, inside: Sequence[Piece], outer: int, run: int, most: int) -> bool:
+        """Whether the runs along the innermost of the outer dimensions lie no further apart than `most` bytes."""
+        piece = inside[outer - 1]
+        if piece_length(piece) == 1:
+            return True
+        steps = piece.step or 1 if isinstance(piece, slice) else int(np.diff(piece).max(initial=1))
+        return steps * self._strides()[outer - 1] - run <= most
 
     def _strides(self) -> list[int]:
         strides = [self.dtype.itemsize]

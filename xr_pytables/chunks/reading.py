@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.remote import Remote
 from ..sources.source import Source
 from . import libblosc2, team
 from .codecs import Workspace
@@ -41,6 +42,9 @@ _HEAD: Final = 4096  # bytes of a Blosc2 frame that hold its header and the plac
 _LARGE_STEP: Final = 1 << 18  # bytes of a chunk that surely take longer to read than to have a helper
 _STEPS_IN_PART: Final = 6  # of a chunk of which a part is read: its header, the places of blocks, the blocks
 _MAX_EXPANSION: Final = 16  # no filter stores more than this many times the size of a chunk (and 64 KiB)
+
+_LARGE_REMOTE: Final = 1 << 20  # bytes of a chunk behind a network that may be read in part
+_SMALL_SHARE: Final = 4  # it is, if less than one in so many bytes is wanted
 
 _MAX_PIECES: Final = 4096  # along one dimension, kept as objects
 
@@ -469,6 +473,16 @@ def _read_chunks(
     batches = chunks.batches(limit, alone)
     nothing = np.empty(0, np.uint8)
 
+    if isinstance(source, Remote):
+        # what is wanted of each, as a share: of large chunks, parts are worth a request of their own
+        little = wanted * _SMALL_SHARE < decoder.nbytes * len(numbers)
+        in_part = [one and little and size > _LARGE_REMOTE for one, size in zip(alone, sizes, strict=True)]
+        whole = [i for i, one in enumerate(in_part) if not one]
+        _read_arriving(source, chunks, whole, decoder, place, name, threads)
+        batches = [(i, i + 1) for i, one in enumerate(in_part) if one]
+        if not batches:
+            return
+
     def read(batch: tuple[int, int], workspace: Workspace) -> None:
         begin, end = batch
         i = begin
@@ -494,13 +508,39 @@ def _read_chunks(
             raise ChunkError(f"{name(numbers[i])}: {error}") from error
 
     if len(batches) > 1 and (threads is None or threads > 1):
-        in_part = all(alone)
-        if (wanted // len(numbers) if in_part else decoder.nbytes) < _LARGE_STEP:
+        partly = all(alone)
+        if (wanted // len(numbers) if partly else decoder.nbytes) < _LARGE_STEP:
             first, *batches = batches
-            steps = (first[1] - first[0]) * (_STEPS_IN_PART if in_part else 1)
+            steps = (first[1] - first[0]) * (_STEPS_IN_PART if partly else 1)
             threads = threads if team.helpers_pay(first, read, steps) else 1
     lanes = min(threads or team.usable_cpus(), team.usable_cpus()) if len(batches) > 1 else 1
     team.run(_apart(batches, lanes), read, threads, count=len(batches))
+
+
+def _read_arriving(
+    source: Remote,
+    chunks: _Chunks,
+    which: list[int],
+    decoder: ChunkDecoder,
+    place: Callable[[int, _StoredChunk, Workspace], None],
+    name: _Name,
+    threads: int | None,
+) -> None:
+    """Ask for the chosen chunks, many at once, and hand each to `place` as it comes, while others are under way."""
+    nothing = np.empty(0, np.uint8)
+
+    def use(arrived: tuple[int, memoryview], workspace: Workspace) -> None:
+        i = which[arrived[0]]
+        raw = np.frombuffer(arrived[1], np.uint8)
+        try:
+            if chunks.masks[i] & decoder.all_skipped == decoder.all_skipped:
+                _check_raw_size(raw.size, decoder)
+            place(chunks.numbers[i], _StoredChunk(decoder, chunks.masks[i], raw, nothing), workspace)
+        except ChunkError as error:
+            raise ChunkError(f"{name(chunks.numbers[i])}: {error}") from error
+
+    arriving = source.arriving([(chunks.starts[i], chunks.sizes[i]) for i in which])
+    team.run(arriving, use, threads, count=len(which))
 
 
 def _apart(batches: list[tuple[int, int]], lanes: int) -> Iterator[tuple[int, int]]:

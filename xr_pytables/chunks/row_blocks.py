@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.remote import Remote
 from ..sources.source import Source
 from . import reading, team
 from .codecs import Workspace
@@ -187,21 +188,34 @@ def _read_contiguous(
     if offset is not None and offset + size * storage.shape[0] > end:
         raise ChunkError(f"{where}{storage.shape[0]} rows at {offset} lie beyond the end of the file ({end} bytes)")
 
-    def read(i: int, workspace: Workspace) -> None:
+    def place(i: int, data: NDArray[np.uint8] | None) -> None:
         inside, outside = plan.piece(i)
         start, stop, inside = _extent(inside)
-        if offset is None:
-            part = _fill_rows(storage, stop - start)
-        else:
-            data = workspace.take((stop - start) * size)
-            first = offset + (int(plan.chunks[i]) * plan.chunk + start) * size
-            if source.read_into(data, first) != data.size:
-                raise ChunkError(f"{where}the file ends before {first + data.size}")
-            part = data.view(storage.dtype)
+        part = _fill_rows(storage, stop - start) if data is None else data.view(storage.dtype)
         for one in wanted:
             one.place(part, inside, outside)
 
-    team.run(iter(range(len(plan.chunks))), read, threads, count=len(plan.chunks))
+    def extent_of(i: int) -> tuple[int, int]:
+        start, stop, _ = _extent(plan.piece(i)[0])
+        assert offset is not None
+        return offset + (int(plan.chunks[i]) * plan.chunk + start) * size, (stop - start) * size
+
+    def read(i: int, workspace: Workspace) -> None:
+        if offset is None:
+            place(i, None)
+            return
+        first, count = extent_of(i)
+        data = workspace.take(count)
+        if source.read_into(data, first) != data.size:
+            raise ChunkError(f"{where}the file ends before {first + data.size}")
+        place(i, data)
+
+    number = len(plan.chunks)
+    if isinstance(source, Remote) and offset is not None:
+        arriving = source.arriving([extent_of(i) for i in range(number)])
+        team.run(arriving, lambda some, _: place(some[0], np.frombuffer(some[1], np.uint8)), threads, count=number)
+        return
+    team.run(iter(range(number)), read, threads, count=number)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.remote import Remote
 from ..sources.source import Source
 from . import team
 from .codecs import Workspace
@@ -224,10 +225,15 @@ def _read_collections(
     lengths_of_runs = ends - addresses[begins]
     places = np.cumsum(lengths_of_runs) - lengths_of_runs
     data = np.empty(int(lengths_of_runs.sum()), np.uint8)
-    for place, length, address in zip(
-        places.tolist(), lengths_of_runs.tolist(), addresses[begins].tolist(), strict=True
-    ):
-        file.read(data[place : place + length], address)
+    where = list(zip(addresses[begins].tolist(), lengths_of_runs.tolist(), places.tolist(), strict=True))
+    if isinstance(file.source, Remote):
+        for (_, length, place), found in zip(
+            where, file.source.read_many([(at + file.base, length) for at, length, _ in where]), strict=True
+        ):
+            data[place : place + length] = np.frombuffer(found, np.uint8)
+    else:
+        for address, length, place in where:
+            file.read(data[place : place + length], address)
     starts = places[run] + addresses - addresses[begins][run]
     return data, starts, (places + lengths_of_runs)[run] - starts
 

@@ -3,27 +3,127 @@
 What a dead writer left is put back, what this process holds back is written, a file that another process is writing is
 refused, and the version that is looked at is pinned by a descriptor.
 
-Tested in `tests/disk/test_files.py`, `tests/disk/test_own_writers.py` and `tests/test_bad_input.py`.
+Tested in `tests/disk/test_door.py`, `tests/disk/test_files.py`, `tests/disk/test_own_writers.py` and
+`tests/test_bad_input.py`.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from mmap import mmap
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ..hdf5.file import File
+from ..sources.filesystems import FilesystemTarget, UrlTarget
+from ..sources.obstore_objects import StoreTarget
+from ..sources.place import BytesPlace, FileObjectPlace, Place
+from ..sources.remote import RemotePlace, Transfer
+from ..sources.source import RemoteError, printable
+from ..sources.url import is_url
 from . import journal, own_writers
-from .files import FileBusyError, FileChangedError, FileIdentity, OpenedFile, hdf5_lock
+from .files import (
+    Descriptor,
+    FileBusyError,
+    FileChangedError,
+    LocalPlace,
+    OpenedFile,
+    checked_path,
+    hdf5_lock,
+    hdf5_of,
+)
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_TRANSFER: Final = Transfer()
 _NO_LOCKS: Final = frozenset({"FALSE", "0"})
+
+
+def place_of(
+    what: object,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    store: object = None,
+    transfer: Transfer = _TRANSFER,
+) -> Place:
+    """Where the file is that a user names: a path, a URL, bytes, a file object, a path in an obstore store.
+
+    Raises TypeError for what names no file, ValueError for options that have no effect on it; FileNotFoundError and
+    IsADirectoryError for a path.
+    """
+    if store is not None:
+        if not isinstance(what, str):
+            raise TypeError(f"with store= a path in that store is needed, not {type(what).__name__}")
+        _refuse_options(storage_options, "a file in a store, which has options of its own")
+        return RemotePlace.of(StoreTarget(store, what), transfer)
+    filesystem, path = getattr(what, "fs", None), getattr(what, "path", None)
+    if filesystem is not None and isinstance(path, str):  # a file object of fsspec, or a path of universal_pathlib
+        _refuse_options(storage_options, "a file object, which has options of its own")
+        if getattr(what, "compression", None):
+            raise TypeError(
+                f"{path}: a file that is compressed as a whole cannot be read here and there. Unpack it first"
+            )
+        if "file" in type(filesystem).protocol:
+            return LocalPlace(checked_path(path))
+        return RemotePlace.of(FilesystemTarget(filesystem, path), transfer)
+    text = os.fspath(what) if isinstance(what, str | os.PathLike) else None
+    if isinstance(text, str) and is_url(text):
+        if text.startswith(("file://", "local://")):
+            _refuse_options(storage_options, "a file on this machine")
+            return LocalPlace(checked_path(url2pathname(urlsplit(text).path)))
+        return RemotePlace.of(UrlTarget(text, dict(storage_options or {})), transfer)
+    _refuse_options(storage_options, "what is no URL")
+    if isinstance(what, bytes | bytearray | memoryview | mmap):
+        return BytesPlace(memoryview(what) if isinstance(what, mmap) else what)
+    if isinstance(what, io.BytesIO):
+        return BytesPlace(what.getvalue(), "<BytesIO>")
+    if hasattr(what, "read") and hasattr(what, "seek"):
+        return _place_of_file_object(what)
+    return LocalPlace(checked_path(what))
+
+
+def checked_transfer(concurrency: object, gap: object, timeout: object) -> Transfer:
+    """How to ask for bytes; None leaves what is usual. Raises ValueError, naming the argument."""
+    given: dict[str, Any] = {}
+    for name, value, least in (("concurrency", concurrency, 1), ("gap", gap, 0)):
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        given[name] = value
+    if timeout is not None:
+        if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        given["timeout"] = float(timeout)
+    return replace(_TRANSFER, **given)
+
+
+def _refuse_options(options: Mapping[str, Any] | None, what: str) -> None:
+    if options:
+        raise ValueError(f"storage_options has no effect on {what}")
+
+
+def _place_of_file_object(file: Any) -> Place:
+    """A file that has a path of its own is opened by that, so that threads need not share its position."""
+    name = getattr(file, "name", None)
+    try:
+        if isinstance(name, str | os.PathLike) and os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
+            return LocalPlace(checked_path(name))
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    if not isinstance(file.read(0), bytes):
+        raise TypeError(f"a file object opened in binary mode is needed: open({name!r}, 'rb')")
+    return FileObjectPlace(file, printable(name) if isinstance(name, str) else f"<{type(file).__name__}>")
 
 
 class Visit:
@@ -36,6 +136,8 @@ class Visit:
         self._descriptors = ExitStack()
         self._files: dict[str, File] = {}
         self._opened: dict[str, OpenedFile] = {}
+        self._places: dict[str, Place] = {}
+        self._failure: RemoteError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -47,33 +149,67 @@ class Visit:
         for file in self._opened.values():
             file.close()
 
-    def file(self, path: str) -> File:
-        """The file at an absolute path; each is opened once.
+    def file(self, place: Place | str) -> File:
+        """The file at a place, or at an absolute path; each is opened once.
 
-        Raises FileBusyError, NeedsRecoveryError, FileChangedError and what the system and `File` raise.
+        Raises FileBusyError, NeedsRecoveryError, FileChangedError, RemoteError and what the system and `File` raise.
         """
-        if path not in self._files:
-            journal.check(path)
-            own = _flushed(path)
-            opened = self._opened[path] = OpenedFile(path, FileIdentity.of(path))
-            descriptor = self._descriptors.enter_context(opened.descriptor())
-            if not own:
-                check_no_writer(descriptor.fd, path)
-            self._files[path] = descriptor.hdf5()
-        return self._files[path]
+        if isinstance(place, str):
+            place = LocalPlace(place)
+        path = place.path
+        key = os.path.realpath(path) if isinstance(place, LocalPlace) else path
+        if key not in self._files:
+            self._places[path] = place
+            try:
+                self._files[key] = self._first_look(place)
+            except RemoteError as error:
+                self._failure = error
+                raise
+        return self._files[key]
 
-    def size_of(self, path: str) -> int:
-        """The size in bytes of a file without a format at an absolute path, which is pinned as the others are."""
-        if path not in self._opened:
-            opened = self._opened[path] = OpenedFile(path, FileIdentity.of(path))
+    def _first_look(self, place: Place) -> File:
+        path, local = place.path, isinstance(place, LocalPlace)
+        if local:
+            journal.check(path)
+        own = local and _flushed(path)
+        opened = self._opened[path] = OpenedFile(place)
+        descriptor = self._descriptors.enter_context(opened.descriptor())
+        if isinstance(descriptor, Descriptor) and not own:
+            check_no_writer(descriptor.fd, path)
+        return hdf5_of(descriptor)
+
+    def linked(self, path: str, target: str) -> File:
+        """The file to which an external link leads: `target` as it stands in the file that was opened as `path`.
+
+        Raises OSError if it is nowhere.
+        """
+        place = self._places[path].beside(target)
+        if isinstance(place, LocalPlace) and not os.path.isfile(place.path):
+            raise FileNotFoundError(f"there is no file {printable(place.path)}")
+        return self.file(place)
+
+    def raw(self, path: str, target: str) -> tuple[str, int]:
+        """Path and size in bytes of a file without a format, named and pinned as those of `linked`."""
+        place = self._places[path].beside(target)
+        if isinstance(place, LocalPlace) and not os.path.isfile(place.path):
+            raise FileNotFoundError(f"there is no file {printable(place.path)}")
+        if place.path not in self._opened:
+            opened = self._opened[place.path] = OpenedFile(place)
             self._descriptors.enter_context(opened.descriptor())
-        return self._opened[path].identity.size
+        return place.path, self._opened[place.path].identity.size
 
     def changed(self) -> str | None:
-        """The path of a file that somebody has written to since it was opened here; None if there is none."""
+        """The path of a file that somebody has written to since it was opened here; None if there is none.
+
+        Raises RemoteError if bytes of a file could not be had: what was made of it may be without them.
+        """
+        if self._failure is not None:
+            raise self._failure
         for path, opened in self._opened.items():
             with opened.descriptor() as descriptor:
-                if not FileIdentity.of(descriptor.fd).same_version(opened.identity):
+                if isinstance(descriptor.failure, RemoteError):
+                    raise descriptor.failure
+                if descriptor.failure is not None or not descriptor.version().same_version(opened.identity):
                     return path
         return None
 

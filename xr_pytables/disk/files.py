@@ -11,10 +11,11 @@ import os
 import platform
 import stat
 import threading
+import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from xarray.backends import CachingFileManager
@@ -22,15 +23,14 @@ from xarray.backends.locks import HDF5_LOCK
 
 from ..hdf5.file import File
 from ..sources.local import LocalFile
+from ..sources.place import Opened, Place, Version
+from ..sources.source import FileChangedError as FileChangedError
+from ..sources.url import is_url, shown
 from .journal import FileBusyError as FileBusyError
 from .journal import NeedsRecoveryError as NeedsRecoveryError
 
 _FORK_PATIENCE: Final = 60.0
 _HOST: Final = platform.node()
-
-
-class FileChangedError(OSError):
-    """A file is no longer what it was when it was opened."""
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def _after_fork() -> None:
 def _after_fork_in_child() -> None:
     """The same in the child; what readers keep begins anew: threads that are gone may have held its locks."""
     _after_fork()
-    for descriptor in list(_descriptors):
-        descriptor.kept = {}
+    for opened in list(_opened):
+        opened.kept = {}
 
 
 if hasattr(os, "register_at_fork"):
@@ -106,20 +106,12 @@ def checked_path(path: object) -> str:
     Raises TypeError for what is not a path on this machine, FileNotFoundError, IsADirectoryError, OSError.
     """
     if not isinstance(path, str | os.PathLike):
-        if not isinstance(path, bytes | bytearray | memoryview) and not hasattr(path, "read"):
-            raise TypeError(f"a path is needed, not {type(path).__name__}")
-        raise TypeError(
-            f"the pytables engine opens files by path, not {type(path).__name__} objects: "
-            "write the bytes to a local file first (with fsspec: fsspec.open_local)"
-        )
+        raise TypeError(f"a path is needed, not {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError("a path of text is needed, not of bytes")
-    if "://" in text:
-        raise TypeError(
-            f"{text}: the pytables engine opens local files only. Copy it first, e.g. with "
-            "fsspec.open_local('simplecache::' + url)"
-        )
+    if is_url(text):
+        raise TypeError(f"{shown(text)}: a path on this machine is needed here, not a URL")
     absolute = os.path.abspath(os.path.expanduser(text))
     mode = os.stat(absolute).st_mode  # FileNotFoundError names the path
     if stat.S_ISDIR(mode):
@@ -138,38 +130,55 @@ def checked_group(group: object) -> str:
     return "/" + group.strip("/")
 
 
-class Descriptor:
-    """A read-only file descriptor that closes as file objects do, and what readers keep as long as it is open."""
+class Descriptor(Opened):
+    """A read-only file descriptor that closes as file objects do."""
 
-    def __init__(self, path: str, expected: FileIdentity, *, mode: str) -> None:
-        assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
-        self.path = path
+    def __init__(self, path: str, expected: FileIdentity | None) -> None:
+        super().__init__(path)
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-        if not FileIdentity.of(self.fd).same_file(expected):
+        if expected is not None and not FileIdentity.of(self.fd).same_file(expected):
             os.close(self.fd)
             raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
-        _descriptors.add(self)
-        self.kept: dict[str, object] = {}
-        """By path of a node. Readers in several threads use `dict.setdefault`, which is atomic."""
 
     @property
     def source(self) -> LocalFile:
         """The bytes of the file, as many as there are now."""
         return LocalFile(self.fd, self.path)
 
-    def hdf5(self) -> File:
-        """The objects of the file as it is now."""
-        return File(self.source)
+    def version(self) -> FileIdentity:
+        """What the file is now."""
+        return FileIdentity.of(self.fd)
 
     def close(self) -> None:
         os.close(self.fd)
 
 
-_descriptors: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+@dataclass(frozen=True)
+class LocalPlace:
+    """A regular file by its absolute path."""
+
+    path: str
+
+    def open(self, version: Version | None) -> Descriptor:
+        """A descriptor. Raises FileChangedError if the path is that of another file now."""
+        assert version is None or isinstance(version, FileIdentity)
+        return Descriptor(self.path, version)
+
+    def beside(self, path: str) -> LocalPlace:
+        """The file at a path that counts from the folder of this one."""
+        return LocalPlace(os.path.realpath(os.path.join(os.path.dirname(self.path), path)))
+
+
+_opened: weakref.WeakSet[Opened] = weakref.WeakSet()
 """All that are open in this process."""
 
 
-class _OwnManager(CachingFileManager["Descriptor"]):
+def hdf5_of(opened: Opened) -> File:
+    """The objects of a file as it is now."""
+    return File(opened.source)
+
+
+class _OwnManager(CachingFileManager["Opened"]):
     """For files that this package reads for itself: closes them without a word when nobody needs them any more.
 
     (xarray can be told to warn of files that users forgot to close; they could not close these.)
@@ -181,31 +190,59 @@ class _OwnManager(CachingFileManager["Descriptor"]):
             super().__del__()
 
 
+@dataclass(frozen=True)
+class _Pin:
+    """Which file, and from its first opening on which version of it: what a manager of open files needs to open it."""
+
+    place: Place = field(compare=False)
+    versions: list[Version] = field(compare=False)
+    key: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+
+
+def _open_pinned(pin: _Pin, *, mode: str) -> Opened:
+    assert mode == "r"  # a manager without a mode cannot be unpickled (its sentinel is compared by identity)
+    opened = pin.place.open(pin.versions[0] if pin.versions else None)
+    if not pin.versions:
+        pin.versions.append(opened.version())
+    _opened.add(opened)
+    return opened
+
+
 class OpenedFile:
     """One version of one file, to be read at any time later, in this process or another.
 
-    Pickles as path and identity. Descriptors live in xarray's cache of open files: at most
-    `xr.set_options(file_cache_maxsize=)` of them.
+    Pickles as place and version. Descriptors, connections and what is kept of remote files live in xarray's cache of
+    open files: at most `xr.set_options(file_cache_maxsize=)` of them.
     """
 
-    def __init__(self, path: str, identity: FileIdentity, *, for_users: bool = True) -> None:
-        self.path = path
-        self.identity = identity
+    def __init__(self, place: Place | str, identity: Version | None = None, *, for_users: bool = True) -> None:
+        """Without `identity` it is the version that the file has when it is opened, which is now."""
+        place = LocalPlace(place) if isinstance(place, str) else place
+        self.path = place.path
+        self._pin = _Pin(place, [] if identity is None else [identity])
         kind = CachingFileManager if for_users else _OwnManager
-        self._descriptors = kind(Descriptor, path, identity, mode="r")
+        self._manager = kind(_open_pinned, self._pin, mode="r")
+        if identity is None:
+            with self.descriptor():
+                pass
 
     def __repr__(self) -> str:
         return f"OpenedFile({self.path!r}, {self.identity!r})"
 
+    @property
+    def identity(self) -> Version:
+        """The version that was opened."""
+        return self._pin.versions[0]
+
     @contextmanager
-    def descriptor(self) -> Iterator[Descriptor]:
-        """A descriptor of the very file that was opened, not closed while the block runs.
+    def descriptor(self) -> Iterator[Opened]:
+        """The very file that was opened, not closed while the block runs.
 
         Raises FileChangedError if another file has the path and this process has no descriptor of the old one.
         """
-        with self._descriptors.acquire_context() as descriptor:
-            yield descriptor
+        with self._manager.acquire_context() as opened:
+            yield opened
 
     def close(self) -> None:
         """Give the descriptor back. A later read opens it again."""
-        self._descriptors.close()
+        self._manager.close()

@@ -25,6 +25,7 @@ from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
 from ..sources.source import FormatError, printable
+from ..sources.url import is_url
 from . import attributes, dimensions, frames, hdfstore, leaves, safe_pickle
 from .columns import Column, describe_columns, is_table
 from .dimensions import Leaf, PhonyDims, Scales
@@ -128,11 +129,6 @@ class VariableSpec:
     def datatype(self) -> Datatype:
         """The type of one stored value."""
         return self.element if self.element is not None else self.info.datatype
-
-    @property
-    def label(self) -> str:
-        """File and node, as messages name them."""
-        return printable(f"{self.file}:{self.path}")
 
     @property
     def element_dtype(self) -> np.dtype:
@@ -247,6 +243,14 @@ class _Contents:
     pandas_object: hdfstore.PandasObject | None = None
 
 
+def _is_near(path: str, target: str) -> bool:
+    """Whether an external link of the file at a path leads into its folder, or below. (Of a URL nothing else does.)"""
+    if is_url(path):
+        return True
+    near = os.path.realpath(os.path.dirname(path))
+    return os.path.commonpath([os.path.realpath(os.path.join(near, target)), near]) == near
+
+
 class NodeReader:
     """Describes the groups of one file and of the files that its external links lead to."""
 
@@ -254,18 +258,18 @@ class NodeReader:
         self,
         file: File,
         options: ReadOptions,
-        open_file: Callable[[str], File],
-        size_of: Callable[[str], int] | None = None,
+        linked: Callable[[str, str], File],
+        raw: Callable[[str, str], tuple[str, int]] | None = None,
     ) -> None:
-        """`open_file` opens the file at an absolute path, which stays open as long as this reader is used; `size_of`
-        opens one without a format and gives its size in bytes. None: for a writer, who writes through no array whose
-        values lie elsewhere; such are not shown."""
+        """`linked` opens the file to which a link in the file of a path leads, and keeps it open as long as this
+        reader is used; `raw` opens one without a format in the same way, and gives its path and its size in bytes.
+        None: for a writer, who writes through no array whose values lie elsewhere; such are not shown."""
         self._root_file = file
         self._options = options
-        self._open_file = open_file
-        self._size_of = size_of
+        self._linked = linked
+        self._raw = raw
         self._virtual = set[tuple[str, int]]()
-        self._files = {os.path.realpath(file.path): file}
+        self._files = {file.path: file}
         self._by_pytables: dict[str, bool] = {}
         self._scales: dict[tuple[str, str], Scales] = {}
         self._paths: dict[str, Scales] = {}
@@ -274,7 +278,7 @@ class NodeReader:
 
     def file_of(self, spec: GroupSpec) -> File:
         """The opened file that a group is in."""
-        return self._files[os.path.realpath(spec.file)]
+        return self._files[spec.file]
 
     def dataset(self, path: str) -> GroupSpec:
         """The group at `path`; for an array, a group of that one variable. Follows links on the way.
@@ -340,27 +344,23 @@ class NodeReader:
         return _Place(file, *resolved)
 
     def _external_file(self, file: File, target: ExternalTarget, what: str) -> File:
-        path = self._allowed(file, target.file, what)
-        if path not in self._files:
-            if not os.path.isfile(path):
-                raise MissingNodeError(f"{what}, but there is no file {printable(path)}")
-            self._files[path] = self._open_file(path)
-        return self._files[path]
+        self._check_allowed(file, target.file, what)
+        try:
+            other = self._linked(file.path, target.file)
+        except FileNotFoundError as error:
+            raise MissingNodeError(f"{what}, but {error}") from None
+        return self._files.setdefault(other.path, other)
 
-    def _allowed(self, file: File, name: str, what: str) -> str:
-        """The absolute path of another file that `file` names. Raises MissingNodeError if it must not be opened."""
-        folder = os.path.dirname(file.path)
-        path = os.path.realpath(os.path.join(folder, name))
+    def _check_allowed(self, file: File, name: str, what: str) -> None:
+        """Raise MissingNodeError unless another file that `file` names may be opened."""
         policy = self._options.external_links
         if policy == "never":
             raise MissingNodeError(f"{what}, not followed with external_links='never'")
-        near = os.path.realpath(folder)
-        if policy == "near" and os.path.commonpath([path, near]) != near:
+        if policy == "near" and not _is_near(file.path, name):
             raise MissingNodeError(
                 f"{what}, outside the folder of the file: not followed. external_links='any' follows it, "
                 "if you trust the file"
             )
-        return path
 
     # -- groups ---------------------------------------------------------------------------------------------
 
@@ -406,7 +406,7 @@ class NodeReader:
             return
         info, raw = self._dataset(place), place.file.attributes(place.address)
         if info.layout == "virtual" or info.external_files:
-            if self._size_of is None:
+            if self._raw is None:
                 contents.skipped.append(Skipped(path, "its values lie in other arrays or files (virtual, external)"))
                 return
             if not is_table(info):
@@ -439,7 +439,7 @@ class NodeReader:
         if info.layout == "virtual":
             info, contents.parts[name] = self._parts(place, info, raw)
         else:
-            info, contents.raw_files[name] = self._in_raw_files(place, info, self._size_of)
+            info, contents.raw_files[name] = self._in_raw_files(place, info)
         return info
 
     def _parts(
@@ -457,11 +457,8 @@ class NodeReader:
             return self._source(self._find(source, dataset), info, raw, what)
 
         def exists(file: str, dataset: str) -> bool:
-            path = place.file.path
             if file != ".":
-                path = self._allowed(place.file, file, f"its source {printable(f'{file}:{dataset}')}")
-                if not os.path.isfile(path):
-                    return False
+                self._check_allowed(place.file, file, f"its source {printable(f'{file}:{dataset}')}")
             try:
                 find(file, dataset)
             except MissingNodeError:
@@ -484,7 +481,7 @@ class NodeReader:
         if info.layout == "virtual":
             info, parts = self._parts(place, info, raw)
         elif info.external_files:
-            info, raw_files = self._in_raw_files(place, info, self._size_of)
+            info, raw_files = self._in_raw_files(place, info)
         if info.shape is None or not _becomes(info.datatype, virtual.datatype):
             raise ValueError(f"{what} has another type: {_named(info.datatype)}, expected {_named(virtual.datatype)}")
         dtype, conversion, _, rows = _in_memory(info.datatype, raw, self._options)
@@ -505,18 +502,18 @@ class NodeReader:
             raw_files=raw_files,
         )
 
-    def _in_raw_files(
-        self, place: _Place, info: DatasetInfo, size_of: Callable[[str], int] | None
-    ) -> tuple[DatasetInfo, tuple[RawFile, ...]]:
+    def _in_raw_files(self, place: _Place, info: DatasetInfo) -> tuple[DatasetInfo, tuple[RawFile, ...]]:
         """A dataset whose bytes lie in other files, and those. A relative name counts from the folder of the file."""
-        assert size_of is not None  # `_add_member`
+        assert self._raw is not None  # `_add_member`
         found, left = [], math.prod(info.shape or ()) * info.datatype.itemsize
         for one in info.external_files:
             what = f"its data lie in the file {printable(one.name)}"
-            path = self._allowed(place.file, one.name, what)
-            if not os.path.isfile(path):
-                raise MissingNodeError(f"{what}, but there is no file {printable(path)}")
-            there = max(size_of(path) - one.offset, 0)
+            self._check_allowed(place.file, one.name, what)
+            try:
+                path, whole = self._raw(place.file.path, one.name)
+            except FileNotFoundError as error:
+                raise MissingNodeError(f"{what}, but {error}") from None
+            there = max(whole - one.offset, 0)
             size = there if one.size == UNLIMITED else one.size
             if min(size, left) > there:
                 raise FormatError(f"{what}, which is too short: {there} bytes from {one.offset}, expected {size}")
@@ -815,7 +812,7 @@ class NodeReader:
         """All objects of a file as scales, named as the nodes that they are: which of them are is said by those who
         refer to them."""
         if file not in self._paths:
-            paths = self._files[os.path.realpath(file)].paths()
+            paths = self._files[file].paths()
             self._paths[file] = Scales(
                 {(file, at): posixpath.basename(path) for at, path in paths.items() if path != "/"}
             )

@@ -16,12 +16,14 @@ from .source import WritableBuffer, cut_off, flat_view, in_range, printable
 class FileObject:
     """The bytes of a file object, which stays the caller's to close. Its position moves."""
 
-    def __init__(self, file: BinaryIO, name: str | None = None) -> None:
+    def __init__(self, file: BinaryIO, name: str | None = None, *, lock: threading.Lock | None = None) -> None:
+        """`lock` is held around each read, if others read from the same file object."""
         self._file = file
-        self._lock = threading.Lock()
+        self._lock = lock or threading.Lock()
         self.path = name or str(getattr(file, "name", "<file object>"))
         self.name = printable(self.path)
-        self.size = file.seek(0, os.SEEK_END)
+        with self._lock:
+            self.size = file.seek(0, os.SEEK_END)
 
     def read(self, offset: int, count: int) -> bytes:
         in_range(self, offset, count)

@@ -315,7 +315,7 @@ def _existing(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, Gro
         return None, {}
     version = FileIdentity.of(path)
     with Visit() as visit:
-        reader = NodeReader(visit.file(path), _AS_STORED, visit.file)
+        reader = NodeReader(visit.file(path), _AS_STORED, visit.linked)
         found = {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
         visit.check_unchanged()
     return version, found
@@ -327,7 +327,7 @@ _AS_STORED: Final = ReadOptions(external_links="never", pandas_objects=False)
 def _stored_table(path: str, group: str) -> StoredTable:
     with Visit() as visit:
         file = visit.file(path)
-        return describe_stored(file, NodeReader(file, _AS_STORED, visit.file).dataset(group))
+        return describe_stored(file, NodeReader(file, _AS_STORED, visit.linked).dataset(group))
 
 
 def _check_not_busy(path: str) -> None:

@@ -1,0 +1,143 @@
+"""Objects by URL, in any file system that fsspec knows: which client serves them, and one that serves all.
+
+Tested in `tests/sources/test_object_stores.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .http import HTTPClient
+from .remote import Answer, Client, ObjectVersion, TemporaryError
+from .s3 import S3Client
+from .source import FileChangedError, RemoteError
+from .url import shown, without_secrets
+
+_TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5")
+_NUMBERS: Final = ("generation", "version_id", "VersionId")
+_TIMES: Final = ("mtime", "LastModified", "last_modified", "updated", "created")
+"""What file systems call the same."""
+
+
+@dataclass(frozen=True)
+class UrlTarget:
+    """A URL, or a chain of them, with the options of fsspec. Never shows the options."""
+
+    url: str = field(repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return shown(self.url)
+
+    def client(self) -> Client:
+        from fsspec.core import url_to_fs  # not everybody reads from a network
+
+        try:
+            filesystem, path = url_to_fs(self.url, **self.options)
+        except (ImportError, ValueError, OSError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else type(error)
+            raise kind(f"{self.name}: {without_secrets(str(error), self.url)}") from None
+        return client_of(filesystem, path)
+
+    def beside(self, path: str) -> UrlTarget:
+        return UrlTarget(_beside(self.url, path, self.name), self.options)
+
+
+@dataclass(frozen=True)
+class FilesystemTarget:
+    """A path in one of fsspec's file systems, as its file objects know it."""
+
+    filesystem: Any = field(repr=False)
+    path: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        protocol = self.filesystem.protocol
+        scheme = protocol if isinstance(protocol, str) else protocol[0]
+        return shown(self.path if "://" in self.path else f"{scheme}://{self.path}")
+
+    def client(self) -> Client:
+        # made from its options again: one that is asynchronous, or of the process before a fork, cannot be used
+        return client_of(self.filesystem.__reduce__()[0](*self.filesystem.__reduce__()[1]), self.path)
+
+    def beside(self, path: str) -> FilesystemTarget:
+        return FilesystemTarget(self.filesystem, _beside(self.path, path, self.name))
+
+
+def _beside(url: str, path: str, name: str) -> str:
+    if "::" in url or "?" in url or not path or path.startswith("/") or "://" in path or ".." in path.split("/"):
+        raise FileNotFoundError(f"{name}: external links of such a file are followed below its own folder alone")
+    return posixpath.join(posixpath.dirname(url), path)
+
+
+def client_of(filesystem: Any, path: str) -> Client:
+    """Who asks for the bytes at a path of a file system."""
+    kind = type(filesystem)  # one that wraps another shows the attributes of that
+    protocols = (kind.protocol,) if isinstance(kind.protocol, str) else tuple(kind.protocol)
+    if "http" in protocols and hasattr(kind, "set_session"):
+        return HTTPClient(filesystem, path)
+    if "s3" in protocols and hasattr(kind, "_call_s3"):
+        return S3Client(filesystem, path)
+    return AnyClient(filesystem, path, copies=bool({"simplecache", "filecache"}.intersection(protocols)))
+
+
+class AnyClient:
+    """One file of any file system, which may know nothing of versions: what it says of the file is asked for before the
+    first bytes, and again behind all others.
+
+    With `copies` it makes a copy of the file, which stays what it is.
+    """
+
+    def __init__(self, filesystem: Any, path: str, *, copies: bool = False) -> None:
+        self._filesystem, self._path, self._copies = filesystem, path, copies
+        self._is_async = bool(type(filesystem).async_impl)
+        self._pool: ThreadPoolExecutor | None = None
+        self._found: ObjectVersion | None = None
+
+    async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
+        try:
+            before = version or self._version(await self._call("info"))
+            self._found = self._found or before
+            count = max(min(count, before.size - offset), 0)
+            data = await self._call("cat_file", start=offset, end=offset + count) if count else b""
+            after = self._found if self._copies else self._version(await self._call("info"))
+        except (FileNotFoundError, PermissionError, RemoteError):
+            raise
+        except Exception as error:  # whatever a file system raises
+            raise TemporaryError(f"{type(error).__name__}: {without_secrets(str(error), self._path)}") from None
+        if not before.same_version(after):
+            raise FileChangedError(f"the file was replaced since it was opened (then {before}; now {after})")
+        return Answer(data, after)
+
+    async def _call(self, what: str, **arguments: Any) -> Any:
+        if self._is_async:
+            self._forget()
+            return await getattr(self._filesystem, f"_{what}")(self._path, **arguments)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(8, thread_name_prefix="xr_pytables-fsspec")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._now(what, arguments))
+
+    def _now(self, what: str, arguments: dict[str, Any]) -> Any:
+        self._forget()
+        return getattr(self._filesystem, what)(self._path, **arguments)
+
+    def _forget(self) -> None:
+        """What the file system remembers of a listing is no news."""
+        self._filesystem.invalidate_cache(self._filesystem._parent(self._path))
+
+    def _version(self, info: Mapping[str, Any]) -> ObjectVersion:
+        if info.get("type") == "directory":
+            raise IsADirectoryError("this is a folder, not an HDF5 file")
+        size = info.get("size")
+        if not isinstance(size, int):
+            raise RemoteError("the file system does not say how large the file is")
+        tag, number, modified = (
+            next((str(info[key]) for key in keys if info.get(key)), "") for keys in (_TAGS, _NUMBERS, _TIMES)
+        )
+        return ObjectVersion(size, tag, number, modified)

@@ -1,0 +1,101 @@
+"""Objects on web servers, asked for by the session of fsspec's file system, with the options that it knows.
+
+Tested in `tests/sources/test_remote.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from .remote import Answer, ObjectVersion, TemporaryError
+from .source import FileChangedError, RemoteError
+from .url import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_MOST_UNASKED: Final = 1 << 16  # bytes of an answer that are read to see whether it is too long
+
+
+class HTTPClient:
+    """One URL."""
+
+    def __init__(self, filesystem: Any, url: str) -> None:
+        self._filesystem, self._url = filesystem, url
+
+    async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
+        import aiohttp  # an extra, which fsspec asks for with a sentence of its own
+
+        session = await self._filesystem.set_session()
+        options = dict(self._filesystem.kwargs)
+        headers = dict(options.pop("headers", None) or {})
+        headers |= {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
+        if version is not None and version.tag.startswith('"'):  # a weak tag matches nothing (RFC 9110, 13.1.1)
+            headers["If-Match"] = version.tag
+        try:
+            async with session.get(self._filesystem.encode_url(self._url), headers=headers, **options) as response:
+                self._refuse(response.status, response.reason, response.headers, version)
+                size, length = self._extent(response.status, response.headers, offset, count)
+                data = await response.content.read(0)
+                pieces, got = [data], 0
+                async for piece in response.content.iter_chunked(1 << 18):
+                    pieces.append(piece)
+                    got += len(piece)
+                    if got > length + _MOST_UNASKED:
+                        break
+                found = b"".join(pieces)
+                if len(found) > length:
+                    raise RemoteError(f"the server sent {len(found)} bytes or more where it said {length}")
+                return Answer(found, _version(size, response.headers))
+        except aiohttp.ClientError as error:
+            raise TemporaryError(self._told(error)) from None
+        except (ConnectionError, TimeoutError) as error:
+            raise TemporaryError(self._told(error)) from None
+
+    def _told(self, error: BaseException) -> str:
+        text = without_secrets(str(error), self._url)
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+    def _refuse(self, status: int, reason: str, headers: Mapping[str, str], version: ObjectVersion | None) -> None:
+        if status in (200, 206):
+            return
+        told = f"the server says {status} {without_secrets(str(reason), self._url)}"
+        if status in _TEMPORARY:
+            after = headers.get("Retry-After", "")
+            raise TemporaryError(told, float(after) if after.isdecimal() else 0.0)
+        if status == 412 or (status == 416 and version is not None):
+            raise FileChangedError(f"the object was replaced since it was opened ({told})")
+        if status in (404, 410):
+            raise FileNotFoundError(told)
+        if status in (401, 403):
+            raise PermissionError(f"{told}. storage_options= takes what it needs: headers, client_kwargs with auth")
+        raise RemoteError(told)
+
+    def _extent(self, status: int, headers: Mapping[str, str], offset: int, count: int) -> tuple[int, int]:
+        """(bytes of the object, bytes that the answer should have)."""
+        if headers.get("Content-Encoding", "identity") not in ("identity", ""):
+            raise RemoteError(f"the server sends the object encoded ({headers['Content-Encoding']!r}), not as it is")
+        if status == 200:
+            told = headers.get("Content-Length", "")
+            size = int(told) if told.isdecimal() else -1
+            if offset == 0 and 0 <= size <= count:
+                return size, size
+            raise RemoteError(
+                "the server sends all of the object where a range was asked for: it knows no ranges. Put "
+                "'simplecache::' before the URL to copy the whole file first"
+            )
+        found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        if found is None or found[3] == "*":
+            raise RemoteError("the server does not say which range of how many bytes it sends (Content-Range)")
+        first, last, size = int(found[1]), int(found[2]), int(found[3])
+        if first != offset or not first <= last < min(size, offset + count):
+            raise RemoteError(f"the server sends bytes {first} to {last} of {size} instead")
+        return size, last - first + 1
+
+
+def _version(size: int, headers: Mapping[str, str]) -> ObjectVersion:
+    tag = headers.get("ETag", "")
+    return ObjectVersion(size, tag=tag, modified=headers.get("Last-Modified", ""))

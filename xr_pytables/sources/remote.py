@@ -1,0 +1,487 @@
+"""Objects behind a network: few requests, many at once, and never a mixture of two versions.
+
+What is read here and there (headers, indexes, small arrays) comes from blocks that are kept; what is read in bulk is
+asked for in ranges that are merged, many in flight. A `Client` knows one protocol; everything that all protocols need
+is here: what is worth another try, how long to wait, and whether the answer is of the version that was opened.
+
+The requests run in fsspec's thread, whose event loop all of fsspec's file systems share.
+
+Tested in `tests/sources/test_remote.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Final, Protocol, TypeVar
+
+from .place import Opened, Place, Version
+from .ranges import GAP, Run, merged, parts
+from .source import FileChangedError, RemoteError, WritableBuffer, flat_view, in_range, printable
+
+HEAD: Final = 1 << 20
+"""Bytes of the first request: files that are written front-loaded have all their metadata in them."""
+_BLOCK: Final = 1 << 14  # bytes that are kept, or not, together
+_WINDOW: Final = 4  # blocks that a read of one of them brings, if nothing is known of the neighbours
+_AHEAD: Final = 64  # blocks that are read at once, at most, by who reads on and on
+_FEW: Final = 256  # blocks: reads here and there of more than these are no metadata
+_KEPT: Final = 1 << 26  # bytes of blocks
+_UNDER_WAY: Final = 1 << 26  # bytes that were asked for and not yet handed on
+_LONGEST_PAUSE: Final = 30.0  # seconds
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """What a server says of an object: an empty text where it says nothing."""
+
+    size: int
+    """In bytes."""
+    tag: str = ""
+    """The ETag, with its quotes."""
+    number: str = ""
+    """Of the version, where the store keeps several."""
+    modified: str = ""
+    """The time of the last change, as the server writes it."""
+
+    def same_version(self, other: ObjectVersion) -> bool:
+        """Whether both say the same, as far as both say it."""
+        told = ((self.tag, other.tag), (self.number, other.number), (self.modified, other.modified))
+        return self.size == other.size and all(one == another for one, another in told if one and another)
+
+    def __str__(self) -> str:
+        words = [f"{self.size} bytes", self.tag and f"ETag {self.tag}", self.number and f"version {self.number}"]
+        return printable(", ".join([*filter(None, words), *([self.modified] if self.modified else [])]))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes of an object, and which version they are of."""
+
+    data: bytes
+    version: ObjectVersion | None
+    """None if the server says nothing with each answer."""
+
+
+class TemporaryError(Exception):
+    """An answer that may be another one in a moment."""
+
+    def __init__(self, why: str, wait: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait = wait
+        """Seconds that the server asked for."""
+
+
+class Client(Protocol):
+    """One object, by one protocol."""
+
+    async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
+        """The bytes from `offset`, fewer than `count` at the end of the object alone.
+
+        With a `version` of that one: raises FileChangedError if the server says that it has another. Raises
+        TemporaryError, ConnectionError and TimeoutError for what is worth another try, other OSErrors for what is not,
+        with messages that begin with what is wrong and have no secrets.
+        """
+
+
+class Target(Protocol):
+    """What is to be opened, as a value that pickles."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def client(self) -> Client:
+        """Whoever gets its bytes, in this process."""
+
+    def beside(self, path: str) -> Target:
+        """The file at a path that counts from the folder of this one. Raises FileNotFoundError if there can be none."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How to ask for bytes."""
+
+    concurrency: int = 32
+    """Requests in flight for one file."""
+    gap: int = GAP
+    """Bytes between two ranges that are read along instead of asking twice."""
+    timeout: float = 60.0
+    """Seconds for each try of a request, of which none is for more than `ranges.MOST` bytes."""
+    tries: int = 5
+    pause: float = 0.2
+    """Seconds before the second try; doubled before each further one."""
+
+
+@dataclass(frozen=True)
+class RemotePlace:
+    """An object behind a network."""
+
+    target: Target = field(compare=False)
+    path: str
+    transfer: Transfer = Transfer()
+
+    @classmethod
+    def of(cls, target: Target, transfer: Transfer) -> RemotePlace:
+        return cls(target, target.name, transfer)
+
+    def open(self, version: Version | None) -> Opened:
+        """The first request is for the head of the object, if the version is not known yet; else there is none."""
+        assert version is None or isinstance(version, ObjectVersion)
+        client = self.target.client()
+        if version is not None:
+            return OpenedObject(Remote(client, self.path, version, self.transfer), self)
+        answer = in_loop(_Asking(client, self.path, self.transfer).get(0, HEAD, None)).result()
+        assert answer.version is not None  # checked by who asked
+        return OpenedObject(Remote(client, self.path, answer.version, self.transfer, head=answer.data), self)
+
+    def beside(self, path: str) -> Place:
+        return RemotePlace.of(self.target.beside(path), self.transfer)
+
+
+class OpenedObject(Opened):
+    """One version of an object. A process that was forked off asks anew: it has no connections."""
+
+    def __init__(self, source: Remote, place: RemotePlace) -> None:
+        super().__init__(place.path)
+        self._source, self._place, self._process = source, place, os.getpid()
+
+    @property
+    def source(self) -> Remote:
+        if self._process != os.getpid():
+            place, version = self._place, self._source.version
+            self._source = Remote(place.target.client(), place.path, version, place.transfer)
+            self._process = os.getpid()
+        return self._source
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._source.failure
+
+    def version(self) -> ObjectVersion:
+        """The one that was opened: each answer is checked to be of it."""
+        return self._source.version
+
+    def close(self) -> None:
+        self._source.forget()
+
+
+def in_loop(work: Coroutine[Any, Any, _T]) -> Future[_T]:
+    """Have the thread of fsspec do it."""
+    from fsspec.asyn import get_loop  # not everybody reads from a network
+
+    future: Future[_T] = asyncio.run_coroutine_threadsafe(work, get_loop())
+    return future
+
+
+class _Asking:
+    """Requests for ranges of one object: a bounded number at once, tried again where that may help."""
+
+    def __init__(self, client: Client, name: str, transfer: Transfer) -> None:
+        self._client, self._name, self._transfer = client, name, transfer
+        self._slots = asyncio.Semaphore(transfer.concurrency)
+
+    async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
+        """One answer, of the whole range where the version and so the size is known."""
+        transfer, where = self._transfer, f"{self._name}: bytes {offset} to {offset + count - 1}"
+        async with self._slots:
+            for attempt in range(1, transfer.tries + 1):
+                wait = transfer.pause * 2 ** (attempt - 1) * (0.5 + random.random() / 2)
+                try:
+                    answer = await asyncio.wait_for(self._client.get(offset, count, version), transfer.timeout)
+                    _check(answer, count, version)
+                    return answer
+                except TemporaryError as error:
+                    why, wait = str(error), max(wait, error.wait)
+                except TimeoutError:
+                    why = f"no answer within {transfer.timeout:g} seconds"
+                except ConnectionError as error:
+                    why = str(error)
+                except FileChangedError as error:
+                    raise FileChangedError(f"{where}: {error}. Open it again") from None
+                except FileNotFoundError:
+                    if version is not None:
+                        raise FileChangedError(f"{where}: the object was removed since it was opened") from None
+                    raise FileNotFoundError(f"{self._name}: there is no such object") from None
+                except RemoteError as error:
+                    raise RemoteError(f"{where}: {error}") from None
+                except PermissionError as error:
+                    raise PermissionError(f"{where}: {error}") from None
+                except OSError as error:
+                    raise RemoteError(f"{where}: {error}") from None
+                if attempt < transfer.tries:
+                    await asyncio.sleep(min(wait, _LONGEST_PAUSE))
+        raise RemoteError(f"{where}: {why}; tried {transfer.tries} times") from None
+
+    async def whole(self, offset: int, count: int, version: ObjectVersion) -> bytes:
+        """A range of any length, of which the pieces come side by side."""
+        pieces = [asyncio.ensure_future(self.get(*part, version)) for part in parts(offset, count)]
+        try:
+            answers = await asyncio.gather(*pieces)
+        except BaseException:
+            for piece in pieces:
+                piece.cancel()
+            await asyncio.gather(*pieces, return_exceptions=True)
+            raise
+        return answers[0].data if len(answers) == 1 else b"".join(answer.data for answer in answers)
+
+
+def _check(answer: Answer, count: int, version: ObjectVersion | None) -> None:
+    """Raise FileChangedError for an answer of another version, TemporaryError for one that is too short or long."""
+    found, expected = answer.version, count
+    if version is None:
+        if found is None:
+            raise RemoteError("the server tells nothing of the object, not even its size")
+        expected = min(count, found.size)
+    elif found is not None and not version.same_version(found):
+        raise FileChangedError(f"the object was replaced since it was opened (then {version}; now {found})")
+    if len(answer.data) != expected:
+        raise TemporaryError(f"{len(answer.data)} bytes came, expected {expected}: the answer was cut off")
+
+
+class _Span:
+    """Some blocks that were asked for together."""
+
+    __slots__ = ("blocks", "data")
+
+    def __init__(self, blocks: range, data: Future[bytes]) -> None:
+        self.blocks, self.data = blocks, data
+
+
+class Remote:
+    """The bytes of one version of an object."""
+
+    def __init__(
+        self, client: Client, name: str, version: ObjectVersion, transfer: Transfer, *, head: bytes = b""
+    ) -> None:
+        """`head` are the first bytes, if they were read already: whole blocks, or all."""
+        self.path = self.name = name
+        self.version, self.size, self.gap = version, version.size, transfer.gap
+        self.failure: OSError | None = None
+        """What went wrong last."""
+        self._transfer = transfer
+        self._asking = _Asking(client, name, transfer)
+        self._lock = threading.Lock()
+        self._spans: OrderedDict[int, _Span] = OrderedDict()
+        self._of_block: dict[int, _Span] = {}
+        self._held = 0
+        if head:
+            ready: Future[bytes] = Future()
+            ready.set_result(head)
+            self._add(_Span(range(-(-len(head) // _BLOCK)), ready))
+
+    def __repr__(self) -> str:
+        return f"Remote({self.name!r}, {self.version})"
+
+    # -- here and there -------------------------------------------------------------------------------------
+
+    def read(self, offset: int, count: int) -> bytes:
+        in_range(self, offset, count)
+        if count > HEAD:
+            return self._result(self._asked(offset, count))
+        return self._from_blocks([(offset, count)], window=_WINDOW)[0]
+
+    def read_into(self, buffer: WritableBuffer, offset: int) -> int:
+        view = flat_view(buffer)
+        count = max(0, min(len(view), self.size - offset))
+        if not count:
+            return 0
+        if count <= _WINDOW * _BLOCK or self._has(offset, count):
+            view[:count] = self.read(offset, count)
+            return count
+        for number, data in self.arriving(pieces := parts(offset, count)):
+            at = pieces[number][0] - offset
+            view[at : at + len(data)] = data
+        return count
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        for offset, count in ranges:
+            in_range(self, offset, count)
+        touched = sum(count // _BLOCK + 1 for _, count in ranges)
+        if touched <= _FEW:
+            return self._from_blocks(ranges)
+        found = [b""] * len(ranges)
+        for number, data in self.arriving(ranges):
+            found[number] = bytes(data)
+        return found
+
+    def _from_blocks(self, ranges: Sequence[tuple[int, int]], window: int = 1) -> list[bytes]:
+        wanted = [range(offset // _BLOCK, -(-(offset + count) // _BLOCK)) for offset, count in ranges]
+        spans = self._have(dict.fromkeys(block for blocks in wanted for block in blocks), window)
+        found = []
+        for offset, count in ranges:
+            pieces = []
+            at, end = offset, offset + count
+            while at < end:
+                span = spans[at // _BLOCK]
+                data, begin = self._data(span), span.blocks.start * _BLOCK
+                pieces.append(data[at - begin : end - begin])
+                at = begin + len(data)
+            found.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return found
+
+    def _has(self, offset: int, count: int) -> bool:
+        with self._lock:
+            return all(block in self._of_block for block in range(offset // _BLOCK, -(-(offset + count) // _BLOCK)))
+
+    def _have(self, blocks: dict[int, None], window: int) -> dict[int, _Span]:
+        """The spans of all of these blocks, asked for if they are not there yet."""
+        with self._lock:
+            missing = sorted(block for block in blocks if block not in self._of_block)
+            for run in merged([(block * _BLOCK, _BLOCK) for block in missing], self.gap):
+                self._ask(run, window)
+            found = {block: self._of_block[block] for block in blocks}
+            for span in found.values():
+                if span.blocks.start in self._spans:
+                    self._spans.move_to_end(span.blocks.start)
+            while self._held > _KEPT and len(self._spans) > 1:
+                self._drop(next(iter(self._spans.values())))
+        return found
+
+    def _ask(self, run: Run, window: int) -> None:
+        first, stop = run.offset // _BLOCK, -(-(run.offset + run.count) // _BLOCK)
+        before = self._of_block.get(first - 1)
+        if before is not None and window > 1:  # somebody reads on
+            window = max(window, min(2 * len(before.blocks), _AHEAD))
+        last = -(-self.size // _BLOCK)
+        while stop - first < window and stop < last and stop not in self._of_block:
+            stop += 1
+        while window > 1 and stop - first < _WINDOW and first > 0 and first - 1 not in self._of_block:
+            first -= 1
+        begin, end = first * _BLOCK, min(stop * _BLOCK, self.size)
+        self._add(_Span(range(first, stop), self._asked(begin, end - begin)))
+
+    def _add(self, span: _Span) -> None:
+        if span.blocks.start in self._spans:
+            self._drop(self._spans[span.blocks.start])
+        self._spans[span.blocks.start] = span
+        self._held += len(span.blocks) * _BLOCK
+        self._of_block.update(dict.fromkeys(span.blocks, span))
+
+    def _drop(self, span: _Span) -> None:
+        """Forget a span. The caller holds the lock."""
+        if self._spans.get(span.blocks.start) is span:
+            del self._spans[span.blocks.start]
+            self._held -= len(span.blocks) * _BLOCK
+        for block in span.blocks:
+            if self._of_block.get(block) is span:
+                del self._of_block[block]
+
+    def _data(self, span: _Span) -> bytes:
+        try:
+            return self._result(span.data)
+        except BaseException:
+            with self._lock:
+                self._drop(span)
+            raise
+
+    # -- in bulk --------------------------------------------------------------------------------------------
+
+    def arriving(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, memoryview]]:
+        """(number, bytes) of each (offset, count), in the order in which they come.
+
+        Near ones are asked for together. At most 64 MiB are under way, or one range. Raises FormatError for a range
+        that the object does not have, before anything is asked for.
+        """
+        for offset, count in ranges:
+            in_range(self, offset, count)
+        if sum(count for _, count in ranges) <= _WINDOW * _BLOCK:
+            return ((i, memoryview(data)) for i, data in enumerate(self._from_blocks(ranges, _WINDOW)))
+        return self._arriving(ranges)
+
+    def _arriving(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, memoryview]]:
+        runs = iter(merged(ranges, self.gap))
+        under_way: dict[Future[bytes], Run] = {}
+        done: SimpleQueue[Future[bytes]] = SimpleQueue()
+        held, following = 0, next(runs, None)
+        try:
+            while under_way or following is not None:
+                while following is not None and (
+                    not under_way
+                    or (len(under_way) < self._transfer.concurrency and held + following.count <= _UNDER_WAY)
+                ):
+                    future = self._asked(following.offset, following.count)
+                    under_way[future] = following
+                    held += following.count
+                    future.add_done_callback(done.put)
+                    following = next(runs, None)
+                future = done.get()
+                run = under_way.pop(future)
+                data = memoryview(self._result(future))
+                for number in run.members:
+                    offset, count = ranges[number]
+                    yield number, data[offset - run.offset : offset - run.offset + count]
+                held -= run.count
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    # -- requests -------------------------------------------------------------------------------------------
+
+    def _asked(self, offset: int, count: int) -> Future[bytes]:
+        if not count:
+            nothing: Future[bytes] = Future()
+            nothing.set_result(b"")
+            return nothing
+        return in_loop(self._asking.whole(offset, count, self.version))
+
+    def _result(self, future: Future[bytes]) -> bytes:
+        try:
+            return future.result()
+        except CancelledError:
+            raise RemoteError(f"{self.name}: a request was cancelled") from None
+        except OSError as error:
+            self.failure = error
+            raise type(error)(*error.args) from error  # several threads may wait for one request
+
+    def forget(self) -> None:
+        """Give up the blocks that are kept."""
+        with self._lock:
+            self._spans.clear()
+            self._of_block.clear()
+            self._held = 0
+
+
+class Fetched:
+    """Some ranges of a remote source that were read, as a source: they may be read in any way. Others are asked for."""
+
+    def __init__(self, source: Remote, ranges: Sequence[tuple[int, int]]) -> None:
+        self._source = source
+        self.path, self.name, self.size = source.path, source.name, source.size
+        self._parts: list[tuple[int, memoryview]] = [(0, memoryview(b""))] * len(ranges)
+        for number, data in source.arriving(ranges):
+            self._parts[number] = ranges[number][0], data
+        self._parts.sort(key=lambda part: part[0])
+        self._starts = [start for start, _ in self._parts]
+
+    def read(self, offset: int, count: int) -> bytes:
+        found = self._view(offset, count)
+        return self._source.read(offset, count) if found is None else bytes(found)
+
+    def read_into(self, buffer: WritableBuffer, offset: int) -> int:
+        view = flat_view(buffer)
+        found = self._view(offset, len(view))
+        if found is None:
+            return self._source.read_into(buffer, offset)
+        view[:] = found
+        return len(view)
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [self.read(offset, count) for offset, count in ranges]
+
+    def _view(self, offset: int, count: int) -> memoryview | None:
+        number = bisect_right(self._starts, offset) - 1
+        if number >= 0:
+            start, data = self._parts[number]
+            found = data[offset - start : offset - start + count]
+            if len(found) == count:
+                return found
+        return None

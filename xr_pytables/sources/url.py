@@ -1,0 +1,47 @@
+"""URLs as they may be shown: without user, password, and what signs a request.
+
+Tested in `tests/sources/test_remote.py`.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from .source import printable
+
+
+def is_url(text: str) -> bool:
+    """Whether the text is a URL, or a chain of them as fsspec has it."""
+    return "://" in text
+
+
+def shown(url: str) -> str:
+    """A URL, or a chain, without what must not be seen."""
+    return printable("::".join(_shown(part) for part in url.split("::")))
+
+
+def _shown(part: str) -> str:
+    scheme, separator, rest = part.partition("://")
+    if not separator:
+        return part
+    rest, _, fragment = rest.partition("#")
+    rest, query, _ = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?...' if query else ''}{'#...' if fragment else ''}"
+
+
+def without_secrets(text: str, url: str) -> str:
+    """A message of a library, in which parts of the URL may stand that must not be seen."""
+    for part in url.split("::"):
+        for secret in _secrets(part):
+            text = text.replace(secret, "...")
+    return printable(text)
+
+
+def _secrets(part: str) -> list[str]:
+    """What stands before the host and behind the path, the longest text first."""
+    rest = part.partition("://")[2]
+    user = rest.partition("/")[0].rpartition("@")[0]
+    password = user.partition(":")[2]
+    found = [user, password, unquote(password), rest.partition("?")[2], rest.partition("#")[2]]
+    return sorted({secret for secret in found if secret}, key=len, reverse=True)
