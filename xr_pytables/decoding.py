@@ -32,6 +32,12 @@ _NAME_KEYS: Final = (
     "geometry", "node_coordinates", "node_count", "part_node_count", "interior_ring",
 )  # fmt: skip
 """Attributes in which they look for names of variables."""
+_KEYS: Final = frozenset((*_VALUE_KEYS, *_NAME_KEYS))
+_KEYS_BUT_UNITS: Final = _KEYS - {"units"}
+_FILL: Final = frozenset(("_FillValue",))
+_TIME_UNITS: Final = frozenset(
+    ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
+)
 
 
 def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -> Dataset:
@@ -45,7 +51,9 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
     names = _names_looked_at(decoders)
     kept: dict[Any, dict[str, Any]] = {}
     said: list[str] = []
-    for name, variable in variables.items():
+    keyed = [name for name, variable in variables.items() if not _KEYS.isdisjoint(variable.attrs)]
+    for name in keyed:
+        variable = variables[name]
         wrong = [key for key in names if not isinstance(variable.attrs.get(key, ""), str)]
         if wrong:
             kept[name], variables[name] = _without(variable, wrong)
@@ -62,7 +70,7 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
             told = ", ".join(f"{key}={held[key]!r}" for key in keys)
             said.append(f"{told} of {name!r}: {reason}")
 
-    leave_out([name for name, variable in variables.items() if _has_odd_attributes(variable)], None)
+    leave_out([name for name in keyed if _has_odd_attributes(variables[name])], None)
     try:
         found, attributes, coordinates = _decoded(variables, attributes, decoders)
     except Exception as error:
@@ -84,17 +92,77 @@ def _decoded(
     variables: Mapping[Any, Variable], attributes: Any, decoders: Mapping[str, Any]
 ) -> tuple[dict[Any, Variable], Any, set[Any]]:
     """All variables decoded, the names of coordinates among them. What has nothing to decode is passed by."""
-    passed = {name for name, variable in variables.items() if _has_nothing_to_decode(variable)}
-    shown = {name: _stand_in(variable) if name in passed else variable for name, variable in variables.items()}
+    plain = _plain(variables, decoders)
+    objects = {name for name, variable in variables.items() if _has_nothing_to_decode(variable)}
+    shown = {
+        name: _stand_in(variable) if name in objects else variable
+        for name, variable in variables.items()
+        if name not in plain
+    }
     found, attributes, coordinates = decode_cf_variables(shown, attributes, **decoders)
-    result = dict(found)
-    for name in passed.intersection(result):
-        variable = variables[name]
-        attrs = {key: variable.attrs[key] for key in variable.attrs if key in result[name].attrs or key in _VALUE_KEYS}
-        names = {key: value for key, value in result[name].encoding.items() if key in _NAME_KEYS}
-        encoding = {**variable.encoding, **names}
-        result[name] = Variable(variable.dims, variable._data, attrs, encoding, fastpath=True)
+    result = {}
+    for name, variable in variables.items():
+        if name in plain:
+            result[name] = _with_plain_encoding(variable)
+        elif name in found:
+            result[name] = _with_names(variable, found[name]) if name in objects else found[name]
     return result, attributes, set(coordinates)
+
+
+def _with_names(variable: Variable, stand_in: Variable) -> Variable:
+    """An array of objects as it is, but for the names of variables that the decoders found on its stand-in."""
+    attrs = {key: variable.attrs[key] for key in variable.attrs if key in stand_in.attrs or key in _VALUE_KEYS}
+    names = {key: value for key, value in stand_in.encoding.items() if key in _NAME_KEYS}
+    return Variable(variable.dims, variable._data, attrs, {**variable.encoding, **names}, fastpath=True)
+
+
+def _with_plain_encoding(variable: Variable) -> Variable:
+    """A `_plain` variable as the decoders leave it: they change it in place as well."""
+    if "_FillValue" in variable.attrs:
+        variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
+    variable.encoding.setdefault("dtype", variable.dtype)
+    return variable
+
+
+def _plain(variables: Mapping[Any, Variable], decoders: Mapping[str, Any]) -> set[Any]:
+    """Names of variables of numbers whose values no decoder changes, and which none need see for the others' sake.
+
+    Such a variable has no attribute that a decoder knows, but units that are no times, and NaN to fill floats with. No
+    other refers to it by name (as to the bounds of times, which get the units of the times), and it shares no dimension
+    with single characters (which are put together along theirs if no numbers have it).
+    """
+    if decoders.get("use_cftime") is not None:  # xarray warns of it for each variable
+        return set()
+    dropped = decoders.get("drop_variables") or ()
+    others = {dropped} if isinstance(dropped, str) else set(dropped)
+    masked = decoders.get("mask_and_scale", True) is True
+    of_letters, found = set[Any](), []
+    for name, variable in variables.items():
+        attrs, dtype = variable.attrs, variable.dtype
+        if dtype.kind == "S":
+            of_letters.update(variable.dims)
+        keys = _KEYS_BUT_UNITS.intersection(attrs)
+        if not keys or (keys == _FILL and masked and dtype.kind == "f" and _is_nan(attrs["_FillValue"])):
+            if dtype.kind in "biufc" and dtype.isnative and _is_no_time(attrs.get("units", "")):
+                found.append(name)
+        for key in keys.intersection(_NAME_KEYS) if keys else ():
+            others.update(_names_in(attrs[key]))
+    others |= of_letters
+    return {name for name in found if name not in others and of_letters.isdisjoint(variables[name].dims)}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(value != value)
+
+
+def _names_in(value: Any) -> set[str]:
+    """All that a decoder may take for the name of a variable in the value of an attribute."""
+    text = str(value)
+    return {text, *text.split(), *text.replace(":", " ").split(), *(word.strip(":") for word in text.split())}
+
+
+def _is_no_time(units: Any) -> bool:
+    return isinstance(units, str) and "since" not in units and units not in _TIME_UNITS
 
 
 def _names_looked_at(decoders: Mapping[str, Any]) -> tuple[str, ...]:

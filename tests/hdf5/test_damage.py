@@ -143,7 +143,7 @@ def test_one_of_the_files_of_the_split_driver(tmp_path):
 def group_of(data: bytes) -> tuple[int, int]:
     """Addresses of the B-tree and the heap of the root group of an old file."""
     file = opened(data)
-    return struct.unpack("<QQ", file.header(file.root).messages[0].body)
+    return struct.unpack("<QQ", file.header(file.root).messages[0][2])
 
 
 def test_a_tree_that_leads_back_to_itself():

@@ -43,9 +43,11 @@ def test_lookup3(data, expected):
     assert checksum.lookup3(data) == expected
 
 
-def test_many_checksums_are_those_of_each_block():
-    rng = np.random.default_rng(0)
-    blocks = [rng.bytes(length) for length in [*range(60), 500, 1000, 12, 24] for _ in range(30)]
+@pytest.mark.parametrize("copies", [1, 2, 7, 30])  # few in lanes, many in arrays
+def test_many_checksums_are_those_of_each_block(copies):
+    rng = np.random.default_rng(copies)
+    blocks = [rng.bytes(length) for length in [*range(60), 500, 1000, 12, 24] for _ in range(copies)]
+    blocks += [b"\xff" * 600, b"\xff" * 601]  # all that can be carried over
     assert checksum.checksums(blocks) == [checksum.lookup3(block) for block in blocks]
 
 

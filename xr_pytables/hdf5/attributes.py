@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -53,39 +54,46 @@ class RawAttribute:
     datatype: Datatype
 
 
-class AttributeMessage(NamedTuple):
-    """The parts of an attribute message."""
+class AttributeHead(NamedTuple):
+    """What stands in an attribute message before the value."""
 
     name: str
     datatype: bytes
     datatype_shared: bool
     dataspace: bytes
     dataspace_shared: bool
-    data: bytes
 
 
 _HEAD: Final = struct.Struct("<BBHHH").unpack_from
 
 
-def decode_attribute(body: bytes) -> AttributeMessage:
-    """The parts of an attribute message. Its `data` may have more bytes behind them."""
-    version, flags, name_size, type_size, space_size = _HEAD(body)
-    check_version(version, 1, 2, 3)
+def data_start(body: bytes) -> int:
+    """Where the value begins in an attribute message. There may be more bytes behind it."""
+    version, _, name_size, type_size, space_size = _HEAD(body)
+    if version == 1:
+        start = 8 + (name_size + 7 & ~7) + (type_size + 7 & ~7) + (space_size + 7 & ~7)
+    else:
+        check_version(version, 1, 2, 3)
+        start = (9 if version == 3 else 8) + name_size + type_size + space_size
+    if start > len(body):
+        raise Damaged(f"an attribute whose parts have {start} bytes in a message of {len(body)}")
+    return start
+
+
+def decode_head(head: bytes) -> AttributeHead:
+    """The parts of the first `data_start` bytes of an attribute message."""
+    version, flags, name_size, type_size, space_size = _HEAD(head)
     padding = 7 if version == 1 else 0
     place = 9 if version == 3 else 8
     type_at = place + (name_size + padding & ~padding)
     space_at = type_at + (type_size + padding & ~padding)
-    data_at = space_at + (space_size + padding & ~padding)
-    if data_at > len(body):
-        raise Damaged(f"an attribute whose parts have {data_at} bytes in a message of {len(body)}")
     flags = flags if version > 1 else 0
-    return AttributeMessage(
-        decoded(body[place : place + name_size].split(b"\0")[0]),
-        body[type_at : type_at + type_size],
+    return AttributeHead(
+        decoded(head[place : place + name_size].split(b"\0")[0]),
+        head[type_at : type_at + type_size],
         bool(flags & 1),
-        body[space_at : space_at + space_size],
+        head[space_at : space_at + space_size],
         bool(flags & 2),
-        body[data_at:],
     )
 
 
@@ -145,9 +153,13 @@ def _decoded_value(
     return values if len(whole) == 1 else values.reshape(whole)
 
 
+_ADDRESS: Final = struct.Struct("<Q")
+_reference = lru_cache(1024)(Reference)  # the same few dimensions again and again
+
+
 def _references(datatype: Datatype, data: bytes) -> list[Reference]:
     addresses = referenced_addresses(np.frombuffer(data, datatype.stored_dtype), datatype)
-    return [Reference(address) for address in addresses.tolist()]
+    return [_reference(address) for address in addresses.tolist()]
 
 
 def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_object: HeapObject, limit: int) -> Value:
@@ -168,6 +180,8 @@ def _variable(datatype: Datatype, shape: tuple[int, ...], data: bytes, heap_obje
     if base is None:
         return _objects([row.split(b"\0", 1)[0] for row in rows], whole)
     if base.kind == "reference":
+        if base.stored_size == _ADDRESS.size:
+            return [[_reference(address) for (address,) in _ADDRESS.iter_unpack(row)] for row in rows]
         return [_references(base, row) for row in rows]
     return _objects([convert(np.frombuffer(row, base.stored_dtype), base) for row in rows], whole)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from . import checksum
 from .damage import Damaged, bytes_needed, check_signature, check_version
 from .metadata import UNDEFINED, Metadata
 
@@ -44,11 +43,13 @@ _Contents = tuple[list[bytes], list[_Node]]
 class BTreeV2:
     """A tree whose records all have the same size."""
 
+    HEADER_BYTES: Final = 38
+
     def __init__(self, metadata: Metadata, address: int, kind: int) -> None:
-        head = metadata.read(address, 38, "the header of a v2 B-tree")
+        head = metadata.read(address, self.HEADER_BYTES, "the header of a v2 B-tree")
         check_signature(head, b"BTHD")
         check_version(head[4], 0)
-        checksum.check(head)
+        metadata.check(address, head)
         found, self._node_size, self.record_size, self.depth = struct.unpack_from("<BIHH", head, 5)
         root, root_count, self.count = struct.unpack_from("<QHQ", head, 16)
         if found != kind:
@@ -111,21 +112,25 @@ class BTreeV2:
     def _read(self, nodes: list[_Node]) -> list[_Contents]:
         """The contents of nodes of one level, checksums verified; each node is read once."""
         missing = [node for node in nodes if node not in self._known]
-        self._metadata.prefetch((node.address, self._node_size) for node in missing)
-        blocks = []
+        if len(missing) > 1:
+            self._metadata.verify((node.address, self._used(node)) for node in missing)
         for node in missing:
-            used = self._used(node)
-            if used > self._node_size:
-                raise Damaged(f"a node of a v2 B-tree with {node.records} records, more than it has room for")
-            blocks.append(self._metadata.read(node.address, used, "a node of a v2 B-tree"))
-        checksum.check_all(blocks)
-        for node, block in zip(missing, blocks, strict=True):
+            block = self._metadata.read(node.address, self._used(node), "a node of a v2 B-tree")
+            self._metadata.check(node.address, block)
             self._known[node] = self._decode(node, block)
         return [self._known[node] for node in nodes]
 
     def _used(self, node: _Node) -> int:
+        """Bytes of a node that mean something, its checksum among them."""
         pointers = (node.records + 1) * self._pointer_size(node.level) if node.level else 0
-        return _OVERHEAD + node.records * int(self.record_size) + pointers
+        used: int = _OVERHEAD + node.records * self.record_size + pointers
+        if used > self._node_size:
+            raise Damaged(f"a node of a v2 B-tree with {node.records} records, more than it has room for")
+        return used
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Address and bytes of the root, to be verified together with those of other trees."""
+        return [(self._root.address, self._used(self._root))] if self._root else []
 
     def _pointer_size(self, level: int) -> int:
         return 8 + self._count_width + self._levels[level - 1].total_width

@@ -1,7 +1,8 @@
 """Jenkins' lookup3 ("hashlittle"), with which the structures of version 2 are protected and names are hashed.
 
-A round of it takes a few microseconds in Python, so many blocks are done at once with NumPy: round by round, all
-blocks that are long enough together.
+A round of it takes a microsecond in Python, so many blocks are done at once, round by round, all blocks that are long
+enough together: some as lanes of 64 bits in Python's long integers, whose operations cost little more than those of
+short ones; hundreds in NumPy's arrays.
 
 Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from .damage import Damaged
 
 _MASK: Final = 0xFFFFFFFF
 _SEED: Final = 0xDEADBEEF
-_FEW: Final = 24  # blocks: so few are quicker one by one
+_MANY: Final = 200  # blocks: from here on NumPy is quicker than lanes
+_LONG: Final = 17  # bits of a length: longer blocks are not worth the memory that lanes take
 _Words = NDArray[np.uint32]
 
 
@@ -85,15 +87,81 @@ def checksums(blocks: Sequence[bytes]) -> list[int]:
     for number, block in enumerate(blocks):
         alike.setdefault(len(block).bit_length(), []).append(number)
     found = [0] * len(blocks)
-    for numbers in alike.values():
+    for bits, numbers in alike.items():
         some = [blocks[number] for number in numbers]
-        values = _together(some) if len(some) >= _FEW else map(lookup3, some)
-        for number, value in zip(numbers, values, strict=True):
+        in_lanes = len(some) > 1 and bits <= _LONG
+        checksums_of = _in_arrays if len(some) >= _MANY else _in_lanes if in_lanes else _alone
+        for number, value in zip(numbers, checksums_of(some), strict=True):
             found[number] = value
     return found
 
 
-def _together(blocks: Sequence[bytes]) -> list[int]:
+def _alone(blocks: Sequence[bytes]) -> list[int]:
+    return [lookup3(block) for block in blocks]
+
+
+def _in_lanes(blocks: Sequence[bytes]) -> list[int]:
+    """The same for blocks of similar lengths: 64 bits of three long integers for each, of which 32 are used.
+
+    The upper ones take what a sum or a shift carries over, and lend one bit (`borrow`) to each difference.
+    """
+    order = sorted(range(len(blocks)), key=lambda number: -len(blocks[number]))
+    lengths = [len(blocks[number]) for number in order]
+    rounds = [max(length - 1, 0) // 12 for length in lengths]
+    width = 12 * (rounds[0] + 1)
+    padded = b"".join([blocks[number].ljust(width, b"\0") for number in order])
+    words = np.frombuffer(padded, "<u4").reshape(len(blocks), -1, 3)
+    last = [_lanes(part) for part in words[np.arange(len(blocks)), rounds].T]
+    rows, row = words.transpose(1, 2, 0).astype("<u8").tobytes(), 8 * len(blocks)
+    ones = _lanes(np.ones(len(blocks), "<u8"))
+    mask = all_lanes = ones * _MASK
+    borrow = ones << 32
+    a = b = c = _lanes(np.array(lengths, "<u8") + np.uint64(_SEED)) & mask
+    ended = [0, 0, 0]
+    live, place, number_of = len(blocks), 0, int.from_bytes
+    for turn in range(rounds[0]):
+        if rounds[live - 1] <= turn:  # the shortest are behind the others, in the highest bits
+            while rounds[live - 1] <= turn:
+                live -= 1
+            edge = 64 * live
+            ended = [old | part >> edge << edge for old, part in zip(ended, (a, b, c), strict=True)]
+            mask &= (1 << edge) - 1
+            borrow &= (1 << edge) - 1
+            a, b, c = a & mask, b & mask, c & mask
+        size = 8 * live
+        a = a + number_of(rows[place : place + size], "little") & mask
+        b = b + number_of(rows[place + row : place + row + size], "little") & mask
+        c = c + number_of(rows[place + 2 * row : place + 2 * row + size], "little") & mask
+        place += 3 * row
+        a = ((a | borrow) - c ^ c << 4 ^ c >> 28) & mask
+        c = c + b & mask
+        b = ((b | borrow) - a ^ a << 6 ^ a >> 26) & mask
+        a = a + c & mask
+        c = ((c | borrow) - b ^ b << 8 ^ b >> 24) & mask
+        b = b + a & mask
+        a = ((a | borrow) - c ^ c << 16 ^ c >> 16) & mask
+        c = c + b & mask
+        b = ((b | borrow) - a ^ a << 19 ^ a >> 13) & mask
+        a = a + c & mask
+        c = ((c | borrow) - b ^ b << 4 ^ b >> 28) & mask
+        b = b + a & mask
+    state = [part | old for part, old in zip((a, b, c), ended, strict=True)]
+    mixed = [part + own & all_lanes for part, own in zip(state, last, strict=True)]
+    for to, by, left, right in _LAST_STEPS:
+        turned = (mixed[by] << int(left) | mixed[by] >> int(right)) & all_lanes
+        mixed[to] = ((mixed[to] ^ mixed[by]) | ones << 32) - turned & all_lanes
+    values = np.frombuffer(mixed[2].to_bytes(row, "little"), "<u8").tolist()
+    found = [0] * len(blocks)
+    for number, value in zip(order, values, strict=True):
+        found[number] = value if blocks[number] else _SEED
+    return found
+
+
+def _lanes(words: NDArray[Any]) -> int:
+    return int.from_bytes(words.astype("<u8").tobytes(), "little")
+
+
+def _in_arrays(blocks: Sequence[bytes]) -> list[int]:
     """The same for blocks of similar lengths: a column of the arrays for each, the longest first."""
     order = sorted(range(len(blocks)), key=lambda number: -len(blocks[number]))
     lengths = np.array([len(blocks[number]) for number in order])

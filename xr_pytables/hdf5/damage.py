@@ -43,7 +43,16 @@ class Reading:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, OF_WRONG_BYTES):
-            raise FormatError(f"{self._name}: {self._what} at address {self._address}: {reason(error)}") from error
+            raise located(self._name, self._what, self._address, error) from error
+
+
+def located(name: str, what: str, address: int, error: BaseException) -> FormatError:
+    """The error that wrong bytes become; one that names file and address already stays as it is."""
+    if isinstance(error, FormatError):
+        return error
+    found = FormatError(f"{name}: {what} at address {address}: {reason(error)}")
+    found.__cause__ = error
+    return found
 
 
 def reason(error: BaseException) -> str:

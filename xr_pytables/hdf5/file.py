@@ -7,6 +7,7 @@ and costs nothing but what asked for it.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import struct
 from collections import deque
@@ -15,21 +16,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
+
 from ..chunks.filters import FilterPipeline
 from ..sources.source import FormatError, Source, printable
 from .attributes import (
+    MAX_ATTRIBUTE_BYTES,
+    AttributeHead,
     AttributeInfo,
-    AttributeMessage,
     RawAttribute,
     Unreadable,
     Value,
-    decode_attribute,
+    data_start,
     decode_attribute_info,
+    decode_head,
     decode_value,
     size_of_objects,
 )
 from .btree_v2 import ATTRIBUTE_NAMES, BTreeV2
-from .damage import OF_WRONG_BYTES, Damaged, Reading, Unsupported, reason
+from .damage import OF_WRONG_BYTES, Damaged, Reading, Unsupported, reason, taken
 from .data_layout import Layout, decode_layout
 from .dataset import DatasetInfo, describe
 from .dataspace import Extent, decode_dataspace
@@ -73,6 +78,7 @@ _MAX_KEPT_BYTES: Final = 1 << 26  # of parsed headers
 _MAX_KEPT_VALUES: Final = 1 << 13
 _MAX_KEPT_BODY: Final = 512  # bytes of a message
 _MAX_KEPT_GROUPS: Final = 8
+_MAX_DENSE: Final = 1 << 14  # objects whose attributes outside of the header are looked at together
 
 
 class MissingNodeError(OSError):
@@ -104,6 +110,25 @@ class Place(NamedTuple):
     """Of its header."""
 
 
+class _Form(NamedTuple):
+    """All of an attribute but its value."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...] | None
+    dtype: np.dtype | None
+    """Of values that NumPy can see in the bytes."""
+    size: int
+    """Bytes of such values."""
+
+    @classmethod
+    def of(cls, name: str, datatype: Datatype, shape: tuple[int, ...] | None) -> _Form:
+        count = math.prod(shape or ())
+        plain = shape is not None and datatype.exact and datatype.kind not in ("text", "vlen", "reference")
+        size = count * datatype.itemsize
+        return cls(name, datatype, shape, datatype.dtype if plain and size <= MAX_ATTRIBUTE_BYTES else None, size)
+
+
 class File:
     """A file, read from a source that stays the caller's to close."""
 
@@ -113,7 +138,9 @@ class File:
         self._headers: dict[int, ObjectHeader | FormatError] = {}
         self._kept_bytes = 0
         self._attributes: dict[bytes, tuple[str, RawAttribute]] = {}
+        self._forms: dict[bytes, _Form] = {}
         self._variable_bytes = 0
+        self._dense: dict[int, tuple[FractalHeap, BTreeV2]] = {}
         self._groups: dict[int, Links] = {}
         self._suggested: tuple[int, str] = (-1, "")
         self._owners: dict[int, int] = {}
@@ -143,18 +170,18 @@ class File:
             return superblock
         header = self.header(superblock.extension)
         with Reading(self.name, "the superblock extension", superblock.extension):
-            for message in header.messages:
-                if message.type == DRIVER_INFO:
-                    refuse_driver(message.body[1:9])
-                if message.type == CACHE_IMAGE:
+            for kind, _, body in header.messages:
+                if kind == DRIVER_INFO:
+                    refuse_driver(body[1:9])
+                if kind == CACHE_IMAGE:
                     raise Unsupported(
                         "a file with an image of HDF5's metadata cache. Opening it with HDF5 for writing "
                         "and closing it puts the metadata in their place"
                     )
-                if message.type == B_TREE_K:
-                    superblock = with_b_tree_k(superblock, message.body)
-                if message.type == MESSAGE_TABLE:
-                    superblock = with_message_table(superblock, message.body)
+                if kind == B_TREE_K:
+                    superblock = with_b_tree_k(superblock, body)
+                if kind == MESSAGE_TABLE:
+                    superblock = with_message_table(superblock, body)
         return superblock
 
     # -- headers --------------------------------------------------------------------------------------------
@@ -328,7 +355,11 @@ class File:
         """What the dataset with its header at `address` is; no data, no attribute is read."""
         header = self.header(address)
         with Reading(self.name, "the dataset", address):
-            bodies = {message.type: self._body(message) for message in header.messages if message.type in _OF_DATASETS}
+            bodies = {
+                kind: self._unshared(kind, body) if shared else body
+                for kind, shared, body in header.messages
+                if kind in _OF_DATASETS
+            }
             for kind, what in ((DATATYPE, "datatype"), (DATASPACE, "dataspace"), (DATA_LAYOUT, "data layout")):
                 if kind not in bodies:
                     raise Damaged(f"it has no {what} message")
@@ -403,7 +434,7 @@ class File:
         if info.heap == UNDEFINED:
             return
         self._claim(info.heap, address)
-        heap, tree = FractalHeap(self._metadata, info.heap), BTreeV2(self._metadata, info.names, ATTRIBUTE_NAMES)
+        heap, tree = self._dense.pop(info.heap, None) or self._open_dense(info)
         records = list(tree.records())
         if info.creation_order_tracked:
             records.sort(key=lambda record: record[12:8:-1])  # a number of four bytes, the lowest first
@@ -421,32 +452,83 @@ class File:
             name, attribute = self._attribute(body, False, len(found))
             found[name] = attribute
 
+    def _open_dense(self, info: AttributeInfo) -> tuple[FractalHeap, BTreeV2]:
+        return FractalHeap(self._metadata, info.heap), BTreeV2(self._metadata, info.names, ATTRIBUTE_NAMES)
+
+    def prefetch_attributes(self, addresses: Iterable[int]) -> None:
+        """Read and check what the `attributes` of many objects need that is not in their headers.
+
+        Those of damaged objects are left to whoever asks for them.
+        """
+        infos = list[AttributeInfo]()
+        for address in addresses:
+            header = self._headers.get(address)
+            if isinstance(header, ObjectHeader) and ATTRIBUTE_INFO in header.types:
+                message = header.first(ATTRIBUTE_INFO)
+                try:
+                    info = decode_attribute_info(message.body if message else b"")
+                except OF_WRONG_BYTES:
+                    continue
+                if info.heap != UNDEFINED and len(infos) < _MAX_DENSE:
+                    infos.append(info)
+        self._metadata.verify((info.heap, FractalHeap.HEADER_BYTES) for info in infos)
+        self._metadata.verify((info.names, BTreeV2.HEADER_BYTES) for info in infos)
+        trees, blocks = list[tuple[int, int]](), dict[int, list[tuple[int, int]]]()
+        for info in infos:
+            try:
+                heap, tree = self._dense[info.heap] = self._open_dense(info)
+                trees += tree.extents()
+                blocks.setdefault(heap.gap, []).extend(heap.extents())
+            except (*OF_WRONG_BYTES, FormatError):
+                continue
+        self._metadata.verify(trees)
+        for gap, extents in blocks.items():
+            self._metadata.verify(extents, gap)
+
     def _attribute(self, body: bytes, shared: bool, number: int) -> tuple[str, RawAttribute]:
         name = _nameless(number)
         try:
-            message = decode_attribute(self._unshared(ATTRIBUTE, body) if shared else body)
-            name = message.name or name
-            pair = name, self._raw_attribute(message)
+            body = self._unshared(ATTRIBUTE, body) if shared else body
+            start = data_start(body)
+            head = body[:start]
+            form = self._forms.get(head)
+            if form is None:
+                parts = decode_head(head)
+                name = parts.name or name
+                form = self._form(head, parts)
+            name = form.name or name
+            pair = name, self._raw_attribute(form, body[start:])
         except (*OF_WRONG_BYTES, FormatError) as error:
             return name, _unreadable(error)
-        variable = pair[1].datatype.kind in ("text", "vlen")
-        if variable:
+        if form.datatype.kind in ("text", "vlen"):
             self._variable_bytes += size_of_objects(pair[1].value)
-        if not shared and (variable or (len(body) <= _MAX_KEPT_BODY and len(self._attributes) < _MAX_KEPT_VALUES)):
+        elif shared or len(body) > _MAX_KEPT_BODY or len(self._attributes) >= _MAX_KEPT_VALUES:
+            return pair
+        if not shared:
             self._attributes[body] = pair
         return pair
 
-    def _raw_attribute(self, message: AttributeMessage) -> RawAttribute:
-        stored, space = message.datatype, message.dataspace
-        if message.datatype_shared:
+    def _form(self, head: bytes, parts: AttributeHead) -> _Form:
+        """What the attribute messages that begin with these bytes are: many objects have attributes of one name."""
+        stored, space = parts.datatype, parts.dataspace
+        if parts.datatype_shared:
             stored = self._unshared(DATATYPE, stored)
-        if message.dataspace_shared:
+        if parts.dataspace_shared:
             space = self._unshared(DATASPACE, space)
-        datatype, (shape, _) = _datatype(stored), _extent(space)
+        form = _Form.of(parts.name, _datatype(stored), _extent(space)[0])
+        if len(head) <= _MAX_KEPT_BODY and len(self._forms) < _MAX_KEPT_VALUES:
+            self._forms[head] = form
+        return form
+
+    def _raw_attribute(self, form: _Form, data: bytes) -> RawAttribute:
+        datatype, shape = form.datatype, form.shape
         if shape is None:
             return RawAttribute(None, datatype)
+        if form.dtype is not None:
+            values = np.frombuffer(taken(data, 0, form.size), form.dtype)
+            return RawAttribute(values.reshape(shape + datatype.shape), datatype)
         left = self._metadata.size - self._variable_bytes  # each value has its own bytes in the file
-        return RawAttribute(decode_value(datatype, shape, message.data, self._global_heap.get, left), datatype)
+        return RawAttribute(decode_value(datatype, shape, data, self._global_heap.get, left), datatype)
 
 
 _OF_DATASETS: Final = frozenset(

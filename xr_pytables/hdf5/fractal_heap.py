@@ -6,31 +6,35 @@ Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from . import checksum
+from ..sources.source import FormatError
 from .btree_v2 import HUGE_OBJECTS, BTreeV2
-from .damage import Damaged, Unsupported, bytes_needed, check_signature, check_version, taken
+from .damage import OF_WRONG_BYTES, Damaged, Unsupported, bytes_needed, check_signature, check_version, taken
 from .metadata import UNDEFINED, Metadata
 
 _MANAGED, _HUGE, _TINY = 0, 1, 2
 _CHECKSUMMED: Final = 2
 _MAX_OBJECT: Final = 1 << 28  # bytes
+_MAX_INDIRECT: Final = 1 << 10  # blocks that are looked at in advance
 _LONGEST_NORMAL_ID: Final = 18  # bytes of an identifier; longer ones have room for longer tiny objects
 
 
 class FractalHeap:
     """One heap. Blocks are read when an object in them is asked for, and kept."""
 
+    HEADER_BYTES: Final = 146
+
     def __init__(self, metadata: Metadata, address: int) -> None:
-        head = metadata.read(address, 146, "the header of a fractal heap")
+        head = metadata.read(address, self.HEADER_BYTES, "the header of a fractal heap")
         check_signature(head, b"FRHP")
         check_version(head[4], 0)
         self.id_length, filtered, flags, largest = struct.unpack_from("<HHBI", head, 5)
         if filtered:
             raise Unsupported("compressed links or attributes (a fractal heap with filters)")
-        checksum.check(head)
+        metadata.check(address, head)
         self._huge_tree = struct.unpack_from("<Q", head, 22)[0]
         self._width, self._start, self._largest_direct, bits, _, self._root, self._root_rows = struct.unpack_from(
             "<HQQHHQH", head, 110
@@ -47,6 +51,8 @@ class FractalHeap:
         self._direct_rows = self._largest_direct.bit_length() - self._start.bit_length() + 2
         self._first_row_bits = self._start.bit_length() + self._width.bit_length() - 2
         self._direct: dict[int, bytes] = {}
+        self._begins, self._in_order = list[int](), list[bytes]()
+        """Where the direct blocks that were read begin, and their bytes, in order."""
         self._indirect: dict[int, tuple[int, ...]] = {}
         self._huge: dict[int, tuple[int, int]] | None = None
 
@@ -59,6 +65,40 @@ class FractalHeap:
             if left < 0:
                 raise Damaged("objects of a fractal heap share their bytes")
             yield found
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Address and bytes of all direct blocks that have a checksum, as far as they are found.
+
+        `Metadata.verify` takes them, those of other heaps with the same `gap` too.
+        """
+        if not self._checksummed:
+            return []
+        if not self._root_rows:
+            return [] if self._root == UNDEFINED else [(self._root, self._start)]
+        found, todo, seen = list[tuple[int, int]](), [(self._root, self._root_rows, 0)], 0
+        while todo and seen < _MAX_INDIRECT:
+            block, rows, begin = todo.pop()
+            try:
+                children = self._children(block, rows, begin)
+            except (*OF_WRONG_BYTES, FormatError):  # whoever asks for what is in it is told
+                continue
+            seen += 1
+            for number, child in enumerate(children):
+                row, column = divmod(number, self._width)
+                size = self._row_size(row)
+                if child == UNDEFINED:
+                    continue
+                if row < self._direct_rows:
+                    found.append((child, size))
+                else:
+                    below = size.bit_length() - self._first_row_bits
+                    todo.append((child, below, begin + self._row_start(row) + column * size))
+        return found
+
+    @property
+    def gap(self) -> int:
+        """Where the checksum of a direct block lies in it."""
+        return 13 + self._offset_width
 
     def get(self, identifier: bytes) -> bytes:
         """The object of that identifier."""
@@ -94,6 +134,11 @@ class FractalHeap:
 
     def _managed(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` of the heap's own address space, which covers the blocks with their heads."""
+        number = bisect_right(self._begins, offset) - 1
+        if number >= 0:
+            data, start = self._in_order[number], offset - self._begins[number]
+            if start + length <= len(data):
+                return data[start : start + length]
         rows, block, begin = self._root_rows, self._root, 0
         size = self._start if not rows else 0
         while rows:
@@ -132,7 +177,7 @@ class FractalHeap:
         if children is None:
             count = rows * self._width
             data = self._metadata.read(address, 17 + self._offset_width + 8 * count, "an indirect block")
-            checksum.check(data)
+            self._metadata.check(address, data)
             self._check_head(data, b"FHIB", begin)
             children = struct.unpack_from(f"<{count}Q", data, 13 + self._offset_width)
             self._indirect[address] = children
@@ -147,13 +192,12 @@ class FractalHeap:
                 raise Damaged(f"nothing is stored at {begin} of the fractal heap")
             data = self._metadata.read(address, size, "a direct block of a fractal heap")
             if self._checksummed:
-                end = 17 + self._offset_width
-                stored = int.from_bytes(data[end - 4 : end], "little")
-                found = checksum.lookup3(data[: end - 4] + bytes(4) + data[end:])
-                if stored != found:
-                    raise Damaged(f"the checksum of a direct block is {stored:#010x}, of its bytes {found:#010x}")
+                self._metadata.check(address, data, self.gap)
             self._check_head(data, b"FHDB", begin)
             self._direct[address] = data
+            number = bisect_right(self._begins, begin)
+            self._begins.insert(number, begin)
+            self._in_order.insert(number, data)
         return data
 
     def _check_head(self, data: bytes, signature: bytes, begin: int) -> None:

@@ -81,11 +81,12 @@ class DenseLinks:
     """Links in a fractal heap, found by the hash of their name."""
 
     def __init__(self, metadata: Metadata, heap: int, names: int, *, ordered: bool) -> None:
-        self._heap = FractalHeap(metadata, heap)
+        self._metadata, self._heap = metadata, FractalHeap(metadata, heap)
         self._names = BTreeV2(metadata, names, LINK_NAMES)
         self._ordered = ordered
 
     def links(self) -> list[Link]:
+        self._metadata.verify(self._heap.extents(), self._heap.gap)
         bodies = self._heap.objects(record[4:11] for record in self._names.records())
         return _sorted(map(decode_link, bodies), self._ordered)
 

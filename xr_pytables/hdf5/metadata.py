@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..sources.source import FormatError, Source
+from . import checksum
 
 UNDEFINED: Final = 2**64 - 1
 """The address that stands for none."""
 _BLOCK: Final = 1 << 16  # bytes
 _MAX_BLOCKS: Final = 1024
+_AT_ONCE: Final = 1 << 24  # bytes whose checksums are computed side by side
 
 
 class Metadata:
@@ -24,9 +26,13 @@ class Metadata:
     def __init__(self, source: Source, base: int) -> None:
         self._source = source
         self._blocks: dict[int, bytes] = {}
+        self._sound = set[tuple[int, int]]()
+        """Addresses and sizes of structures whose checksums are known to be right."""
         self.base = base
         self.size = source.size - base
         """Bytes from the base address to the end."""
+        self._unverified = 2 * self.size
+        """Bytes that `verify` may still look at."""
         self.name = source.name
 
     def read(self, address: int, count: int, what: str) -> bytes:
@@ -64,6 +70,42 @@ class Metadata:
             for number, block in zip(missing, blocks, strict=True):
                 self._keep(number, block)
 
+    def verify(self, extents: Iterable[tuple[int, int]], gap: int = -4) -> None:
+        """Compute the checksums of many structures side by side, so that `check` of a sound one then costs little.
+
+        The extents are addresses and sizes in bytes; those beyond the end of the file are left out, and what would be
+        much more than the file in all. A checksum lies `gap` bytes from the beginning (the end, if that is negative) of
+        its structure, and is the one of all other bytes and of zeros in its place.
+        """
+        some, waiting = list[tuple[int, int]](), 0
+        for extent in dict.fromkeys(extents):
+            address, size = extent
+            if not 0 <= address <= self.size - size or extent in self._sound:
+                continue
+            self._unverified -= size
+            if self._unverified < 0:
+                break
+            if waiting + size > _AT_ONCE:
+                self._verify(some, gap)
+                some, waiting = [], 0
+            some.append(extent)
+            waiting += size
+        self._verify(some, gap)
+
+    def _verify(self, extents: list[tuple[int, int]], gap: int) -> None:
+        self.prefetch(extents)
+        blocks = [self.read(*extent, "a structure with a checksum") for extent in extents]
+        stored = [int.from_bytes(block[gap:][:4], "little") for block in blocks]
+        found = checksum.checksums([_protected(block, gap) for block in blocks])
+        self._sound.update(
+            extent for extent, own, right in zip(extents, stored, found, strict=True) if own == right
+        )
+
+    def check(self, address: int, data: bytes, gap: int = -4) -> None:
+        """Raise Damaged unless the checksum of the structure `data` at `address` is right; `gap` as for `verify`."""
+        if (address, len(data)) not in self._sound:
+            checksum.check(_protected(data, gap) + data[gap:][:4])
+
     def _block(self, number: int) -> bytes:
         block = self._source.read(*self._extent(number))
         self._keep(number, block)
@@ -77,3 +119,8 @@ class Metadata:
         if len(self._blocks) >= _MAX_BLOCKS:
             self._blocks.clear()
         self._blocks[number] = block
+
+
+def _protected(block: bytes, gap: int) -> bytes:
+    """The bytes that a checksum is of; see `Metadata.verify`."""
+    return block[:gap] if gap < 0 else block[:gap] + bytes(4) + block[gap + 4 :]

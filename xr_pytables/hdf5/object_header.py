@@ -11,11 +11,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..sources.source import FormatError
 from . import checksum
-from .damage import Damaged, Reading, check_version
+from .damage import OF_WRONG_BYTES, Damaged, check_version, located
 from .metadata import Metadata
 
 NIL, DATASPACE, LINK_INFO, DATATYPE, OLD_FILL_VALUE, FILL_VALUE, LINK, EXTERNAL_FILES, DATA_LAYOUT = range(9)
@@ -28,6 +29,8 @@ _MAX_BLOCKS: Final = 1 << 14
 _KNOWN: Final = CACHE_IMAGE
 _SHARED, _FAIL_IF_UNKNOWN = 0x02, 0x80
 _FIRST_LOOK: Final = 1024  # bytes that are read of a header before its size is known
+_WHAT: Final = "the object header"
+_ANY: Final = (*OF_WRONG_BYTES, FormatError)
 
 
 class Message(NamedTuple):
@@ -39,13 +42,17 @@ class Message(NamedTuple):
     body: bytes
 
 
+Parts = tuple[int, bool, bytes]
+"""What a `Message` consists of: files have tens of thousands, most of which are looked at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectHeader:
     """All messages of one object, in the order of the file."""
 
     address: int
     version: int
-    messages: tuple[Message, ...]
+    messages: tuple[Parts, ...]
     size: int
     """Bytes of its blocks."""
     types: frozenset[int]
@@ -55,13 +62,14 @@ class ObjectHeader:
 
     def of_type(self, kind: int) -> list[Message]:
         """The messages of one type."""
-        return [message for message in self.messages if message.type == kind]
+        return [Message(*message) for message in self.messages if message[0] == kind]
 
     def first(self, kind: int) -> Message | None:
         """The first message of a type; None if there is none."""
-        for message in self.messages:
-            if message.type == kind:
-                return message
+        if kind in self.types:
+            for message in self.messages:
+                if message[0] == kind:
+                    return Message(*message)
         return None
 
 
@@ -74,7 +82,7 @@ class _Unfinished:
         self.address, self.version, self.prefix, self.size, self.links = address, 1, 8, 0, 1
         self.blocks: list[tuple[int, int]] = []
         self.seen = set[int]()
-        self.messages: list[Message] = []
+        self.messages: list[Parts] = []
 
 
 def read_headers(metadata: Metadata, addresses: Sequence[int]) -> list[ObjectHeader | FormatError]:
@@ -86,14 +94,13 @@ def read_headers(metadata: Metadata, addresses: Sequence[int]) -> list[ObjectHea
     while waiting:
         blocks = read(metadata, waiting, found)
         problems = _wrong_checksums(blocks)
-        for number, (header, block, start, end) in enumerate(blocks):
+        for (header, block, start, end), problem in zip(blocks, problems, strict=True):
             try:
-                with Reading(metadata.name, "the object header", header.address):
-                    if problems[number]:
-                        raise Damaged(problems[number])
-                    _add_block(header, block, start, end)
-            except FormatError as error:
-                found[header.address] = error
+                if problem:
+                    raise Damaged(problem)
+                _add_block(header, block, start, end)
+            except OF_WRONG_BYTES as error:
+                found[header.address] = located(metadata.name, _WHAT, header.address, error)
         still = []
         for header in waiting:
             if header.address in found:
@@ -102,7 +109,7 @@ def read_headers(metadata: Metadata, addresses: Sequence[int]) -> list[ObjectHea
                 still.append(header)
             else:
                 messages = tuple(header.messages)
-                types = frozenset([message[0] for message in messages])
+                types = _kinds(tuple([message[0] for message in messages]))
                 found[header.address] = ObjectHeader(
                     header.address, header.version, messages, header.size, types, header.links
                 )
@@ -110,6 +117,7 @@ def read_headers(metadata: Metadata, addresses: Sequence[int]) -> list[ObjectHea
     return [found[address] for address in addresses]
 
 
+_kinds = lru_cache(1024)(frozenset[int])
 _Block = tuple[_Unfinished, bytes, int, int]
 """The header, the bytes of a block, and where in them its messages begin and end."""
 
@@ -120,10 +128,9 @@ def _first_blocks(
     blocks = []
     for header in headers:
         try:
-            with Reading(metadata.name, "the object header", header.address):
-                blocks.append(_first_block(metadata, header))
-        except FormatError as error:
-            failed[header.address] = error
+            blocks.append(_first_block(metadata, header))
+        except _ANY as error:
+            failed[header.address] = located(metadata.name, _WHAT, header.address, error)
     return blocks
 
 
@@ -165,10 +172,9 @@ def _next_blocks(
     for header in headers:
         extents, header.blocks = header.blocks, []
         try:
-            with Reading(metadata.name, "the object header", header.address):
-                blocks += [_continuation(metadata, header, address, count) for address, count in extents]
-        except FormatError as error:
-            failed[header.address] = error
+            blocks += [_continuation(metadata, header, address, count) for address, count in extents]
+        except _ANY as error:
+            failed[header.address] = located(metadata.name, _WHAT, header.address, error)
     return blocks
 
 
@@ -196,24 +202,24 @@ def _wrong_checksums(blocks: Sequence[_Block]) -> list[str]:
 
 
 def _add_block(header: _Unfinished, block: bytes, start: int, end: int) -> None:
-    for message in decode_block(block, start, end, header.prefix):
-        if message.type == CONTINUATION:
-            header.blocks.append(struct.unpack_from("<QQ", message.body))
-        else:
-            header.messages.append(message)
+    messages = decode_block(block, start, end, header.prefix)
+    if CONTINUATION in [message[0] for message in messages]:
+        header.blocks += [_EXTENT(body) for kind, _, body in messages if kind == CONTINUATION]
+        messages = [message for message in messages if message[0] != CONTINUATION]
+    header.messages += messages
 
 
+_EXTENT = struct.Struct("<QQ").unpack_from
 _V1, _V2 = struct.Struct("<HHB").unpack_from, struct.Struct("<BHB").unpack_from
 
 
-def decode_block(block: bytes, start: int, end: int, prefix: int) -> list[Message]:
+def decode_block(block: bytes, start: int, end: int, prefix: int) -> list[Parts]:
     """The messages of a block of a header, those that mean nothing left out.
 
     `prefix` bytes stand before the data of each: 8 in version 1; in version 2 4, and 2 more for a creation order. In
     version 2 fewer bytes than that may be left at the end: a gap.
     """
-    messages, decode = list[Message](), _V1 if prefix == 8 else _V2
-    append, new = messages.append, tuple.__new__  # a file has tens of thousands of messages
+    messages, decode = list[Parts](), _V1 if prefix == 8 else _V2
     place, last = start, end - prefix
     while place <= last:
         kind, size, flags = decode(block, place)
@@ -221,9 +227,9 @@ def decode_block(block: bytes, start: int, end: int, prefix: int) -> list[Messag
         stop = place + size
         if stop > end:
             raise Damaged(f"a message of type {kind} with {size} bytes reaches over the end of its block")
-        if kind > _KNOWN and flags & _FAIL_IF_UNKNOWN:
+        if flags >= _FAIL_IF_UNKNOWN and kind > _KNOWN:
             raise Damaged(f"a message of the unknown type {kind}, which must not be ignored")
         if kind:
-            append(new(Message, (kind, bool(flags & _SHARED), block[place:stop])))
+            messages.append((kind, flags & _SHARED != 0, block[place:stop]))
         place = stop
     return messages

@@ -371,7 +371,9 @@ class NodeReader:
         """The group's members, and the headers and attributes of its arrays."""
         contents = _Contents([], [], {}, {}, {}, [])
         links = place.file.links(place.address)
-        place.file.prefetch(link.address for link in links if link.kind == "hard")
+        addresses = [link.address for link in links if link.kind == "hard"]
+        place.file.prefetch(addresses)
+        place.file.prefetch_attributes(addresses)
         if self._options.pandas_objects and hdfstore.is_pandas_object(place.file, place.address):
             self._add_pandas_object(contents, place)
         parts = contents.pandas_object.frame.parts if contents.pandas_object else frozenset[str]()
