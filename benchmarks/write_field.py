@@ -1,31 +1,35 @@
 """Writing a field of 1 GB from Dask: `to_pytables`, the peers and plain PyTables, codec by codec.
 
     python benchmarks/write_field.py [--codecs zlib,none] [--shape 240,721,1440] [--rounds 5] [--packed]
+        [--scheduler distributed]
 
 The field is a Dask array over values in memory, one block per chunk of 24 x 181 x 360, so that the writer is measured
 and nothing else. All writers use Dask's threads, the same chunks and the same codec, and take turns in every round, so
 that all see the same machine; printed are medians in MB/s of data, and for `to_pytables` the ratio to each peer. Peers
 neither wait for the disk nor write checksums, so the ratios are of `fsync=False` and `fletcher32=False`; beside stands
 what either costs. `--packed` stores the values as 16-bit integers with a scale, which every writer computes itself, and
-only `to_pytables` checks. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
+only `to_pytables` checks. With `--scheduler distributed` two worker processes of one thread each make the blocks and
+write them. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask.array
+import numpy as np
 import tables
 import xarray as xr
-from read_field import CHUNKS, make_field, zarr_codec
+from read_field import CHUNKS, make_block, make_field, zarr_codec
 
 from xr_pytables import to_pytables
 
@@ -80,9 +84,14 @@ def _plain(field: xr.DataArray, path: Path, name: str, chunks: tuple[int, ...]) 
 
 
 def compare(
-    name: str, dataset: xr.Dataset, rounds: int, folder: Path, only: list[str] | None, packing: dict[str, object]
+    name: str,
+    dataset: xr.Dataset,
+    chunks: tuple[int, ...],
+    rounds: int,
+    folder: Path,
+    only: list[str] | None,
+    packing: dict[str, object],
 ) -> None:
-    chunks = tuple(sizes[0] for sizes in dataset.field.chunks)
     found = {
         engine: write for engine, write in writers(name, dataset, chunks, packing).items() if not only or engine in only
     }
@@ -113,16 +122,37 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engines", help="only these, e.g. pytables,zarr")
     parser.add_argument("--packed", action="store_true", help="as 16-bit integers with a scale")
+    parser.add_argument("--scheduler", choices=("threads", "distributed"), default="threads")
+    parser.add_argument("--chunks", help="on disk, e.g. 12,181,360; default: those of the blocks")
     parser.add_argument("--folder", help="where to write; default: the system's temporary folder")
     arguments = parser.parse_args()
     shape = tuple(int(size) for size in arguments.shape.split(","))
-    chunks = tuple(min(chunk, size) for chunk, size in zip(CHUNKS, shape, strict=True))
-    values = dask.array.from_array(make_field(shape), chunks=chunks, name=False)
-    dataset = xr.Dataset({"field": (("time", "lat", "lon"), values)})
-    for name in arguments.codecs.split(","):
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            only = arguments.engines.split(",") if arguments.engines else None
-            compare(name, dataset, arguments.rounds, Path(folder), only, dict(PACKED) if arguments.packed else {})
+    blocks = tuple(min(chunk, size) for chunk, size in zip(CHUNKS, shape, strict=True))
+    chunks = tuple(map(int, arguments.chunks.split(","))) if arguments.chunks else blocks
+    only = arguments.engines.split(",") if arguments.engines else None
+    with contextlib.ExitStack() as stack:
+        if arguments.scheduler == "distributed":
+            stack.enter_context(_cluster())
+            normal = dask.array.core.normalize_chunks(blocks, shape)
+            values = dask.array.map_blocks(make_block, chunks=normal, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+        else:
+            values = dask.array.from_array(make_field(shape), chunks=blocks, name=False)
+        dataset = xr.Dataset({"field": (("time", "lat", "lon"), values)})
+        for name in arguments.codecs.split(","):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder))
+            packing = dict(PACKED) if arguments.packed else {}
+            compare(name, dataset, chunks, arguments.rounds, Path(folder), only, packing)
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[None]:
+    import distributed
+
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        yield
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 /* Logs every call that changes a file or a folder below $LOG_BELOW into $LOG_FILE, in order; for LD_PRELOAD.
  *
  * A record: one letter, three 64-bit numbers (length of the first path, of the second, of the data), a 64-bit offset,
- * then paths and data. Letters: C created, W written, T cut, S synced, R renamed, L linked, U unlinked, M mkdir,
- * D rmdir.
+ * then paths and data. Letters: C created, W written, T cut, S synced, R renamed, L linked, X two names swapped,
+ * U unlinked, M mkdir, D rmdir.
  *
  * A call and its record are made under one lock, so that the log has the order of the calls whichever threads make
  * them. A log that would not be whole ends the process.
@@ -167,6 +167,13 @@ int openat64(int folder, const char *name, int flags, ...) {
                   record(letter, one, other, 0, 0, 0));
 int rename(const char *from, const char *to) { TWO('R', REAL(rename)(from, to)) }
 int link(const char *from, const char *to) { TWO('L', REAL(link)(from, to)) }
+
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
+    char one[PATH_MAX], other[PATH_MAX];
+    return LOGGED(path_at(from_folder, from, one) && path_at(to_folder, to, other),
+                  REAL(renameat2)(from_folder, from, to_folder, to, flags),
+                  record(flags & 2 ? 'X' : 'R', one, other, 0, 0, 0));
+}
 
 #define ONE(letter, folder, call) \
     char path[PATH_MAX]; \

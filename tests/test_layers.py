@@ -23,7 +23,7 @@ FLOORS: dict[str, set[str]] = {
     "disk": {"hdf5", "sources"},
     "arrays": {"chunks", "disk", "hdf5", "model", "sources"},
     "where": {"arrays", "chunks", "disk", "hdf5", "model"},
-    "library": {"chunks", "hdf5", "model", "sources"},
+    "library": {"chunks", "disk", "hdf5", "model", "sources"},
     "decoding": {"sources"},
     "store": {"arrays", "disk", "model", "sources", "where"},
     "backend": {"decoding", "disk", "store", "where"},

@@ -35,9 +35,7 @@ _NAME_KEYS: Final = (
 _KEYS: Final = frozenset((*_VALUE_KEYS, *_NAME_KEYS))
 _KEYS_BUT_UNITS: Final = _KEYS - {"units"}
 _FILL: Final = frozenset(("_FillValue",))
-_TIME_UNITS: Final = frozenset(
-    ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
-)
+_TIME_UNITS: Final = frozenset(("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"))
 
 
 def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -> Dataset:
@@ -142,9 +140,9 @@ def _plain(variables: Mapping[Any, Variable], decoders: Mapping[str, Any]) -> se
         if dtype.kind == "S":
             of_letters.update(variable.dims)
         keys = _KEYS_BUT_UNITS.intersection(attrs)
-        if not keys or (keys == _FILL and masked and dtype.kind == "f" and _is_nan(attrs["_FillValue"])):
-            if dtype.kind in "biufc" and dtype.isnative and _is_no_time(attrs.get("units", "")):
-                found.append(name)
+        nothing = not keys or (keys == _FILL and masked and dtype.kind == "f" and _is_nan(attrs["_FillValue"]))
+        if nothing and dtype.kind in "biufc" and dtype.isnative and _is_no_time(attrs.get("units", "")):
+            found.append(name)
         for key in keys.intersection(_NAME_KEYS) if keys else ():
             others.update(_names_in(attrs[key]))
     others |= of_letters

@@ -1,4 +1,4 @@
-"""Dask blocks that share chunks on disk: refused, moved, or written piece by piece. What `to_zarr` documents."""
+"""Dask blocks that share chunks on disk: refused, moved, or put together in the end. What `to_zarr` documents."""
 
 from __future__ import annotations
 

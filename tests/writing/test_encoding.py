@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -25,15 +26,14 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_pytables import to_pytables
+from xr_pytables import save_mfdataset, to_pytables
 from xr_pytables.chunks import codecs, encoder
-from xr_pytables.chunks.encoder import cover
+from xr_pytables.chunks.encoder import whole_chunks
 from xr_pytables.chunks.index import ChunkError, ChunkStorage
 from xr_pytables.hdf5.file import File
 from xr_pytables.library import target_file
 from xr_pytables.library.target_file import TargetFile
 from xr_pytables.sources.local import LocalFile
-from xr_pytables.writing import targets
 
 from ..helpers_properties import examples
 from ..helpers_threads import WATCHDOG
@@ -214,21 +214,6 @@ def test_large_blocks_of_zstd_are_read_by_everybody(path, complevel):
         np.testing.assert_array_equal(dataset.v[3, 140_000:140_010], values[3, 140_000:140_010])
 
 
-def test_targets_write_to_a_part_of_an_array(path):
-    """As appending and writing a region need it: blocks count from an offset, and share chunks with what is there."""
-    values = np.arange(90.0).reshape(9, 10)
-    to_pytables(xr.Dataset({"v": (("y", "x"), values)}), path, encoding={"v": {"chunksizes": (2, 4), "zlib": True}})
-    part = dask.array.from_array(-values[:5, :6], chunks=(2, 3))
-    layout = target_file.ArrayLayout(part.shape, part.dtype, chunkshape=(2, 4))
-    with targets.kept_open(str(path)) as file:
-        arguments = {"new": False, "effort": targets.USUAL, "budget": targets.USUAL.budget(), "offset": (3, 3)}
-        dask.array.store(part, targets.DirectTarget(file, "/v", layout, **arguments), lock=False)
-    expected = values.copy()
-    expected[3:8, 3:9] = -values[:5, :6]
-    for read in (read_ours, read_tables, read_h5py):
-        np.testing.assert_array_equal(read(path), expected)
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -249,6 +234,34 @@ def test_arrays_that_hdf5_has_to_write(path, change, reason):
     assert re.search(reason, found)
 
 
+def test_checksums_are_turned_off_for_all_arrays_at_once(path):
+    dataset = xr.Dataset({"v": ("x", np.arange(9.0)), "w": ("x", dask.array.arange(9, chunks=4))})
+    tree = xr.DataTree.from_dict({"/": dataset, "/g": dataset})
+    writes = [
+        lambda **words: to_pytables(dataset, path, encoding={"v": {"zlib": True}}, **words),
+        lambda **words: to_pytables(dataset.chunk(x=3), path, compute=False, **words).compute(),
+        lambda **words: to_pytables(dataset, path, layout="table", group="/t", **words),
+        lambda **words: to_pytables(tree, path, **words),
+        lambda **words: save_mfdataset([dataset], [path], **words),
+    ]
+    for write in writes:
+        for checksums in (True, False):
+            write(checksums=checksums)
+            with h5py.File(path) as file:
+                found = []
+                file.visititems(lambda _, node, found=found: found.append(node) if hasattr(node, "chunks") else None)
+                assert {array.fletcher32 for array in found if array.chunks} == {checksums}
+    to_pytables(dataset, path)
+    to_pytables(dataset[["v"]].rename(v="new"), path, mode="a", checksums=False)
+    with h5py.File(path) as file:
+        assert (file["v"].fletcher32, file["new"].fletcher32) == (True, False)
+    before = path.read_bytes()
+    for words in ({"encoding": {"v": {"fletcher32": True}}}, {"filters": tables.Filters(fletcher32=True)}):
+        with pytest.raises(ValueError, match="checksums=False writes none in any array, but encoding or filters ask"):
+            to_pytables(dataset, path, checksums=False, **words)
+    assert path.read_bytes() == before
+
+
 # -- cutting ----------------------------------------------------------------------------------------------------------
 
 
@@ -264,22 +277,18 @@ def blocks(draw):
 
 @examples(300)
 @given(blocks())
-def test_a_block_is_whole_chunks_and_the_rest_of_it_once_each(case):
+def test_a_block_is_cut_into_each_of_its_chunks_once_or_refused(case):
     shape, chunkshape, start, block = case
-    found = cover(start, block, ChunkStorage(shape, chunkshape, np.dtype("u1")))
+    sides = list(zip(start, block, chunkshape, shape, strict=True))
+    is_whole = all(f % c == 0 and ((f + n) % c == 0 or f + n == length) for f, n, c, length in sides)
+    storage = ChunkStorage(shape, chunkshape, np.dtype("u1"))
+    if not is_whole:
+        with pytest.raises(ValueError, match=r"a block of \(.*\) at \(.*\) shares chunks of \(.*\) with other blocks"):
+            whole_chunks(start, block, storage)
+        return
     times = np.zeros(shape, int)
-    for corner in np.ndindex(*map(len, found.corners)):
-        first = [along[i] for along, i in zip(found.corners, corner, strict=True)]
+    for first in itertools.product(*whole_chunks(start, block, storage)):
         times[tuple(slice(f, f + c) for f, c in zip(first, chunkshape, strict=True))] += 1
-    for box in found.rest:
-        times[tuple(slice(*side) for side in box)] += 1
-        touched = [range(f // c, -(-last // c)) for (f, last), c in zip(box, chunkshape, strict=True)]
-        for chunk in np.ndindex(*map(len, touched)):  # nothing that could have been encoded is left
-            whole = [
-                (t[i] * c, min((t[i] + 1) * c, n)) for t, i, c, n in zip(touched, chunk, chunkshape, shape, strict=True)
-            ]
-            inside = all(b <= f and last <= b + s for (f, last), b, s in zip(whole, start, block, strict=True))
-            assert not inside
     expected = np.zeros(shape, int)
     expected[tuple(slice(f, f + n) for f, n in zip(start, block, strict=True))] = 1
     np.testing.assert_array_equal(times, expected)
@@ -288,7 +297,7 @@ def test_a_block_is_whole_chunks_and_the_rest_of_it_once_each(case):
 @examples(60)
 @given(st.data())
 def test_any_dask_blocks_and_chunks_make_the_same_file(tmp_path_factory, data):
-    """Blocks that share chunks, in threads: HDF5 merges them under the lock, and nothing is lost."""
+    """Blocks that share chunks, in threads: they are put together in the last step, and nothing is lost."""
     path = tmp_path_factory.mktemp("any") / "file.h5"
     shape = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     chunkshape = tuple(data.draw(st.integers(1, length)) for length in shape)

@@ -29,14 +29,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
+from xr_pytables.disk import transaction
 from xr_pytables.disk.files import FileBusyError, FileChangedError
 from xr_pytables.disk.transaction import Transaction, remove_stale
-from xr_pytables.library import target_file
+from xr_pytables.library import libhdf5
 from xr_pytables.library.target_file import TargetFile
 from xr_pytables.model import attributes
-from xr_pytables.writing import plan, targets, writer
-from xr_pytables.writing.segment import Segment
-from xr_pytables.writing.targets import SpoolTarget
+from xr_pytables.writing import plan, writer
 
 from ..helpers_properties import examples
 
@@ -717,16 +716,26 @@ def test_a_block_of_prime_length_is_not_cut_into_single_elements(path):
         assert dataset.x.sum() == length
 
 
-def test_values_in_memory_are_written_in_slabs_of_whole_chunks(path, monkeypatch):
-    starts = []
-    real = TargetFile.write
-    monkeypatch.setattr(TargetFile, "write", lambda self, *args: starts.append(args[1][0]) or real(self, *args))
-    monkeypatch.setattr(targets, "_SLAB_BYTES", 8 * 10 * 7)
-    monkeypatch.setattr(target_file, "why_not_encode", lambda info: "this is a test")
-    values = np.arange(400.0).reshape(40, 10)
-    to_pytables(xr.Dataset({"x": (("a", "b"), values)}), path, encoding={"x": {"chunksizes": (3, 10)}})
-    assert starts == list(range(0, 40, 6))
-    np.testing.assert_array_equal(open_ours(path).x, values)
+def test_files_keep_their_format_when_hdf5_makes_newer_ones_by_default(path, monkeypatch):
+    """As HDF5 2 does: its lowest version of a new file is 1.8, with other superblocks, headers and indexes."""
+    dataset = xr.Dataset({"v": (("t", "x"), np.arange(12.0).reshape(3, 4))}, attrs={"a": 1})
+    to_pytables(dataset, path, unlimited_dims=["t"])
+    expected = path.read_bytes()
+    assert expected[8] == 0  # the version of the superblock
+    real = libhdf5.call
+
+    def newer(name: str, *args: object) -> int:
+        result = real(name, *args)
+        if name == "H5Pcreate" and args == (libhdf5.constant("H5P_CLS_FILE_ACCESS_ID_g"),):
+            real("H5Pset_libver_bounds", result, 2, 2)
+        return result
+
+    monkeypatch.setattr(libhdf5, "call", newer)
+    to_pytables(dataset, path, unlimited_dims=["t"])
+    assert len(path.read_bytes()) == len(expected)
+    assert path.read_bytes()[8] == 0
+    to_pytables(dataset.isel(t=[0]), path, append_dim="t")
+    xr.testing.assert_equal(open_ours(path).v[:3], dataset.v)
 
 
 # -- modes --------------------------------------------------------------------
@@ -1157,17 +1166,6 @@ def test_an_executor_of_processes_writes_the_same(path):
             path.unlink()
 
 
-@pytest.mark.parametrize("text", [False, True])
-def test_an_empty_block_does_not_replace_the_block_that_begins_at_the_same_place(tmp_path, text):
-    values = np.array(["a", "", "é" * 1000], object) if text else np.arange(3.0)
-    target = SpoolTarget(str(tmp_path), "/x", 0, (3,), values.dtype)
-    target[slice(0, 3),] = values
-    target[slice(0, 0),] = values[:0]
-    (stored,) = Segment.of(target.segment((0,)))
-    assert stored.values.tolist() == values.tolist()
-    assert os.listdir(tmp_path) == ["block-0-0.seg"]
-
-
 def test_blocks_of_unknown_size_are_refused(path):
     data = dask.array.arange(10, chunks=5)
     with pytest.raises(ValueError, match=r"dimension 'x' has Dask blocks of unknown sizes.*compute_chunk_sizes"):
@@ -1330,33 +1328,6 @@ def test_a_delayed_write_that_cannot_begin_leaves_nothing(path, monkeypatch):
     assert not leftovers(path)
 
 
-def test_a_commit_that_failed_does_not_succeed_by_being_repeated(path):
-    to_pytables(xr.Dataset({"old": 1}), path)
-    version, groups = writer._existing(str(path), "w")
-    dataset = xr.Dataset({"x": ("a", dask.array.ones(2, chunks=1))})
-    planned = plan.plan_write(
-        dataset,
-        str(path),
-        mode="w",
-        group="/",
-        encoding=None,
-        filters=None,
-        unlimited_dims=None,
-        write_inherited_coords=False,
-        existing=groups,
-        version=version,
-    )
-    transaction = Transaction.beside(str(path))
-    writer._begin_delayed(planned, transaction)
-    targets = writer._spool_targets(writer._streamed(planned), transaction)
-    for _ in range(2):  # no block was stored, and a scheduler tries again
-        with pytest.raises(OSError, match=r"only 0 of 2 blocks|No such file"):
-            writer._commit_delayed(None, planned.without_data(), transaction, targets, False)
-    assert list(open_ours(path)) == ["old"]
-    to_pytables(xr.Dataset({"new": 1}), path)
-    assert not leftovers(path)
-
-
 def test_a_writer_that_begins_is_not_taken_for_a_dead_one(path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     real = fcntl.flock
@@ -1370,6 +1341,38 @@ def test_a_writer_that_begins_is_not_taken_for_a_dead_one(path, monkeypatch):
     to_pytables(xr.Dataset({"new": 1}), path)
     assert list(open_ours(path)) == ["new"]
     assert not leftovers(path)
+
+
+def test_without_fsync_the_old_file_is_swapped_out_where_the_system_can(path, monkeypatch):
+    calls = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda one, other: calls.append(str(other)) or real(one, other))
+    for can in (True, False):
+        monkeypatch.setattr(transaction, "_renameat2", transaction._renameat2 if can else lambda: None)
+        for compute in (True, False):
+            for number in range(2):  # once to a name that is free
+                path.unlink() if not number and path.exists() else None
+                calls.clear()
+                written = to_pytables(xr.Dataset({"v": number}), path, fsync=False, compute=compute)
+                if not compute:
+                    written.compute()
+                swapped = can and number == 1 and sys.platform == "linux"
+                assert (str(path) in calls) != swapped
+                assert open_ours(path).v == number
+                assert not leftovers(path)
+
+
+def test_a_delayed_write_that_cannot_tell_whether_it_was_committed_does_not_swap(path, monkeypatch):
+    """As repeating it would bring the old file back."""
+
+    def no_links(*args: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(transaction, "exchange", lambda *args: pytest.fail("was swapped"))
+    for number in range(2):
+        to_pytables(xr.Dataset({"v": number}), path, fsync=False, compute=False).compute()
+        assert open_ours(path).v == number
 
 
 def test_file_systems_without_hard_links(path, monkeypatch):
@@ -1432,6 +1435,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_crash(path, mode):
                 raise AssertionError
         with xr.open_dataset(target, engine="pytables") as old:
             assert list(old) == ["old"] and old.old.values.tolist() == [1, 2, 3]
+        # what graphs left that nobody in particular ran goes with the next write
+        xr_pytables.to_pytables(xr.Dataset({{"new": 1}}), target, mode={mode!r})
         assert os.listdir(os.path.dirname(target)) == [os.path.basename(target)]
         print("done")
     """

@@ -1,8 +1,7 @@
 """Encoding blocks of an array as the chunks that HDF5 stores: cut, pad, swap bytes and filter, outside HDF5.
 
-A block is an array and the place of its first element. The chunks that it covers whole are encoded in threads and
-handed on as bytes; the rest of it is named, for HDF5 to merge into chunks that other blocks share. Knows no file: who
-takes the bytes decides where they go.
+A block is an array, or what reads parts of one, and the place of its first element. It consists of whole chunks, which
+are encoded in threads and handed on as bytes. Knows no file: who takes the bytes decides where they go.
 
 Tested in `tests/writing/test_encoding.py`.
 """
@@ -14,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,17 @@ from .index import ChunkStorage
 from .libblosc2 import Bytes
 
 _BATCH_BYTES: Final = 2**20  # small chunks are encoded and handed on together
-Box = tuple[tuple[int, int], ...]
-"""First element and the one after the last along each dimension."""
+
+
+class Block(Protocol):
+    """What is cut into chunks: an array, or what reads parts of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In elements."""
+
+    def __getitem__(self, box: tuple[slice, ...], /) -> NDArray[Any]:
+        """A part; from any thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,45 +49,24 @@ class EncodedChunk:
     """Bit *i* set: filter *i* was not applied."""
 
 
-@dataclass(frozen=True)
-class Cover:
-    """The chunks that a block covers whole, and the boxes that remain of it."""
+def whole_chunks(start: Sequence[int], shape: Sequence[int], storage: ChunkStorage) -> tuple[range, ...]:
+    """First elements, along each dimension, of the chunks of a block of `shape` at `start` (elements).
 
-    corners: tuple[range, ...]
-    """First elements of the chunks along each dimension; all combinations are covered."""
-    rest: tuple[Box, ...]
-    """Disjoint parts of the block, each in chunks that the block does not cover."""
-
-    @property
-    def count(self) -> int:
-        """Number of whole chunks."""
-        return math.prod(map(len, self.corners))
-
-
-def cover(start: Sequence[int], shape: Sequence[int], storage: ChunkStorage) -> Cover:
-    """What a block of `shape` at `start` (elements) covers. A chunk over the edge is whole up to the edge."""
-    box: Box = tuple((first, first + length) for first, length in zip(start, shape, strict=True))
-    sides = zip(box, storage.chunkshape or (), storage.shape, strict=True)
-    corners = tuple(_whole(side, chunk, length) for side, chunk, length in sides)
-    if not all(corners):
-        return Cover(tuple(range(0) for _ in box), (box,) if math.prod(shape) else ())
-    rest: list[Box] = []
-    for axis, (corner, chunk, length) in enumerate(zip(corners, storage.chunkshape or (), storage.shape, strict=True)):
-        inner = (corner[0], min(corner[-1] + chunk, length))
-        around = ((box[axis][0], inner[0]), (inner[1], box[axis][1]))
-        rest += [(*box[:axis], side, *box[axis + 1 :]) for side in around if side[0] < side[1]]
-        box = (*box[:axis], inner, *box[axis + 1 :])
-    return Cover(corners, tuple(rest))
-
-
-def _whole(side: tuple[int, int], chunk: int, length: int) -> range:
-    """First elements of the chunks of an axis of `length` that lie between two elements."""
-    first, last = -(-side[0] // chunk), side[1] // chunk if side[1] < length else -(-length // chunk)
-    return range(first * chunk, last * chunk, chunk)
+    Raises ValueError if it does not consist of whole chunks. One over the edge of the array is whole up to the edge.
+    """
+    corners = []
+    for first, count, chunk, length in zip(start, shape, storage.chunkshape or (), storage.shape, strict=True):
+        end = first + count
+        if first % chunk or (end % chunk and end != length):
+            raise ValueError(
+                f"a block of {tuple(shape)} at {tuple(start)} shares chunks of {storage.chunkshape} with other blocks"
+            )
+        corners.append(range(first, end, chunk))
+    return tuple(corners)
 
 
 def encode_block(
-    block: NDArray[Any],
+    block: Block,
     start: Sequence[int],
     storage: ChunkStorage,
     put: Callable[[Sequence[EncodedChunk]], None],
@@ -87,17 +74,19 @@ def encode_block(
     threads: int | None = None,
     budget: AbstractContextManager[Any] | None = None,
     leave_out: bool = False,
-) -> tuple[Box, ...]:
-    """Encode the chunks that `block` covers whole and give them to `put`; the parts of the block that are left.
+) -> None:
+    """Encode the chunks of `block`, which begins at `start` (elements), and give them to `put`.
 
     `put` gets some chunks at a time, from several threads at once, and is done with their bytes when it returns. The
     calling thread works itself, with up to `threads` - 1 helpers where CPUs are idle; whoever encodes holds `budget`
     meanwhile. With `leave_out`, chunks of nothing but the fill value are not handed on. Needs memory for one batch
-    (a chunk, or up to 1 MiB of smaller ones) decoded and encoded in each thread. Raises ChunkError.
+    (a chunk, or up to 1 MiB of smaller ones) decoded and encoded in each thread. Raises ChunkError, and ValueError for
+    a block that does not consist of whole chunks.
     """
-    covered = cover(start, block.shape, storage)
-    if not covered.count:
-        return covered.rest
+    corners = whole_chunks(start, block.shape, storage)
+    count = math.prod(map(len, corners))
+    if not count:
+        return
     encoder = _Encoder(block, tuple(start), storage, leave_out)
     batch = max(1, _BATCH_BYTES // max(storage.chunk_nbytes, 1))
     held = budget if budget is not None else nullcontext()
@@ -108,9 +97,7 @@ def encode_block(
         if encoded:
             put(encoded)
 
-    tasks = _batches(itertools.product(*covered.corners), batch)
-    team.run(tasks, work, threads, count=-(-covered.count // batch))
-    return covered.rest
+    team.run(_batches(itertools.product(*corners), batch), work, threads, count=-(-count // batch))
 
 
 def _batches(corners: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
@@ -121,7 +108,7 @@ def _batches(corners: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tup
 class _Encoder:
     """Cuts chunks out of one block and encodes them; used by several threads."""
 
-    def __init__(self, block: NDArray[Any], start: tuple[int, ...], storage: ChunkStorage, leave_out: bool) -> None:
+    def __init__(self, block: Block, start: tuple[int, ...], storage: ChunkStorage, leave_out: bool) -> None:
         self.block = block
         self.start = start
         self.storage = storage

@@ -9,13 +9,17 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import functools
 import glob
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 try:
     import fcntl
@@ -28,6 +32,8 @@ _MARK = ".xrpt-"
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _PRIVATE = 0o700
 """Of the folder: nobody else sees a file in the making, whatever becomes of it."""
+_HERE = -100  # AT_FDCWD
+_RENAME_EXCHANGE = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Transaction:
     def new_file(self) -> str:
         """Path of the new version."""
         return os.path.join(self.folder, "new.h5")
+
+    @property
+    def growing_file(self) -> str:
+        """Path of the new version as long as blocks are being written to it."""
+        return os.path.join(self.folder, "growing.h5")
 
     @property
     def commit_mark(self) -> str:
@@ -77,7 +88,7 @@ class Transaction:
             return False
         with open(self.commit_mark, "rb") as file:
             is_journal = file.read(len(MAGIC)) == MAGIC
-        return is_journal or os.path.samefile(self.commit_mark, self.target)
+        return is_journal or (os.path.exists(self.target) and os.path.samefile(self.commit_mark, self.target))
 
     @property
     def _owner(self) -> str:
@@ -154,10 +165,22 @@ class Transaction:
             check()
         if exclusive:
             self._claim()
-        else:
+        elif fsync or not self._exchange():
             os.replace(self.new_file, self.target)
         if fsync:
             _sync(os.path.dirname(self.target))
+
+    def _exchange(self) -> bool:
+        """Swap the new file and the target, and remove the old one; False if that cannot be done here.
+
+        Some file systems (ext4) wait for the disk when a file is renamed over another, as if `fsync` was asked for.
+        """
+        if not os.path.exists(self._owner) and not os.path.exists(self.commit_mark):
+            return False  # a commit that is repeated could not tell that it happened, and would bring the old file back
+        if not exchange(self.new_file, self.target):
+            return False
+        os.unlink(self.new_file)
+        return True
 
     def _claim(self) -> None:
         """Give the new file the target's name, which must be free."""
@@ -182,6 +205,20 @@ class Transaction:
         """Remove the folder from a process that did not begin it."""
         _remove_folder(self.folder)
 
+    def store(self, target: Any, key: tuple[slice, ...], block: Any) -> None:
+        """`target[key] = block`, in any process; if the disk is full, let the next writer remove the folder."""
+        try:
+            with self.naming_the_target():
+                target[key] = block
+        except OSError as error:
+            if error.errno in _OF_THE_DISK:
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._owner, os.O_CREAT, 0o600))
+
     def abandon(self) -> None:
         """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
 
@@ -190,8 +227,26 @@ class Transaction:
         for name in os.listdir(self.folder):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self.folder, name))
-        with contextlib.suppress(OSError):
-            os.close(os.open(self._owner, os.O_CREAT, 0o600))
+        self._give_up()
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """The system's call that can swap two names, on Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    function = getattr(ctypes.CDLL(None), "renameat2", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return function
+
+
+def exchange(one: str, other: str) -> bool:
+    """Swap the names of two files in one step; False if a file is missing, or system or file system cannot."""
+    function = _renameat2()
+    return function is not None and (
+        function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
+    )
 
 
 def _remove_folder(folder: str) -> None:

@@ -77,7 +77,7 @@ def data_start(body: bytes) -> int:
         start = (9 if version == 3 else 8) + name_size + type_size + space_size
     if start > len(body):
         raise Damaged(f"an attribute whose parts have {start} bytes in a message of {len(body)}")
-    return start
+    return int(start)
 
 
 def decode_head(head: bytes) -> AttributeHead:

@@ -33,7 +33,7 @@ def btree1_entries(file: IndexFile, root: int, k: int, chunkshape: tuple[int, ..
         yield Entries(scaled, entries["child"], key["size"], key["mask"])
 
 
-def _node_dtype(rank: int, capacity: int) -> np.dtype[Any]:
+def tree_node(rank: int, capacity: int) -> np.dtype[Any]:
     """A node: keys are size, filter mask and offset in elements, one more than children."""
     key = np.dtype([("size", "<u4"), ("mask", "<u4"), ("offset", "<u8", (rank + 1,))])
     return np.dtype(
@@ -47,7 +47,7 @@ def _node_dtype(rank: int, capacity: int) -> np.dtype[Any]:
 def _leaf_entries(
     file: IndexFile, root: int, capacity: int, chunkshape: tuple[int, ...], box: Box
 ) -> Iterator[NDArray[Any]]:
-    node = _node_dtype(len(chunkshape), capacity)
+    node = tree_node(len(chunkshape), capacity)
     low = np.array([first * length for first, length in zip(box.first, chunkshape, strict=True)], np.uint64)
     high = np.array([last * length for last, length in zip(box.last, chunkshape, strict=True)], np.uint64)
     addresses, level, visited = np.array([root], np.uint64), -1, 0
@@ -143,7 +143,7 @@ def btree1_listing(file: IndexFile, root: int, k: int, chunkshape: tuple[int, ..
     Raises ChunkError where keys contradict one another: no read of all chunks would miss any then, but a read of a part
     goes by the keys.
     """
-    node = _node_dtype(len(chunkshape), 2 * k)
+    node = tree_node(len(chunkshape), 2 * k)
     addresses, level, visited = np.array([root], np.uint64), -1, 0
     low = high = None
     while len(addresses):

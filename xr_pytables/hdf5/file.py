@@ -434,7 +434,8 @@ class File:
         if info.heap == UNDEFINED:
             return
         self._claim(info.heap, address)
-        heap, tree = self._dense.pop(info.heap, None) or self._open_dense(info)
+        known = info.heap in self._dense
+        heap, tree = self._dense.pop(info.heap) if known else self._open_dense(info)
         records = list(tree.records())
         if info.creation_order_tracked:
             records.sort(key=lambda record: record[12:8:-1])  # a number of four bytes, the lowest first

@@ -98,7 +98,7 @@ class FractalHeap:
     @property
     def gap(self) -> int:
         """Where the checksum of a direct block lies in it."""
-        return 13 + self._offset_width
+        return 13 + int(self._offset_width)
 
     def get(self, identifier: bytes) -> bytes:
         """The object of that identifier."""

@@ -97,9 +97,7 @@ class Metadata:
         blocks = [self.read(*extent, "a structure with a checksum") for extent in extents]
         stored = [int.from_bytes(block[gap:][:4], "little") for block in blocks]
         found = checksum.checksums([_protected(block, gap) for block in blocks])
-        self._sound.update(
-            extent for extent, own, right in zip(extents, stored, found, strict=True) if own == right
-        )
+        self._sound.update(extent for extent, own, right in zip(extents, stored, found, strict=True) if own == right)
 
     def check(self, address: int, data: bytes, gap: int = -4) -> None:
         """Raise Damaged unless the checksum of the structure `data` at `address` is right; `gap` as for `verify`."""

@@ -55,6 +55,7 @@ INDEX_NAME, INDEX_CREATION_ORDER = 0, 1
 INCREASING, NATIVE_ORDER = 0, 2
 CREATION_ORDER_TRACKED, CREATION_ORDER_INDEXED = 1, 2
 FILL_TIME_IFSET, ALLOC_TIME_INCR = 2, 3
+EARLIEST: Final = 0  # H5F_libver_t
 
 
 class HDF5Error(OSError):
@@ -182,6 +183,7 @@ _SIGNATURES: dict[str, _Signature] = {
         (_hid, c_uint, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
     ),
     "H5Pget_layout": (c_int, (_hid,)),
+    "H5Pget_libver_bounds": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Pget_link_creation_order": (c_int, (_hid, c_void_p)),
     "H5Pget_nfilters": (c_int, (_hid,)),
     "H5Pget_userblock": (c_int, (_hid, c_void_p)),
@@ -194,6 +196,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Pset_fletcher32": (c_int, (_hid,)),
     "H5Pset_layout": (c_int, (_hid, c_int)),
     "H5Pset_attr_creation_order": (c_int, (_hid, c_uint)),
+    "H5Pset_libver_bounds": (c_int, (_hid, c_int, c_int)),
     "H5Pset_link_creation_order": (c_int, (_hid, c_uint)),
     "H5Rcreate": (c_int, (c_void_p, _hid, c_char_p, c_int, _hid)),
     "H5Rget_name": (c_ssize_t, (_hid, c_int, c_void_p, c_void_p, c_size_t)),
@@ -262,6 +265,10 @@ _MOVES_DATA = frozenset(
 )
 
 
+_RENAMED = {"H5Dread_chunk": "H5Dread_chunk1"}
+"""What HDF5 2 may call a function that has a successor with other arguments."""
+
+
 def _library_paths() -> list[str]:
     """Where the loaded libhdf5 can be reached: PyTables' own extension, else (Windows) the DLL beside it.
 
@@ -296,7 +303,8 @@ class _Functions(dict[str, Callable[..., int]]):
 
     def __missing__(self, name: str) -> Callable[..., int]:
         keeping, releasing = _libraries()
-        function = getattr(releasing if name in _MOVES_DATA else keeping, name)
+        library = releasing if name in _MOVES_DATA else keeping
+        function = getattr(library, name, None) or getattr(library, _RENAMED.get(name, name))
         function.restype, function.argtypes = _SIGNATURES[name]
         self[name] = function
         wrapped: Callable[..., int] = function

@@ -22,17 +22,14 @@ from typing import Final, Self
 import numpy as np
 
 from ..chunks import codecs
-from ..chunks.encoder import EncodedChunk
 from ..chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
 from ..chunks.index import ChunkStorage
-from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
 from ..model import attributes
 from ..model.attributes import EncodedAttribute
 from ..model.dimensions import NOT_A_VARIABLE
-from ..model.leaves import storage_of
 from ..sources.local import LocalFile
 from . import datatypes
 from . import libhdf5 as h5
@@ -78,13 +75,14 @@ class TargetFile:
         self._keep = keep
         raw = os.fsencode(path)
         try:
-            if create:
-                with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
-                    _track_order(properties)
-                    _allow_large_attributes(properties, large_attributes)
-                    self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, h5.DEFAULT)
-            else:
-                self._file = opened("H5Fopen", raw, h5.READ_WRITE, h5.DEFAULT)
+            with _oldest_format() as access:
+                if create:
+                    with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
+                        _track_order(properties)
+                        _allow_large_attributes(properties, large_attributes)
+                        self._file = opened("H5Fcreate", raw, h5.EXCLUSIVE, properties, access)
+                else:
+                    self._file = opened("H5Fopen", raw, h5.READ_WRITE, access)
         except HDF5Error as error:
             raise _not_opened(path, error) from None
         self.id = self._file.id
@@ -215,27 +213,6 @@ class TargetFile:
         with self.open(path) as dataset, self._giving_way():
             yield TargetArray(dataset)
             call("H5Fflush", dataset, _LOCAL)
-
-    def chunk_storage(self, path: str) -> ChunkStorage | None:
-        """How the chunks of an array are stored, for encoding them; None if HDF5 has to do that."""
-        with self.on_disk() as file:
-            info = file.dataset(file.resolve(path).address)
-            return None if why_not_encode(info) else storage_of(info, file.base_address)
-
-    def may_have_masks(self, storage: ChunkStorage) -> bool:
-        """Whether a chunk that is in the array lacks one of its filters. To be asked before anything is written."""
-        with open(self.path, "rb") as file:
-            return bool(read_index(LocalFile(file.fileno(), self.path), storage).filter_mask.any())
-
-    def write_chunks(self, path: str, chunks: Iterable[EncodedChunk], *, masks: bool) -> None:
-        """Put encoded chunks into an array as they are. `masks` says what `may_have_masks` said."""
-        h5.silence_this_thread()
-        with self.open(path) as dataset, self._giving_way():
-            for chunk in chunks:
-                data = np.frombuffer(chunk.data, np.uint8)
-                if masks or chunk.mask:
-                    _forget_mask(dataset, chunk, data)
-                _write_chunk(dataset, chunk, data)
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator[File]:
@@ -386,7 +363,8 @@ def _not_opened(path: str, error: HDF5Error) -> OSError:
     """What a user understands of a failed open."""
     if "unable to lock file" in str(error):
         return BlockingIOError(f"{path}: another process has this file open. Close it there first ({error})")
-    return OSError(f"{path}: HDF5 cannot open it for writing: {error}")
+    message = f"{path}: HDF5 cannot open it for writing: {error}"
+    return OSError(message) if error.errno is None else OSError(error.errno, message)
 
 
 def _allow_large_attributes(properties: int, wanted: bool) -> None:
@@ -397,6 +375,19 @@ def _allow_large_attributes(properties: int, wanted: bool) -> None:
     """
     if wanted:
         call("H5Pset_attr_creation_order", properties, h5.CREATION_ORDER_TRACKED)
+
+
+@contextlib.contextmanager
+def _oldest_format() -> Iterator[int]:
+    """How a file is opened such that all that is made in it has the oldest format that can hold it.
+
+    That is what HDF5 1 does by itself; HDF5 2 would make files of a newer format, with other indexes of chunks.
+    """
+    low, high = ctypes.c_int(), ctypes.c_int()
+    with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_ACCESS_ID_g")) as access:
+        call("H5Pget_libver_bounds", access, ctypes.byref(low), ctypes.byref(high))
+        call("H5Pset_libver_bounds", access, h5.EARLIEST, high.value)
+        yield access
 
 
 def _track_order(properties: int) -> None:
@@ -447,26 +438,6 @@ def planned_storage(layout: ArrayLayout) -> ChunkStorage | None:
         pipeline=layout.filters,
         fill=b"" if layout.fill_value is None else np.array(layout.fill_value).astype(layout.dtype).tobytes(),
     )
-
-
-def _write_chunk(dataset: int, chunk: EncodedChunk, data: np.ndarray) -> None:
-    call("H5Dwrite_chunk", dataset, h5.DEFAULT, chunk.mask, h5.sizes(chunk.corner), data.size, data.ctypes.data)
-
-
-def _forget_mask(dataset: int, chunk: EncodedChunk, data: np.ndarray) -> None:
-    """Let HDF5 record the filter mask of a chunk that is going to be written over one of the same size.
-
-    HDF5 (1.14.6 at least) keeps the old mask then, so that the new bytes would be decoded by the wrong filters.
-    """
-    size = ctypes.c_uint64()
-    try:
-        call("H5Dget_chunk_storage_size", dataset, h5.sizes(chunk.corner), ctypes.byref(size))
-    except HDF5Error:  # no chunk of the array is there yet
-        return
-    if size.value != data.size or h5.chunk_info(dataset, chunk.corner)[2] == chunk.mask:
-        return
-    longer = np.append(data, np.uint8(0))  # of another size, so that it gets a place and a mask of its own
-    _write_chunk(dataset, chunk, longer)
 
 
 def filter_available(identifier: int) -> bool:

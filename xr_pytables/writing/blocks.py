@@ -19,9 +19,8 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
-from ..chunks.encoder import EncodedChunk
 from .fitting import cast
-from .segment import Segment, SegmentError, SegmentWriter
+from .segment import Segment, SegmentWriter
 
 Box = tuple[slice, ...]
 """A part of an array: for each dimension a slice from start to stop, both given."""
@@ -175,6 +174,9 @@ class PutAside:
             out[into] = self._block([whole.start for whole in block])[inside]
         return out
 
+    def __getitem__(self, box: Box) -> np.ndarray:
+        return self.read(box)
+
     def _touched(self, axis: int, part: slice) -> list[slice]:
         edges = self._edges(axis)
         first = bisect.bisect_right(edges, part.start) - 1
@@ -186,6 +188,4 @@ class PutAside:
         if self.target.dtype.kind != "O":
             return np.asarray(np.lib.format.open_memmap(path, mode="r"))
         (item,) = Segment.of(path)
-        if isinstance(item, EncodedChunk):
-            raise SegmentError(f"{path}: holds a chunk, expected values")
         return item.values

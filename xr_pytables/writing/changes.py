@@ -28,7 +28,7 @@ from ..disk.files import FileChangedError, FileIdentity, hdf5_lock
 from ..disk.journal import Journal, NoLocksError, Ranges, exclusive, is_supported
 from ..disk.transaction import Transaction
 from ..hdf5.file import File
-from ..library.target_file import TargetFile, why_not_encode
+from ..library.target_file import TargetFile, planned_storage, why_not_encode
 from ..sources.local import LocalFile
 from ..sources.source import Source
 from . import chunk_writer
@@ -36,10 +36,10 @@ from .blocks import BlockTarget, InMemory, PutAside, Values
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
 from .extents import others, raw_extents
 from .plan import VariablePlan, WritePlan
-from .progress import Done, bar, nobody
+from .progress import Done, nobody
 from .structure import write_structure
 from .table_indexes import create_indexes
-from .targets import USUAL, Effort, kept_open
+from .targets import USUAL, Effort, kept_open, waiting
 
 SMALL_FILE: Final = 4 * 2**20
 """Bytes: a smaller file is changed in a copy that replaces it."""
@@ -47,61 +47,35 @@ LARGEST_SHARE: Final = 0.3
 """Of a file that a journal would have to save; above it, a copy is less work."""
 
 
-def changes_file(plan: WritePlan) -> bool:
-    """Whether a plan is carried out here: for parts of arrays, and for large files, which may stay in place.
-
-    Not for whole tables: PyTables makes their indexes, in a copy.
-    """
-    if plan.version is None or plan.in_parts:
-        return plan.version is not None
-    return plan.version.size >= SMALL_FILE and not any(variable.is_table for _, variable in plan)
-
-
-def change_now(
-    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
-) -> None:
-    """Carry out the plan. On any error the file is as it was and nothing else is left."""
-    owner = transaction.begin()
-    try:
-        values = _values(plan, transaction)
-        lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
-        size = sum(math.prod(each.shape) * each.itemsize for each in values.values())
-        with bar(size, os.path.basename(plan.path), shown=progress) as done, transaction.naming_the_target():
-            if lazy:
-                dask.array.store(lazy, _targets(values), lock=False)
-            change(plan, transaction, values, fsync=fsync, effort=effort, done=done)
-    finally:
-        transaction.end(owner)
-
-
 def delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
     """The plan as one Delayed: put blocks aside, then make all changes in one step. Each step can be repeated."""
-    values = _values(plan, transaction)
+    values = put_aside(plan, transaction)
     lazy = [variable.data for _, variable in plan if _is_lazy(variable)]
-    begun = dask.delayed(Transaction.begin_shared, pure=False)(transaction)
+    begun = dask.delayed(_begin_delayed, pure=False)(plan.without_data(), transaction)
     ready = begun
     if lazy:
-        targets = [dask.delayed(_second, pure=False)(begun, target) for target in _targets(values)]
-        ready = dask.array.store(lazy, targets, lock=False, compute=False)
+        ready = dask.array.store(lazy, waiting(begun, transaction, targets_of(values)), lock=False, compute=False)
     finish = dask.delayed(_change_delayed, pure=False)
     result: Delayed = finish(ready, _Whole(plan.without_lazy_data(), transaction, values, fsync, effort))
     return result
 
 
-def _second(first: object, second: BlockTarget) -> BlockTarget:
-    """`second`, once `first` is done."""
-    return second
+def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+    check_unchanged(plan, transaction)
+    transaction.begin_shared()
 
 
 def _is_lazy(variable: VariablePlan) -> bool:
     return isinstance(variable.data, dask.array.Array)
 
 
-def _targets(values: Mapping[str, Values]) -> list[BlockTarget]:
+def targets_of(values: Mapping[str, Values]) -> list[BlockTarget]:
+    """Where the blocks of Dask arrays go, in the order of the plan."""
     return [each.target for each in values.values() if isinstance(each, PutAside)]
 
 
-def _values(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+def put_aside(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
+    """The values of a plan by the path of the array: those in memory, and those that Dask shall put into files."""
     found: dict[str, Values] = {}
     for number, (group, variable) in enumerate(plan):
         path, data = posixpath.join(group.path, variable.name), variable.data
@@ -220,6 +194,8 @@ def _ranges_to_save(plan: WritePlan, source: Source, changes: Mapping[str, Array
     size = source.size
     if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
         return None
+    if any(variable.is_table and not plan.in_parts for _, variable in plan):  # indexes of the old table go with it
+        return None
     extents = raw_extents(File(source))
     changed = {address for group in plan.groups for address in group.given_up}
     changed |= {
@@ -272,7 +248,8 @@ def _apply(work: _Work, file: TargetFile, before: ReadBytes) -> None:
         planned, values = work.changes.get(path), work.values[path]
         is_new = variable.action in ("create", "replace")
         if planned is None and is_new:
-            planned = _new_array(file, path)
+            storage = planned_storage(variable.layout)
+            planned = None if storage is None else plan_new(storage)
         if planned is not None:
             chunk_writer.write(
                 file,
@@ -290,13 +267,6 @@ def _apply(work: _Work, file: TargetFile, before: ReadBytes) -> None:
             chunk_writer.write_through_hdf5(
                 file, path, variable.layout.shape, start, values, lock=hdf5_lock, done=work.done
             )
-
-
-def _new_array(file: TargetFile, path: str) -> ArrayChange | None:
-    """How an array that was just made is filled chunk by chunk; None if HDF5 has to do it."""
-    with hdf5_lock():
-        storage = file.chunk_storage(path)
-    return None if storage is None else plan_new(storage)
 
 
 def commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:

@@ -54,6 +54,20 @@ def filters_as_encoding(given: object) -> dict[str, Any]:
     return found if digit is None else {**found, "least_significant_digit": digit}
 
 
+def without_checksums(layout: ArrayLayout) -> ArrayLayout:
+    """The layout without `fletcher32`."""
+    steps = tuple(step for step in layout.filters.filters if step.id != filters.FLETCHER32)
+    return replace(layout, filters=FilterPipeline(steps))
+
+
+def asks_for_checksums(encoding: Mapping[Any, Any]) -> bool:
+    """Whether an `encoding=`, by variable or by group, asks for `fletcher32` anywhere."""
+    return any(
+        asks_for_checksums(value) if isinstance(value, Mapping) else key == "fletcher32" and bool(value)
+        for key, value in encoding.items()
+    )
+
+
 def checked_encoding(encoding: Mapping[str, Any], *, where: str, remaining: Collection[str]) -> dict[str, Any]:
     """An `encoding=` that the user wrote, less what xarray's coders used up (all but `remaining`).
 

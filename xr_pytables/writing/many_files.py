@@ -36,6 +36,7 @@ def save_mfdataset(
     safe_chunks: bool = True,
     align_chunks: bool = False,
     write_empty_chunks: bool = True,
+    checksums: bool = True,
     compute: bool = True,
     fsync: bool = True,
     threads: int | None = None,
@@ -57,7 +58,9 @@ def save_mfdataset(
         Group in the file for each dataset. Default: the root.
     compute
         False returns a Delayed that writes all files when it is computed.
-    encoding, filters, unlimited_dims, safe_chunks, align_chunks, write_empty_chunks, fsync, threads, progress
+    encoding, filters, unlimited_dims, safe_chunks, align_chunks, write_empty_chunks, checksums, fsync, threads
+        As `to_pytables`, for each of the datasets.
+    progress
         As for `to_pytables`, for each of the datasets.
 
     Raises
@@ -89,6 +92,7 @@ def save_mfdataset(
                 unlimited_dims=unlimited_dims,
                 write_inherited_coords=False,
                 blocks=BlockRules(safe_chunks, align_chunks),
+                checksums=checksums,
             )
             for number in numbers
         ]

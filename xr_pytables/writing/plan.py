@@ -169,6 +169,22 @@ class WritePlan:
         )
         return replace(self, groups=groups)
 
+    def without_checksums(self) -> WritePlan:
+        """The plan with new arrays that have no checksums."""
+        groups = tuple(
+            replace(
+                group,
+                variables=tuple(
+                    replace(variable, layout=layouts.without_checksums(variable.layout))
+                    if variable.action in ("create", "replace")
+                    else variable
+                    for variable in group.variables
+                ),
+            )
+            for group in self.groups
+        )
+        return replace(self, groups=groups)
+
     def without_data(self) -> WritePlan:
         """What is left to know when the new file is made."""
         return replace(self, groups=(), attachments=())
@@ -1192,7 +1208,7 @@ def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked:
             f"{found.border}, inside of the chunk of elements {found.chunk[0]} to {found.chunk[1] - 1} (chunksizes "
             f"{size}, blocks {_shortened(sizes)}): two tasks would write to one chunk. Rechunk the data to multiples, "
             f"e.g. .chunk({{{dim!r}: {_multiple(max(sizes), size)}}}), or let "
-            "align_chunks=True do that; safe_chunks=False writes shared chunks piece by piece, slowly"
+            "align_chunks=True do that; safe_chunks=False puts shared chunks together in the end, slowly"
         )
     return replace(plan, data=plan.data.rechunk(aligned(plan.data.chunks, chunkshape, start)))
 

@@ -1,4 +1,4 @@
-"""A block that a worker put aside: a file of encoded chunks, and of values that HDF5 has to merge into shared chunks.
+"""What a worker says of a block: a file of its values, or of the places where it put the block's chunks.
 
 Whoever makes the new file reads segments that other processes wrote, on other machines perhaps, so a segment says what
 it holds, is renamed when it is whole, and has a checksum for every part: damage is an error and never data. Knows no
@@ -13,7 +13,6 @@ import contextlib
 import io
 import os
 import struct
-import threading
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,11 @@ from typing import Any, BinaryIO, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.encoder import EncodedChunk
 from ..chunks.libblosc2 import Bytes
 
 SIGNATURE: Final = b"XRPTSEG1"
 _FOOTER: Final = struct.Struct("<QIIIQ")  # offset, length and checksum of the table; rank; size of the file
-_CHUNK, _VALUES, _TEXT, _ROWS = range(4)
+_VALUES, _TEXT, _ROWS = range(3)
 
 
 class SegmentError(OSError):
@@ -49,7 +47,6 @@ def _record(rank: int) -> np.dtype[Any]:
     return np.dtype(
         [
             ("kind", "<u4"),
-            ("mask", "<u4"),
             ("offset", "<u8"),
             ("size", "<u8"),
             ("crc", "<u4"),
@@ -65,7 +62,6 @@ class SegmentWriter:
         """For the block of `shape` at `start`. Raises FileNotFoundError if the folder is missing."""
         self._path = path
         self._making = f"{path}.{uuid.uuid4().hex[:8]}"
-        self._lock = threading.Lock()
         self._records: list[tuple[Any, ...]] = []
         self._block = np.array([start, shape], "<i8")
         self._file = open(self._making, "xb")  # noqa: SIM115 - closed in __exit__
@@ -73,11 +69,6 @@ class SegmentWriter:
 
     def __enter__(self) -> Self:
         return self
-
-    def add_chunks(self, chunks: Sequence[EncodedChunk]) -> None:
-        """Put chunks in; from any thread."""
-        for chunk in chunks:
-            self._add(_CHUNK, chunk.corner, chunk.data, chunk.mask)
 
     def add_values(self, start: tuple[int, ...], values: NDArray[Any]) -> None:
         """Put values in. Objects are text, or rows: arrays of one dtype."""
@@ -88,13 +79,12 @@ class SegmentWriter:
             kind, arrays = (_ROWS, _lengths_and_elements(values)) if is_rows else (_TEXT, _lengths_and_bytes(values))
         for array in arrays:
             np.lib.format.write_array(buffer, array, allow_pickle=False)
-        self._add(kind, start, buffer.getbuffer(), 0)
+        self._add(kind, start, buffer.getbuffer())
 
-    def _add(self, kind: int, start: tuple[int, ...], data: Any, mask: int) -> None:
+    def _add(self, kind: int, start: tuple[int, ...], data: Any) -> None:
         crc, size = zlib.crc32(data), memoryview(data).nbytes
-        with self._lock:
-            self._records.append((kind, mask, self._file.tell(), size, crc, start))
-            self._file.write(data)
+        self._records.append((kind, self._file.tell(), size, crc, start))
+        self._file.write(data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -157,15 +147,14 @@ class Segment:
         start, shape = np.frombuffer(table, "<i8", 2 * rank).reshape(2, rank).tolist()
         return cls(path, tuple(start), tuple(shape), np.frombuffer(table, _record(rank), offset=2 * 8 * rank))
 
-    def __iter__(self) -> Iterator[EncodedChunk | Values]:
+    def __iter__(self) -> Iterator[Values]:
         """The records, each with its payload checked. Raises SegmentError."""
         with open(self.path, "rb") as file:
-            for kind, mask, offset, size, crc, start in self.records.tolist():
+            for kind, offset, size, crc, start in self.records.tolist():
                 data = _read(file, offset, size, self.path)
                 if zlib.crc32(data) != crc:
                     raise SegmentError(_damaged(self.path, f"the checksum of what begins at {tuple(start)} is wrong"))
-                corner = tuple(start)
-                yield EncodedChunk(corner, data, mask) if kind == _CHUNK else Values(corner, _values(data, kind))
+                yield Values(tuple(start), _values(data, kind))
 
 
 _TAIL: Final = _FOOTER.size + 4 + len(SIGNATURE)

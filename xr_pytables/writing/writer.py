@@ -1,7 +1,7 @@
 """Writing xarray objects to HDF5: plan, then execute.
 
-`plan` says what will be written and refuses what cannot be. Execution makes the new file in a `transaction`, streams
-the data of Dask arrays into it block by block, and renames it over the target at the very end.
+`plan` says what will be written and refuses what cannot be. A `new_file` is made in a `transaction`, filled by Dask
+block by block, and renamed over the target at the very end; what is done to a file that is there is in `changes`.
 
 Tested in `tests/writing/test_writing.py`.
 """
@@ -9,16 +9,14 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
 import posixpath
-import shutil
-import uuid
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
@@ -26,28 +24,28 @@ import dask
 import dask.array
 import dask.local
 import dask.threaded
-import numpy as np
 import tables
 from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 from xarray.backends.locks import get_dask_scheduler
 
+from ..disk.arenas import OwnRoom, Room, SharedRoom
 from ..disk.door import Visit, check_no_writer
 from ..disk.files import FileBusyError, FileIdentity, checked_group, checked_path, hdf5_lock
 from ..disk.journal import check_for_writing
 from ..disk.transaction import Transaction
-from ..library.target_file import TargetFile, filter_available, planned_storage
-from ..model.attributes import are_large
+from ..library.target_file import filter_available
 from ..model.nodes import GroupSpec, NodeReader, ReadOptions
-from .alignment import Blocks
-from .changes import change_now, changes_file, check_unchanged, commit, delayed_change
+from .blocks import Values
+from .changes import change, commit, delayed_change, put_aside, targets_of
+from .layouts import asks_for_checksums
+from .new_file import Part, finish, parts_of, prepare, streamed
 from .placement import Mode, checked_append_dim, chosen_mode
-from .plan import MODES, BlockRules, GroupPlan, VariablePlan, WritePlan, plan_write
+from .plan import MODES, BlockRules, WritePlan, plan_write
 from .progress import Done, bar, check_available, nobody, watched
-from .structure import write_structure
-from .table_indexes import create_indexes
 from .table_plan import StoredTable, describe_stored, plan_append, plan_table
-from .targets import USUAL, DirectTarget, Effort, SpoolTarget, itemsize, kept_open, stored_bytes, unspool
+from .targets import USUAL, Effort, OwnNotes, SharedNotes, itemsize, waiting
+from .waiting import NONE, Patience
 
 if TYPE_CHECKING:
     from tables import Filters
@@ -64,9 +62,9 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
-    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
-    fsync: bool = ..., threads: int | None = ..., progress: bool = ...,
+    fsync: bool = ..., threads: int | None = ..., wait: float = ..., progress: bool = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -75,9 +73,9 @@ def to_pytables(
     obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
-    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ...,
+    safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
-    threads: int | None = ..., progress: bool = ...,
+    threads: int | None = ..., wait: float = ..., progress: bool = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -95,12 +93,14 @@ def to_pytables(
     safe_chunks: bool = True,
     align_chunks: bool = False,
     write_empty_chunks: bool = True,
+    checksums: bool = True,
     write_inherited_coords: bool = False,
     layout: Layout = "arrays",
     index: _Index = (),
     compute: bool = True,
     fsync: bool = True,
     threads: int | None = None,
+    wait: float = 0,
     progress: bool = False,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
@@ -140,13 +140,15 @@ def to_pytables(
         them by coordinates.
     safe_chunks
         Refuse (ValueError) a Dask array of which two blocks share a chunk that `encoding` asks for. Chunks that nobody
-        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False writes shared
-        chunks piece by piece through HDF5: right, but slow.
+        asked for never conflict: they follow the blocks, or the borders of the blocks are moved. False puts the pieces
+        of shared chunks together in the end: right, but slow.
     align_chunks
         Move the borders of the blocks to those of the chunks that `encoding` asks for, too.
     write_empty_chunks
         False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
         they were there.
+    checksums
+        False writes no checksums in any new array, for programs that cannot read them.
     write_inherited_coords
         For a DataTree: whether to repeat coordinates of the parent in each child.
     layout
@@ -162,6 +164,9 @@ def to_pytables(
         (not a crash of the process) can leave an empty file.
     threads
         How many threads of a process may encode chunks at once, Dask's own included. Default: one per CPU.
+    wait
+        For how many seconds to wait and try again while another process writes to the file. Values that Dask computes
+        are computed once, before that.
     progress
         Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
         own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
@@ -177,7 +182,7 @@ def to_pytables(
     PermissionError
         If the file, or its folder, may not be written to.
     FileBusyError
-        If this or another process has the file open for writing, or is changing it.
+        If this or another process has the file open for writing, or is changing it, for longer than `wait`.
     KeyError
         With `region="auto"`, if the file lacks a value of a coordinate.
     """
@@ -191,7 +196,11 @@ def to_pytables(
         check_available()
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
-    plan, transaction = planned(
+    if wait and not compute:
+        raise ValueError("wait= is about a write that happens now, not with compute=False")
+    patience = Patience.of(wait)
+    plan_now = functools.partial(
+        planned,
         obj,
         path,
         mode=chosen_mode(mode, append_dim, region),
@@ -201,15 +210,19 @@ def to_pytables(
         unlimited_dims=unlimited_dims,
         write_inherited_coords=write_inherited_coords,
         blocks=BlockRules(safe_chunks, align_chunks),
+        checksums=checksums,
         layout=layout,
         index=index,
         append_dim=None if append_dim is None else checked_append_dim(append_dim),
         region=region,
     )
-    if compute:
-        execute(plan, transaction, fsync=fsync, effort=effort, progress=progress)
-        return None
-    return delayed(plan, transaction, fsync=fsync, effort=effort)
+    plan, transaction = patience.go_through(plan_now)
+    if not compute:
+        return delayed(plan, transaction, fsync=fsync, effort=effort)
+    again = Again(patience, lambda: plan_now()[0])
+    title = os.path.basename(plan.path)
+    execute_all([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
+    return None
 
 
 def planned(
@@ -223,12 +236,15 @@ def planned(
     unlimited_dims: _Unlimited,
     write_inherited_coords: bool,
     blocks: BlockRules,
+    checksums: bool = True,
     layout: Layout = "arrays",
     index: _Index = (),
     append_dim: str | None = None,
     region: _Region = None,
 ) -> Job:
     """The plan for one file, and where to carry it out. Nothing is written; raises what `to_pytables` raises."""
+    if not checksums and (asks_for_checksums(encoding or {}) or getattr(filters, "fletcher32", False)):
+        raise ValueError("checksums=False writes none in any array, but encoding or filters ask for fletcher32")
     if layout not in ("arrays", "table"):
         raise ValueError(f"layout must be 'arrays' or 'table', not {layout!r}")
     if index and layout != "table":
@@ -258,8 +274,7 @@ def planned(
                 version=version,
                 stored=_stored_table(target, group),
             )
-            _check_filters(table)
-            return table, transaction
+            return _checked(table, checksums), transaction
         table = plan_table(
             obj,
             target,
@@ -273,8 +288,7 @@ def planned(
             version=version,
             append_dim=append_dim,
         )
-        _check_filters(table)
-        return table, transaction
+        return _checked(table, checksums), transaction
     plan = plan_write(
         obj,
         target,
@@ -290,8 +304,12 @@ def planned(
         append_dim=append_dim,
         region=region,
     )
+    return _checked(plan, checksums), transaction
+
+
+def _checked(plan: WritePlan, checksums: bool) -> WritePlan:
     _check_filters(plan)
-    return plan, transaction
+    return plan if checksums else plan.without_checksums()
 
 
 # -- what is there already ---------------------------------------------------------------------------------
@@ -369,69 +387,137 @@ Job = tuple[WritePlan, Transaction]
 """A plan and the transaction to carry it out in."""
 
 
-def execute(
-    plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
-) -> None:
-    """Carry out the plan now. On any error the target is as it was and nothing else is left."""
-    if changes_file(plan):
-        change_now(plan, transaction, fsync=fsync, effort=effort, progress=progress)
-        return
-    execute_all([(plan, transaction)], os.path.basename(plan.path), fsync=fsync, effort=effort, progress=progress)
+@dataclass(frozen=True)
+class Again:
+    """What to do about a file that others change while data are computed."""
+
+    patience: Patience = NONE
+    plan: Callable[[], WritePlan] | None = None
+    """Plans the one job anew, for the file as it is then."""
+
+
+_ONCE: Final = Again()
 
 
 def execute_all(
-    jobs: Sequence[Job], title: str, *, fsync: bool, effort: Effort = USUAL, progress: bool = False
+    jobs: Sequence[Job],
+    title: str,
+    *,
+    fsync: bool,
+    effort: Effort = USUAL,
+    progress: bool = False,
+    again: Again = _ONCE,
 ) -> None:
     """Carry out plans for different files, of which Dask computes all data at once.
 
-    No target is replaced before the new versions of all are whole. `title` is that of the bar.
+    No target is replaced or changed before all data are computed. `title` is that of the bar.
     """
+    new = [job for job in jobs if job[0].version is None]
+    old = [job for job in jobs if job[0].version is not None]
     with contextlib.ExitStack() as begun:
         for _, transaction in jobs:
             begun.callback(transaction.end, transaction.begin())
-        layouts = [variable.layout for plan, _ in jobs for _, variable in plan]
-        size = sum(math.prod(layout.shape) * itemsize(layout.dtype) for layout in layouts)
-        with bar(size, title, shown=progress) as done:
-            for plan, transaction in jobs:
-                with transaction.naming_the_target():
-                    prepare(plan, transaction, effort, done)
+        with bar(sum(_nbytes(plan) for plan, _ in jobs), title, shown=progress) as done:
             with jobs[0][1].naming_the_target() if jobs else contextlib.nullcontext():  # they are on one disk, mostly
-                _stream([job for job in jobs if _streamed(job[0])], effort, done)
-        for plan, transaction in jobs:
+                growing = _begun(new, effort, done)
+                values = [put_aside(*job) for job in old]
+                lazy = [variable.data for job in (*new, *old) for _, variable in streamed(job[0])]
+                targets = [part.target for each in growing for part in each.parts]
+                targets += [target for each in values for target in targets_of(each)]
+                with watched(lambda: stored_bytes(growing), done):
+                    if lazy:
+                        dask.array.store(lazy, targets, lock=False)
+            for each in growing:
+                with each.transaction.naming_the_target():
+                    finish(each.parts, each.transaction, each.plan.indexes, each.room, effort, done)
+            for (plan, transaction), each_of in zip(old, values, strict=True):
+                with transaction.naming_the_target():
+                    _change(plan, transaction, each_of, again, fsync=fsync, effort=effort, done=done)
+        for plan, transaction in new:
             with transaction.naming_the_target():
-                _commit(plan, transaction, fsync=fsync)
+                again.patience.go_through(functools.partial(commit, plan, transaction, fsync=fsync))
 
 
-def _stream(jobs: Sequence[Job], effort: Effort, done: Done) -> None:
-    """Compute Dask arrays into the new files: straight, if that happens in this process, else through segments."""
-    arrays = [variable.data for plan, _ in jobs for _, variable in _streamed(plan)]
-    if not arrays:
-        return
-    if _computes_here():
-        budget = effort.budget()
-        with contextlib.ExitStack() as files:
-            direct = []
-            for plan, transaction in jobs:
-                file = files.enter_context(kept_open(transaction.new_file))
-                direct += [_direct_target(file, *each, effort, budget, done) for each in _streamed(plan)]
-            dask.array.store(arrays, direct, lock=False)
-        return
-    spooled = [
-        _with_storage_in_file(transaction.new_file, _spool_targets(_streamed(plan), transaction, effort))
-        for plan, transaction in jobs
-    ]
-    together = list(itertools.chain.from_iterable(spooled))
-    with watched(lambda: stored_bytes(together), done):
-        dask.array.store(arrays, [target for target, _ in together], lock=False)
-    for (_, transaction), each in zip(jobs, spooled, strict=True):
-        unspool(transaction.new_file, transaction.target, each)
+def _change(
+    plan: WritePlan,
+    transaction: Transaction,
+    values: Mapping[str, Values],
+    again: Again,
+    *,
+    fsync: bool,
+    effort: Effort,
+    done: Done,
+) -> None:
+    """Change a file that is there; if others have changed it since the plan was made, by a new plan."""
+    stored = plan
+    plans = iter([plan])
+
+    def step() -> None:
+        nonlocal stored, values
+        now = next(plans, None)
+        if now is None:
+            assert again.plan is not None  # there is no second time without
+            now = again.plan()
+            values = put_aside(now, transaction)
+            if _lazy_names(now) != _lazy_names(stored):  # what is in the file is a part of the data
+                dask.array.store([variable.data for _, variable in streamed(now)], targets_of(values), lock=False)
+                stored = now
+        change(now, transaction, values, fsync=fsync, effort=effort, done=done)
+
+    again.patience.go_through(step)
 
 
-def _commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
-    if any(plan.indexes.values()):
-        with hdf5_lock():
-            create_indexes(transaction.new_file, transaction.folder, plan.indexes, ours_alone=plan.version is None)
-    commit(plan, transaction, fsync=fsync)
+def _lazy_names(plan: WritePlan) -> list[tuple[str, str]]:
+    return [(path, variable.data.name) for path, variable in streamed(plan)]
+
+
+def stored_bytes(growing: Iterable[_Growing]) -> int:
+    """How many bytes of data other processes have written so far."""
+    total = 0
+    for each in growing:
+        by_number = {part.target.number: part for part in each.parts}
+        for number, start in SharedNotes(each.transaction.folder).places():
+            part = by_number[number]
+            sides = (dict(zip(itertools.accumulate(sizes, initial=0), sizes, strict=False)) for sizes in part.blocks)
+            lengths = (side[first] for side, first in zip(sides, start, strict=True))
+            total += math.prod(lengths) * part.target.dtype.itemsize
+    return total
+
+
+def _nbytes(plan: WritePlan) -> int:
+    return sum(math.prod(variable.data.shape) * itemsize(variable.layout.dtype) for _, variable in plan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Growing:
+    """A new file to which blocks are being written."""
+
+    plan: WritePlan
+    transaction: Transaction
+    room: Room
+    parts: list[Part]
+
+
+def _begun(jobs: Sequence[Job], effort: Effort, done: Done) -> list[_Growing]:
+    """Make the new files with all that is in memory; those that Dask has to fill."""
+    here, budget = _computes_here(), effort.budget()
+    found = []
+    for plan, transaction in jobs:
+        shared = None if here else SharedRoom(transaction.folder)
+        prepare(plan, transaction, effort, done, shared)
+        if not streamed(plan):
+            continue
+        room: Room
+        if shared is None:
+            room = OwnRoom(os.path.getsize(transaction.growing_file))
+            parts = parts_of(
+                plan, transaction, room, OwnNotes(), effort, threads=effort.threads, budget=budget, done=done
+            )
+        else:
+            room = shared
+            parts = parts_of(plan, transaction, room, SharedNotes(transaction.folder), effort)
+        found.append(_Growing(plan, transaction, room, parts))
+    return found
 
 
 def _computes_here() -> bool:
@@ -451,133 +537,48 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
-    if changes_file(plan):
+    if plan.version is not None:
         return delayed_change(plan, transaction, fsync=fsync, effort=effort)
-    streamed = _streamed(plan)
-    begun = dask.delayed(_begin_delayed, pure=False)(plan, transaction, effort)
+    room = SharedRoom(transaction.folder)
+    parts = parts_of(plan, transaction, room, SharedNotes(transaction.folder), effort)
+    # without the Dask arrays: Dask would find them in the plan, and compute them for this step as a whole
+    begun = dask.delayed(_begin_delayed, pure=False)(plan.without_lazy_data(), transaction, effort)
     ready = begun
-    spooled = _spool_targets(streamed, transaction, effort)
-    if streamed:
-        waiting = [dask.delayed(_second, pure=False)(begun, target) for target, _ in spooled]
+    if parts:
+        arrays = [variable.data for _, variable in streamed(plan)]
+        targets = waiting(begun, transaction, [part.target for part in parts])
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store([variable.data for _, variable in streamed], waiting, lock=False, compute=False)
-    finish = dask.delayed(_commit_delayed, pure=False)
-    result: Delayed = finish(ready, plan.without_data(), transaction, spooled, fsync)
+        ready = dask.array.store(arrays, targets, lock=False, compute=False)
+    commit_step = dask.delayed(_commit_delayed, pure=False)
+    result: Delayed = commit_step(ready, plan.without_data(), transaction, parts, effort, fsync)
     return result
-
-
-def _second(first: object, second: SpoolTarget) -> SpoolTarget:
-    """`second`, once `first` is done."""
-    return second
 
 
 def _begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     transaction.begin_shared()
-    if os.path.exists(transaction.new_file):
+    if os.path.exists(transaction.new_file) or os.path.exists(transaction.growing_file):
         return  # an earlier run of this step made it
     try:
         with transaction.naming_the_target():
-            prepare(plan, transaction, effort)
+            prepare(plan, transaction, effort, nobody, SharedRoom(transaction.folder))
     except BaseException:
         transaction.remove()
         raise
 
 
 def _commit_delayed(
-    ready: object,
-    plan: WritePlan,
-    transaction: Transaction,
-    spooled: Sequence[tuple[SpoolTarget, Blocks]],
-    fsync: bool,
+    ready: object, plan: WritePlan, transaction: Transaction, parts: Sequence[Part], effort: Effort, fsync: bool
 ) -> None:
     if not os.path.exists(transaction.folder):
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
         with transaction.naming_the_target():
-            _fill_and_commit(plan, transaction, spooled, fsync)
+            if not transaction.is_committed():
+                if not os.path.exists(transaction.new_file):
+                    finish(parts, transaction, plan.indexes, SharedRoom(transaction.folder), effort, again=True)
+                transaction.mark_commit()
+                commit(plan, transaction, fsync=fsync)
     except BaseException:
         transaction.abandon()
         raise
     transaction.remove()
-
-
-def _fill_and_commit(
-    plan: WritePlan, transaction: Transaction, spooled: Sequence[tuple[SpoolTarget, Blocks]], fsync: bool
-) -> None:
-    if spooled:
-        # a run of this step that died may have left its file in any state: fill a copy
-        filling = os.path.join(transaction.folder, f"filling-{uuid.uuid4().hex[:8]}.h5")
-        shutil.copyfile(transaction.new_file, filling)
-        unspool(filling, transaction.target, spooled)
-        os.replace(filling, transaction.new_file)
-    _commit(plan, transaction, fsync=fsync)
-
-
-_Stream = tuple[GroupPlan, VariablePlan]
-
-
-def _streamed(plan: WritePlan) -> list[_Stream]:
-    """The variables that Dask computes, each with its group."""
-    return [(group, variable) for group, variable in plan if _is_dask(variable)]
-
-
-def _direct_target(
-    file: TargetFile,
-    group: GroupPlan,
-    variable: VariablePlan,
-    effort: Effort,
-    budget: AbstractContextManager[Any],
-    done: Done,
-) -> DirectTarget:
-    new = variable.action != "set values"
-    path, layout = _path(group, variable), variable.layout
-    return DirectTarget(file, path, layout, new=new, effort=effort, budget=budget, done=done)
-
-
-def _spool_targets(
-    streamed: Sequence[_Stream], transaction: Transaction, effort: Effort = USUAL
-) -> list[tuple[SpoolTarget, Blocks]]:
-    """Where workers put the blocks of each array, and the blocks that must be there in the end."""
-    found = []
-    for number, (group, variable) in enumerate(streamed):
-        path, new, layout = _path(group, variable), variable.action != "set values", variable.layout
-        # an array that is there may have other filters than a new one: values are put aside as they are
-        storage = planned_storage(layout) if new else None
-        dtype = layout.dtype or np.dtype(object)
-        target = SpoolTarget(transaction.folder, path, number, layout.shape, dtype, storage, effort, new)
-        found.append((target, variable.data.chunks))
-    return found
-
-
-def _path(group: GroupPlan, variable: VariablePlan) -> str:
-    return posixpath.join(group.path, variable.name)
-
-
-def _with_storage_in_file(path: str, spooled: Sequence[tuple[SpoolTarget, Blocks]]) -> list[tuple[SpoolTarget, Blocks]]:
-    """Targets that know how the arrays in the file at `path` are stored, so that workers can encode."""
-    with hdf5_lock(), TargetFile(path, create=False) as file:
-        return [(replace(target, storage=file.chunk_storage(target.path)), blocks) for target, blocks in spooled]
-
-
-def _is_dask(variable: VariablePlan) -> bool:
-    return isinstance(variable.data, dask.array.Array)
-
-
-def prepare(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL, done: Done = nobody) -> None:
-    """Make the new file with everything but the data of Dask arrays; it takes its name when it is whole."""
-    making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
-    check_unchanged(plan, transaction)
-    if plan.makes_file and os.path.lexists(transaction.target):
-        raise FileExistsError(f"{transaction.target}: somebody made this file meanwhile; it was left alone")
-    if plan.version is not None:
-        shutil.copyfile(transaction.target, making)
-    large = any(are_large(group.attributes) for group in plan.groups if group.path == "/")
-    with hdf5_lock(), TargetFile(making, create=plan.version is None, large_attributes=large) as file:
-        write_structure(file, plan)
-    with kept_open(making) as file:
-        budget = effort.budget()
-        for group, variable in plan:
-            if not _is_dask(variable):
-                values = np.asarray(variable.data)
-                _direct_target(file, group, variable, effort, budget, done).write_all(values)
-    os.replace(making, transaction.new_file)

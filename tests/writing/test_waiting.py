@@ -1,0 +1,156 @@
+"""Writers that wait for each other: nothing is torn, nothing is lost, and whoever gave up has changed nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import dask.array
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from xr_pytables import to_pytables
+from xr_pytables.disk.files import FileBusyError, FileChangedError
+from xr_pytables.writing import waiting, writer
+from xr_pytables.writing.waiting import Patience
+
+FOREVER = 600.0  # far longer than anything here takes
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file.h5"
+
+
+def read(path: Path) -> xr.Dataset:
+    with xr.open_dataset(path, engine="pytables") as dataset:
+        return dataset.load()
+
+
+def rows(start: int, stop: int) -> xr.Dataset:
+    values = np.arange(start, stop)
+    return xr.Dataset({"v": (("t", "x"), np.repeat(values[:, None], 50, axis=1) * 1.0)}, coords={"t": values})
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("large", [False, True])
+def test_processes_that_write_regions_at_once_wait_for_each_other(path, shares, large):
+    """In a copy, and in place; in chunks of their own, and in chunks that they share."""
+    dataset = xr.Dataset({"v": (("t", "x"), np.zeros((12, 50)))})
+    if large:
+        dataset["big"] = "z", np.random.default_rng(0).random(700_000)
+    to_pytables(dataset, path, encoding={"v": {"chunksizes": (4 if shares else 3, 50), "zlib": True}})
+    code = f"""
+        import sys, numpy as np, xarray as xr
+        from xr_pytables import to_pytables
+        number = int(sys.argv[1])
+        input()
+        for row in range(3 * number, 3 * number + 3):
+            part = xr.Dataset({{"v": (("t", "x"), np.full((1, 50), row + 1.0))}})
+            to_pytables(part, {str(path)!r}, region={{"t": slice(row, row + 1)}}, wait={FOREVER}, fsync=False)
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    running = [
+        subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in range(4)
+    ]
+    for each in running:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    errors = [each.communicate()[1] for each in running]
+    assert errors == [""] * 4
+    np.testing.assert_array_equal(read(path).v, np.repeat(np.arange(1.0, 13)[:, None], 50, axis=1))
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_program_that_has_the_file_open_is_waited_for(path, monkeypatch):
+    to_pytables(rows(0, 4), path, unlimited_dims=["t"])
+    theirs, pauses = h5py.File(path, "r+"), []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            theirs.close()
+
+    monkeypatch.setattr(waiting.time, "sleep", sleep)
+    to_pytables(rows(4, 6), path, append_dim="t", wait=FOREVER)
+    assert len(pauses) >= 5
+    assert all(0 < pause < 1 for pause in pauses)
+    xr.testing.assert_equal(read(path), rows(0, 6))
+
+
+def test_whoever_has_waited_long_enough_gets_the_error(path, monkeypatch):
+    to_pytables(rows(0, 4), path)
+    before = path.read_bytes()
+    now = [0.0]
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(waiting.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    with h5py.File(path, "r+"), pytest.raises(FileBusyError):
+        to_pytables(rows(4, 6), path, mode="a", wait=7)
+    assert now == [pytest.approx(7)]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("unlimited", [True, False])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_what_others_append_meanwhile_is_kept(path, monkeypatch, unlimited, lazy):
+    """Data are computed once, unless what was in the file is a part of them."""
+    to_pytables(rows(0, 4), path, unlimited_dims=["t"] if unlimited else [])
+    real, others, computed = writer.change, [rows(4, 6), rows(6, 7)], []
+
+    def meanwhile(*args: object, **words: object) -> None:
+        monkeypatch.setattr(writer, "change", real)
+        to_pytables(others.pop(0), path, append_dim="t")
+        if others:
+            monkeypatch.setattr(writer, "change", meanwhile)
+        real(*args, **words)
+
+    monkeypatch.setattr(writer, "change", meanwhile)
+    dataset = rows(7, 9)
+    if lazy:
+        data = dask.array.from_array(dataset.v.values, chunks=(1, 50))
+        counted = data.map_blocks(lambda block: computed.append(1) or block, dtype="f8", meta=np.empty((0, 0)))
+        dataset["v"] = ("t", "x"), counted
+    to_pytables(dataset, path, append_dim="t", wait=FOREVER)
+    xr.testing.assert_equal(read(path), rows(0, 9))
+    assert len(computed) == (2 if unlimited else 4) * lazy
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_without_waiting_what_others_do_meanwhile_is_an_error(path, monkeypatch):
+    to_pytables(rows(0, 4), path, unlimited_dims=["t"])
+    real = writer.change
+
+    def meanwhile(*args: object, **words: object) -> None:
+        monkeypatch.setattr(writer, "change", real)
+        to_pytables(rows(4, 6), path, append_dim="t")
+        real(*args, **words)
+
+    monkeypatch.setattr(writer, "change", meanwhile)
+    with pytest.raises(FileChangedError, match="by somebody else since this write was planned"):
+        to_pytables(rows(6, 7), path, append_dim="t")
+    xr.testing.assert_equal(read(path), rows(0, 6))
+
+
+def test_other_errors_are_not_tried_again():
+    tries = []
+
+    def fails() -> None:
+        tries.append(1)
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        Patience.of(FOREVER).go_through(fails)
+    assert len(tries) == 1
+
+
+def test_times_to_wait_are_checked(path):
+    for wait in (-1, "1", None, True, float("nan")):
+        with pytest.raises(ValueError, match="wait must be a number of seconds, 0 or more, not"):
+            to_pytables(rows(0, 1), path, wait=wait)
+    with pytest.raises(ValueError, match="wait= is about a write that happens now, not with compute=False"):
+        to_pytables(rows(0, 1), path, wait=1, compute=False)
+    assert not path.exists()
