@@ -9,6 +9,7 @@ Tested in `tests/test_docs.py` and `tests/disk/test_files.py`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,7 +95,10 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
-        """Whether a path names an HDF5 file that PyTables wrote, judged by its bytes without opening HDF5."""
+        """Whether a path names an HDF5 file that PyTables wrote, judged by its bytes; or an open object of PyTables."""
+        tables = sys.modules.get("tables")
+        if tables is not None and isinstance(filename_or_obj, tables.File | tables.Node):
+            return True
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
         path = os.path.expanduser(os.fspath(filename_or_obj))
@@ -138,7 +142,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         timeout: float | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
-        from .disk.door import checked_transfer, place_of
+        from .disk.door import checked_transfer, located
         from .store import PyTablesDataStore, read_options
         from .where.queries import RowQuery  # imports tables
 
@@ -152,8 +156,9 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             string=string,
         )
         query = RowQuery(where, condvars, start, stop, step)
-        place = place_of(
+        place, group = located(
             filename_or_obj,
+            group,
             storage_options=storage_options,
             store=store,
             transfer=checked_transfer(concurrency, gap, timeout),
@@ -201,7 +206,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         timeout: float | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
-        from .disk.door import checked_transfer, place_of
+        from .disk.door import checked_transfer, located
         from .store import PyTablesDataStore, read_options, with_readable_indexes
         from .where.queries import RowQuery  # imports tables
 
@@ -215,8 +220,9 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             string=string,
         )
         query = RowQuery(where, condvars, start, stop, step)
-        place = place_of(
+        place, group = located(
             filename_or_obj,
+            group,
             storage_options=storage_options,
             store=store,
             transfer=checked_transfer(concurrency, gap, timeout),

@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .chunks import codecs
-from .disk.door import Visit, place_of
-from .disk.files import checked_group
+from .disk.door import Visit, located
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
@@ -171,7 +170,7 @@ def tree(
     All arguments are as in `xr.open_dataset`. Nothing in the file is executed. Raises OSError for a missing or broken
     file or group.
     """
-    place, where = place_of(path, storage_options=storage_options, store=store), checked_group(group)
+    place, where = located(path, group, storage_options=storage_options, store=store)
     options = read_options(
         dims=None, phony_dims="size", external_links=external_links, allow_pickle=False, drop_variables=None
     )

@@ -575,10 +575,10 @@ def test_a_child_that_is_born_while_chunks_are_located_reads(path: Path) -> None
         ds = xr.open_dataset(sys.argv[1], engine="pytables", cache=False)
         inside, go = threading.Event(), threading.Event()
         real = leaf_arrays.read_index
-        def slow(*args):
+        def slow(*args, **how):
             inside.set()
             go.wait()
-            return real(*args)
+            return real(*args, **how)
         leaf_arrays.read_index = slow
         thread = threading.Thread(target=lambda: ds["carray"].values)
         thread.start()

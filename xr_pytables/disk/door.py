@@ -35,10 +35,12 @@ from .files import (
     FileChangedError,
     LocalPlace,
     OpenedFile,
+    checked_group,
     checked_path,
     hdf5_lock,
     hdf5_of,
 )
+from .open_nodes import is_open_node, place_of_node
 
 try:
     import fcntl
@@ -47,6 +49,19 @@ except ImportError:  # Windows
 
 _TRANSFER: Final = Transfer()
 _NO_LOCKS: Final = frozenset({"FALSE", "0"})
+
+
+def located(what: object, group: object, **options: Any) -> tuple[Place, str]:
+    """Where the file is that a user names, and the group in it: `place_of`, and open objects of PyTables.
+
+    For those `group` counts from the node.
+    """
+    if not is_open_node(what):
+        return place_of(what, **options), checked_group(group)
+    if options.get("store") is not None:
+        raise TypeError("with store= a path in that store is needed, not an open object of PyTables")
+    _refuse_options(options.get("storage_options"), "an open object of PyTables")
+    return place_of_node(what, group)
 
 
 def place_of(

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
+PLAIN_DRIVERS: Final = frozenset({None, "H5FD_SEC2", "H5FD_DIRECT", "H5FD_LOG", "H5FD_STDIO", "H5FD_WINDOWS"})
+"""Those that write one file in HDF5's format (PyTables, `parameters.DRIVER`)."""
+
 
 def may_write() -> bool:
     """Whether there can be such files at all. Needs no lock."""
@@ -45,14 +48,15 @@ def flush(path: str) -> bool:
     return found
 
 
-_Writers = Iterator[tuple[str | bytes, Callable[[], object]]]
-"""The path of each file that is open for writing, and how to flush it."""
+_Writers = Iterator[tuple[str | bytes | int, Callable[[], object]]]
+"""The path (or the descriptor) of each file that is open for writing, and how to flush it."""
 
 
 def _of_pytables(module: Any) -> _Writers:
     for handle in list(getattr(getattr(module, "_open_files", None), "handlers", ())):
         if handle.isopen and handle.mode != "r":
-            yield handle.filename, handle.flush
+            plain = handle.params.get("DRIVER") in PLAIN_DRIVERS  # the name may count from a folder that is left
+            yield handle.fileno() if plain else handle.filename, handle.flush
 
 
 def _of_h5py(module: Any) -> _Writers:
@@ -65,9 +69,11 @@ def _of_h5py(module: Any) -> _Writers:
             yield name, partial(module.flush, handle)
 
 
-def _is_same(name: str | bytes, path: str) -> bool:
+def _is_same(name: str | bytes | int, path: str) -> bool:
     """Whether an open file is the one at `path` (one that lives in memory, or was removed, is none)."""
     try:
+        if isinstance(name, int):
+            return os.path.samestat(os.fstat(name), os.stat(path))
         return os.path.samefile(os.fsdecode(name), path)
     except OSError:
         return False
