@@ -4,7 +4,7 @@ xarray's decoders look at the first element of every array of objects, and one a
 for the whole file. Here arrays of text and of rows, in which there is nothing to decode, are not looked at, and an
 attribute that a decoder refuses is not applied, with a warning. Imports no HDF5.
 
-Tested in `tests/model/test_odd_types.py` and `tests/test_docs.py`.
+Also tested in `tests/model/test_odd_types.py` and `tests/test_docs.py`.
 """
 
 from __future__ import annotations
@@ -78,11 +78,23 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
         found[name].attrs.update(values)
     if said:
         warnings.warn(printable(f"{where}: attributes that were not applied: {'; '.join(said)}"), stacklevel=5)
-    inside = {name: found[name] for name in found if name in coordinates or found[name].dims == (name,)}
-    data = {name: variable for name, variable in found.items() if name not in inside}
-    dataset = Dataset(data, coords=Coordinates(inside, indexes={}), attrs=attributes)
+    dataset = _dataset(found, coordinates, attributes)
     dataset.set_close(store.close)
     dataset.encoding = store.get_encoding()  # type: ignore[no-untyped-call]
+    return dataset
+
+
+def _dataset(variables: Mapping[Any, Variable], coordinates: set[Any], attributes: Any) -> Dataset:
+    """The Dataset of these variables, without indexes yet."""
+    inside = {name: variables[name] for name in variables if name in coordinates or variables[name].dims == (name,)}
+    data = {name: variable for name, variable in variables.items() if name not in inside}
+    construct = getattr(Dataset, "_construct_direct", None)
+    if construct is None:
+        return Dataset(data, coords=Coordinates(inside, indexes={}), attrs=attributes)
+    # there is nothing to merge, nobody else has the variables: what takes as long as reading the file is left out
+    dims = {dim for variable in variables.values() for dim in variable.dims}
+    names = inside.keys() | dims.intersection(variables)
+    dataset: Dataset = construct({**data, **inside}, names, attrs=dict(attributes) if attributes else None)
     return dataset
 
 
@@ -140,8 +152,9 @@ def _plain(variables: Mapping[Any, Variable], decoders: Mapping[str, Any]) -> se
         if dtype.kind == "S":
             of_letters.update(variable.dims)
         keys = _KEYS_BUT_UNITS.intersection(attrs)
-        nothing = not keys or (keys == _FILL and masked and dtype.kind == "f" and _is_nan(attrs["_FillValue"]))
-        if nothing and dtype.kind in "biufc" and dtype.isnative and _is_no_time(attrs.get("units", "")):
+        is_filled = keys == _FILL and masked and dtype.kind == "f" and _is_nan(attrs["_FillValue"])
+        is_number = dtype.kind in "biufc" and dtype.isnative
+        if is_number and (not keys or is_filled) and _is_no_time(attrs.get("units", "")):
             found.append(name)
         for key in keys.intersection(_NAME_KEYS) if keys else ():
             others.update(_names_in(attrs[key]))

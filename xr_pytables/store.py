@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
@@ -133,7 +134,8 @@ class PyTablesDataStore(AbstractDataStore):
             spec = reader.dataset(where)
             return spec, plan_query(spec, query, reader.file_of(spec)) if query else None
 
-        (spec, planned), files = _described(place, options, describe)
+        with no_garbage_collection():
+            (spec, planned), files = _described(place, options, describe)
         _check_dims_used(options, [spec])
         _warn([spec], alone=True)
         rows = None
@@ -160,7 +162,8 @@ class PyTablesDataStore(AbstractDataStore):
         if query:  # a table has nothing below it
             return {"/": cls.open(place, group=group, options=options, query=query, threads=threads)}
         where = checked_group(group)
-        specs, files = _described(place, options, lambda reader: list(reader.tree(where)))
+        with no_garbage_collection():
+            specs, files = _described(place, options, lambda reader: list(reader.tree(where)))
         _check_dims_used(options, [spec for _, spec in specs])
         _warn([spec for _, spec in specs], alone=False)
         return {relative: cls(spec, files, checked_threads(threads)) for relative, spec in specs}
@@ -225,8 +228,8 @@ class PyTablesDataStore(AbstractDataStore):
         if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
             key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
             stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
-        data = indexing.LazilyIndexedArray(array, key)
-        return Variable(dims, data, dict(spec.attributes), stored, fastpath=True)
+        data = indexing.LazilyIndexedArray(array, key or _whole(len(dims)))
+        return Variable(dims, data, spec.attributes, stored, fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -252,6 +255,12 @@ class PyTablesDataStore(AbstractDataStore):
         """Give the file descriptors back."""
         for file in self._files.values():
             file.close()
+
+
+@lru_cache
+def _whole(dimensions: int) -> indexing.BasicIndexer:
+    """The key of all elements."""
+    return indexing.BasicIndexer((slice(None),) * dimensions)
 
 
 def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
@@ -281,7 +290,7 @@ def _described(
 ) -> tuple[_T, dict[str, OpenedFile]]:
     """What `describe` says of the file, and that very version of it (and of the files it links to), opened."""
     for attempt in range(_ATTEMPTS):
-        with Visit() as visit, no_garbage_collection():
+        with Visit() as visit:
             try:
                 result = describe(NodeReader(visit.file(place), options, visit.linked, visit.raw))
             except OSError:

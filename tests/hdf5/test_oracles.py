@@ -57,10 +57,10 @@ def test_messages_that_objects_share(version):
     path = Path(__file__).parent / "data" / f"shared_messages_v{version}.h5"
     with opened(path) as file:
         shared = [
-            message.type
+            kind
             for link in file.links(file.root)
-            for message in file.header(link.address).messages
-            if message.shared
+            for kind, is_shared, _ in file.header(link.address).messages
+            if is_shared
         ]
     assert {DATATYPE, FILL_VALUE, FILTER_PIPELINE, DATASPACE, ATTRIBUTE} <= set(shared)
     assert assert_same_file(path) == 5

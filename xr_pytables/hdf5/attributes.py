@@ -70,6 +70,7 @@ _HEAD: Final = struct.Struct("<BBHHH").unpack_from
 def data_start(body: bytes) -> int:
     """Where the value begins in an attribute message. There may be more bytes behind it."""
     version, _, name_size, type_size, space_size = _HEAD(body)
+    start: int
     if version == 1:
         start = 8 + (name_size + 7 & ~7) + (type_size + 7 & ~7) + (space_size + 7 & ~7)
     else:
@@ -97,8 +98,7 @@ def decode_head(head: bytes) -> AttributeHead:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeInfo:
+class AttributeInfo(NamedTuple):
     """The attribute info message: where the attributes are that are not in the header."""
 
     creation_order_tracked: bool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from .damage import Damaged, Unsupported, check_version, taken
 from .dataspace import MAX_RANK
@@ -17,13 +17,13 @@ LayoutClass = Literal["compact", "contiguous", "chunked", "virtual"]
 IndexKind = Literal["v1 B-tree", "single chunk", "implicit", "fixed array", "extensible array", "v2 B-tree"]
 
 _CLASSES: Final[tuple[LayoutClass, ...]] = ("compact", "contiguous", "chunked", "virtual")
+_CONTIGUOUS, _CHUNKED = (b"\3\1", b"\4\1"), b"\3\2"  # version and class of the usual messages
 _SINGLE, _IMPLICIT, _FIXED, _EXTENSIBLE, _TREE = range(1, 6)
 _PARTIAL_UNFILTERED, _SINGLE_FILTERED = 1, 2
 _MAX_CHUNK_BYTES: Final = 1 << 40
 
 
-@dataclass(frozen=True, slots=True)
-class IndexParameters:
+class IndexParameters(NamedTuple):
     """How to find the chunks of a dataset: the kind of index, where it is, and how it was made."""
 
     kind: IndexKind
@@ -70,6 +70,14 @@ class Layout:
     whole_chunks_filtered_only: bool = False
     heap_index: int = 0
     """Of the mappings of a virtual dataset in the collection."""
+
+
+def address_place(body: bytes) -> int | None:
+    """Where the address of the data or of the index stands in a message of the usual kinds; None in others."""
+    head = body[:2]
+    if head in _CONTIGUOUS:
+        return 2
+    return 3 if head == _CHUNKED else None
 
 
 def decode_layout(body: bytes, k: int) -> Layout:

@@ -16,6 +16,7 @@ from .dataspace import Extent
 from .datatype import Datatype
 from .external_files import ExternalFile
 from .fill_value import FillValue
+from .metadata import UNDEFINED
 from .virtual import Mapping
 
 _MAX_ZEROS: Final = 1 << 20
@@ -57,6 +58,31 @@ class DatasetInfo:
     def external(self) -> bool:
         """Whether the raw data lie in other files, which the dataset names."""
         return bool(self.external_files)
+
+
+def like(info: DatasetInfo, address: int, base: int, data: int) -> DatasetInfo:
+    """The dataset with its header at `address` whose messages are those of `info`, but for the address of its `data` or
+    of their index. Both have some, or none have."""
+    offset, index, where = info.offset, info.index, None if data == UNDEFINED else data
+    if index is not None:
+        index = IndexParameters(index.kind, where, index.version, index.k)
+    elif info.layout == "contiguous":
+        offset = None if where is None else base + where
+    return DatasetInfo(
+        info.datatype,
+        info.shape,
+        info.maxshape,
+        info.layout,
+        info.chunkshape,
+        info.filters,
+        address,
+        offset,
+        info.fill_value,
+        info.whole_chunks_filtered_only,
+        info.size,
+        info.data,
+        index,
+    )
 
 
 def describe(

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,8 @@ from .attributes import (
 )
 from .btree_v2 import ATTRIBUTE_NAMES, BTreeV2
 from .damage import OF_WRONG_BYTES, Damaged, Reading, Unsupported, reason, taken
-from .data_layout import Layout, decode_layout
-from .dataset import DatasetInfo, describe
+from .data_layout import Layout, address_place, decode_layout
+from .dataset import DatasetInfo, describe, like
 from .dataspace import Extent, decode_dataspace
 from .datatype import Datatype, decode_datatype
 from .external_files import ExternalFile, decode_external_files, heap_address
@@ -138,6 +138,7 @@ class File:
         self._headers: dict[int, ObjectHeader | FormatError] = {}
         self._kept_bytes = 0
         self._attributes: dict[bytes, tuple[str, RawAttribute]] = {}
+        self._datasets: dict[tuple[Any, ...], DatasetInfo] = {}
         self._forms: dict[bytes, _Form] = {}
         self._variable_bytes = 0
         self._dense: dict[int, tuple[FractalHeap, BTreeV2]] = {}
@@ -363,18 +364,34 @@ class File:
             for kind, what in ((DATATYPE, "datatype"), (DATASPACE, "dataspace"), (DATA_LAYOUT, "data layout")):
                 if kind not in bodies:
                     raise Damaged(f"it has no {what} message")
-            layout = decode_layout(bodies[DATA_LAYOUT], self.superblock.chunk_k)
-            return describe(
-                address,
-                self.superblock.base,
-                _datatype(bodies[DATATYPE]),
-                _extent(bodies[DATASPACE]),
-                layout,
-                filters=_pipeline(bodies[FILTER_PIPELINE]) if FILTER_PIPELINE in bodies else _NO_FILTERS,
-                fill=_fill_value(bodies),
-                external_files=self._external_files(bodies.get(EXTERNAL_FILES)),
-                mappings=self._mappings(layout),
-            )
+            body = bodies[DATA_LAYOUT]
+            place = address_place(body)
+            if place is None or EXTERNAL_FILES in bodies or len(body) < place + 8:
+                return self._described(address, bodies)
+            where = int.from_bytes(body[place : place + 8], "little")
+            bodies[DATA_LAYOUT] = body[:place] + body[place + 8 :]  # where the data are is all in which many differ
+            key = (where == UNDEFINED, *bodies.items())
+            known = self._datasets.get(key)
+            if known is not None:
+                return like(known, address, self.superblock.base, where)
+            found = self._described(address, {**bodies, DATA_LAYOUT: body})
+            if len(self._datasets) < _MAX_KEPT_VALUES and sum(map(len, bodies.values())) <= 4 * _MAX_KEPT_BODY:
+                self._datasets[key] = found
+            return found
+
+    def _described(self, address: int, bodies: dict[int, bytes]) -> DatasetInfo:
+        layout = decode_layout(bodies[DATA_LAYOUT], self.superblock.chunk_k)
+        return describe(
+            address,
+            self.superblock.base,
+            _datatype(bodies[DATATYPE]),
+            _extent(bodies[DATASPACE]),
+            layout,
+            filters=_pipeline(bodies[FILTER_PIPELINE]) if FILTER_PIPELINE in bodies else _NO_FILTERS,
+            fill=_fill_value(bodies),
+            external_files=self._external_files(bodies.get(EXTERNAL_FILES)),
+            mappings=self._mappings(layout),
+        )
 
     def datatype(self, address: int) -> Datatype:
         """The committed datatype with its header at `address`."""
@@ -427,15 +444,14 @@ class File:
                 info = body
         if info is not None:
             with Reading(self.name, "the attributes of the object", address):
-                self._add_dense(decode_attribute_info(info), address, found)
+                where = _kept_attribute_info(info)
+                if where.heap != UNDEFINED:
+                    self._add_dense(where, address, found)
         return found
 
     def _add_dense(self, info: AttributeInfo, address: int, found: dict[str, RawAttribute]) -> None:
-        if info.heap == UNDEFINED:
-            return
         self._claim(info.heap, address)
-        known = info.heap in self._dense
-        heap, tree = self._dense.pop(info.heap) if known else self._open_dense(info)
+        heap, tree = self._dense.pop(info.heap) if info.heap in self._dense else self._open_dense(info)
         records = list(tree.records())
         if info.creation_order_tracked:
             records.sort(key=lambda record: record[12:8:-1])  # a number of four bytes, the lowest first
@@ -467,7 +483,7 @@ class File:
             if isinstance(header, ObjectHeader) and ATTRIBUTE_INFO in header.types:
                 message = header.first(ATTRIBUTE_INFO)
                 try:
-                    info = decode_attribute_info(message.body if message else b"")
+                    info = _kept_attribute_info(message.body if message else b"")
                 except OF_WRONG_BYTES:
                     continue
                 if info.heap != UNDEFINED and len(infos) < _MAX_DENSE:
@@ -540,6 +556,7 @@ _NO_FILTERS: Final = FilterPipeline()
 # a file has many arrays and attributes but few types, shapes and pipelines
 _kept_datatype = lru_cache(1024)(decode_datatype)
 _kept_extent = lru_cache(1024)(decode_dataspace)
+_kept_attribute_info = lru_cache(256)(decode_attribute_info)
 _kept_pipeline = lru_cache(256)(decode_filter_pipeline)
 
 

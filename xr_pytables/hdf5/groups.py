@@ -6,7 +6,10 @@ Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
+from operator import itemgetter
 from typing import Final, Protocol
 
 from . import checksum
@@ -99,7 +102,7 @@ class DenseLinks:
 
 def _sorted(found: Iterable[tuple[Link, int]], by_creation: bool) -> list[Link]:
     if by_creation:
-        ordered = sorted(found, key=lambda one: one[1])
+        ordered = sorted(found, key=itemgetter(1))
     else:
         ordered = sorted(found, key=lambda one: one[0].name.encode("utf-8", "surrogateescape"))
     return [link for link, _ in ordered]
@@ -107,10 +110,11 @@ def _sorted(found: Iterable[tuple[Link, int]], by_creation: bool) -> list[Link]:
 
 def checked(links: Iterable[Link]) -> list[Link]:
     """The links of a group, no two of which may have one name."""
-    found = dict[str, Link]()
-    for link in links:
-        if found.setdefault(link.name, link) is not link:
-            raise Damaged(f"two links are called {link.name!r}")
-        if len(found) > MAX_LINKS:
-            raise Damaged(f"more than {MAX_LINKS} links")
-    return list(found.values())
+    found = list(islice(links, MAX_LINKS + 1))
+    if len(found) > MAX_LINKS:
+        raise Damaged(f"more than {MAX_LINKS} links")
+    names = [link[0] for link in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise Damaged(f"two links are called {twice!r}")
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from .damage import Damaged, check_version, decoded, taken
 from .metadata import UNDEFINED
@@ -17,8 +17,7 @@ MAX_LINKS: Final = 1 << 24
 """Of one group."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """One entry of a group."""
 
     name: str
@@ -48,6 +47,9 @@ def decode_link_info(body: bytes) -> LinkInfo:
     return LinkInfo(bool(flags & 2), heap, names)
 
 
+_ORDER, _ADDRESS = struct.Struct("<q").unpack_from, struct.Struct("<Q").unpack_from
+
+
 def decode_link(body: bytes) -> tuple[Link, int]:
     """The link of a message, and its place in the order of creation (0 if that is not kept)."""
     check_version(body[0], 1)
@@ -55,15 +57,14 @@ def decode_link(body: bytes) -> tuple[Link, int]:
     if flags & 8:
         kind, place = body[place], place + 1
     if flags & 4:
-        (order,), place = struct.unpack_from("<q", body, place), place + 8
+        (order,), place = _ORDER(body, place), place + 8
     place += 1 if flags & 16 else 0  # character set: HDF5 has names in UTF-8, or bytes that nobody declared
-    width = 1 << (flags & 3)
-    length = int.from_bytes(taken(body, place, width), "little")
-    raw = taken(body, place + width, length)
-    place += width + length
+    start = place + (1 << (flags & 3))
+    length = int.from_bytes(taken(body, place, start - place), "little")
+    raw = taken(body, start, length)
+    place = start + length
     if kind == HARD:
-        (address,) = struct.unpack_from("<Q", body, place)
-        return make_link(raw, "hard", address=address), order
+        return make_link(raw, "hard", address=_ADDRESS(body, place)[0]), order
     (length,) = struct.unpack_from("<H", body, place)
     value = taken(body, place + 2, length)
     if kind == SOFT:
@@ -88,4 +89,4 @@ def make_link(
     name = decoded(raw)
     if b"/" in raw or raw in (b"", b"."):  # it would be taken for a path
         return Link(name, "unknown")
-    return Link(name, kind, decoded(target), address)
+    return Link(name, kind, decoded(target) if target else "", address)

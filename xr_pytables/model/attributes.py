@@ -204,10 +204,12 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
         return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
     if by_pytables:
         value = value.view(with_truth(datatype).dtype or value.dtype) if datatype.kind == "bitfield" else value
-    if value.dtype.kind != "O":
+    if value.dtype.kind == "V" or not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     # netCDF libraries write every scalar as an array of one element
-    return value.reshape(-1)[0] if value.shape == () or (not by_pytables and value.shape == (1,)) else value
+    if value.shape == () or (not by_pytables and value.shape == (1,)):
+        return value.reshape(-1)[0]
+    return value.copy()
 
 
 def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle: bool) -> object:

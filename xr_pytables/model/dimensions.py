@@ -220,10 +220,10 @@ def _only(leaves: Sequence[Leaf], names: Sequence[str], where: str) -> Leaf:
 def _name_coordinates(leaves: Sequence[Leaf], found: dict[str, list[str | None]], given: set[str]) -> None:
     """Name the dimension of an array that is called and as long as a dimension which `dims` gives to others."""
     sizes: dict[str, set[int]] = {}
-    for leaf in leaves:
+    for leaf in leaves if given else ():
         for name, size in zip(found[leaf.name], leaf.shape, strict=True) if leaf.name in given else ():
             sizes.setdefault(name or "", set()).add(size)
-    for leaf in leaves:
+    for leaf in leaves if sizes else ():
         if found[leaf.name] == [None] and sizes.get(leaf.variable_name) == set(leaf.shape):
             found[leaf.name] = [leaf.variable_name]
 
@@ -253,6 +253,8 @@ def recorded_names(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[s
             problems.append(f"array {leaf.path!r} has shape {leaf.shape} but {len(said)} dimension names: {said}")
             continue
         names = [old or new for old, new in zip(names, said, strict=True)]
+    if len(set(names)) == len(names):
+        return names, problems
     repeated = [name for name, count in Counter(filter(None, names)).items() if count > 1]
     for repeat in repeated:  # xarray has no variables with the same dimension twice
         first = names.index(repeat)
@@ -341,8 +343,10 @@ def _complete(
     phony_dims: PhonyDims,
     numbered: Sequence[Sized],
 ) -> tuple[str, ...]:
-    taken = {name for name in names if name is not None}
-    complete: list[str] = []
+    known = [name for name in names if name is not None]
+    if len(known) == len(names):
+        return tuple(known)
+    taken, complete = set(known), list[str]()
     for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
         if name is None:
             name = next((free for free, its in numbered if its == size and free not in taken), None)

@@ -1,0 +1,127 @@
+"""Variables decoded as xarray decodes them, those that have nothing to decode without its decoders."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from xarray.conventions import decode_cf_variables
+
+from xr_pytables import decoding
+
+from .helpers_properties import examples
+
+SIZES = {"x": 2, "y": 3, "t": 2, "n": 4}
+NAMES = ("a", "b", "x", "t", "t_bnds", "n")
+ATTRIBUTES = {
+    "units": ["K", "days", "hours since 2000-01-01", "since", "microseconds", "days accumulated"],
+    "_FillValue": [np.float32("nan"), float("nan"), -1.0, 0, np.int8(7)],
+    "missing_value": [float("nan"), 3],
+    "scale_factor": [2.0],
+    "add_offset": [np.float32(1)],
+    "_Unsigned": ["true"],
+    "calendar": ["standard"],
+    "dtype": ["bool"],
+    "coordinates": ["a b", "n", "nothing"],
+    "bounds": ["t_bnds", "b"],
+    "grid_mapping": ["a", "b: x a"],
+    "cell_measures": ["area: b"],
+    "long_name": ["of nothing special"],
+}
+DTYPES = ["f4", "f8", "i4", "u1", "?", "c16", "S1", "S3"]
+EACH = {key: st.sampled_from(some) for key, some in ATTRIBUTES.items()}
+one_attribute = st.one_of([st.fixed_dictionaries({key: some}) for key, some in EACH.items()])
+attributes = st.one_of(st.just({}), one_attribute, one_attribute, st.fixed_dictionaries({}, optional=EACH))
+
+
+@st.composite
+def variables(draw: st.DrawFn) -> dict[str, xr.Variable]:
+    found = {}
+    for name in draw(st.lists(st.sampled_from(NAMES), unique=True)):
+        dims = draw(st.lists(st.sampled_from(list(SIZES)), unique=True, max_size=3))
+        values = np.arange(np.prod([SIZES[dim] for dim in dims], dtype=int)).reshape([SIZES[dim] for dim in dims])
+        attrs = draw(attributes)
+        found[name] = xr.Variable(dims, values.astype(draw(st.sampled_from(DTYPES))), attrs, {"chunksizes": (1,)})
+    return found
+
+
+DECODERS = st.fixed_dictionaries(
+    {
+        "mask_and_scale": st.sampled_from([True, False, {"a": False}]),
+        "decode_times": st.booleans(),
+        "decode_coords": st.sampled_from([True, False, "all"]),
+        "concat_characters": st.sampled_from([True, False, {"n": False}]),
+        "drop_variables": st.sampled_from([None, "a", ["t", "x"]]),
+        "decode_timedelta": st.sampled_from([None, True, False]),
+    }
+)
+
+
+def as_values(found: Any) -> Any:
+    decoded, attrs, coordinates = found
+    shown = {
+        name: (
+            one.dims,
+            one.dtype,
+            list(map(str, one.values.ravel())),
+            str(one.attrs),
+            sorted(map(str, one.encoding.items())),
+        )
+        for name, one in decoded.items()
+    }
+    return list(shown), shown, attrs, set(coordinates)
+
+
+@examples(200)
+@given(variables(), DECODERS, st.sampled_from([{}, {"coordinates": "b t"}]))
+def test_decoded_as_xarray_does(found: dict[str, xr.Variable], decoders: dict[str, Any], attrs: dict[str, str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            expected = as_values(
+                decode_cf_variables({name: one.copy() for name, one in found.items()}, dict(attrs), **decoders)
+            )
+        except Exception:
+            assume(False)
+        assert as_values(decoding._decoded(found, attrs, decoders)) == expected
+
+
+def variable(dtype: str = "f4", dims: tuple[str, ...] = ("x",), **attrs: object) -> xr.Variable:
+    return xr.Variable(dims, np.zeros([SIZES[dim] for dim in dims], dtype), attrs)
+
+
+@pytest.mark.parametrize(
+    ("found", "decoders", "plain"),
+    [
+        ({"a": variable(units="K"), "b": variable("i4")}, {}, {"a", "b"}),
+        ({"a": variable(_FillValue=np.float32("nan"))}, {"mask_and_scale": True}, {"a"}),
+        ({"a": variable(_FillValue=np.float32("nan"))}, {"mask_and_scale": False}, set()),
+        ({"a": variable(_FillValue=0.0), "b": variable(scale_factor=2.0)}, {}, set()),
+        ({"t": variable(units="days since 2000-01-01", bounds="b"), "b": variable()}, {}, set()),
+        ({"a": variable("S1", ("x", "n")), "b": variable(dims=("n",)), "c": variable(dims=("y",))}, {}, {"c"}),
+        ({"a": variable(), "b": variable()}, {"drop_variables": "a"}, {"b"}),
+        ({"a": variable(units="days"), "b": variable(units="since"), "c": variable(units=5)}, {}, set()),
+        ({"a": variable()}, {"use_cftime": True}, set()),
+    ],
+)  # fmt: skip
+def test_which_variables_are_passed_by(
+    found: dict[str, xr.Variable], decoders: dict[str, Any], plain: set[str]
+) -> None:
+    assert decoding._plain(found, decoders) == plain
+
+
+def test_a_dataset_is_the_same_without_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"a": variable(units="K"), "x": variable(), "y": variable(), "c": variable(dims=("y",))}
+    short = decoding._dataset(found, {"c"}, {"title": "of some"})
+    monkeypatch.setattr(decoding, "Dataset", lambda *args, **kwargs: xr.Dataset(*args, **kwargs))
+    whole = decoding._dataset(found, {"c"}, {"title": "of some"})
+    for one in (short, whole):
+        assert list(one.variables) == ["a", "y", "x", "c"]
+        assert set(one.coords) == {"x", "y", "c"}  # a variable named as a dimension is one too
+        assert not one.xindexes
+    xr.testing.assert_identical(short, whole)
