@@ -19,6 +19,7 @@ SMALL = {
     "open_many.py": ["--variables", "5", "--rounds", "1"],
     "read_field.py": ["--shape", "4,20,30", "--rounds", "1"],
     "read_parts.py": ["--shape", "4,20,30", "--small", "50", "--rounds", "1"],
+    "read_remote.py": ["--megabytes", "2", "--milliseconds", "0", "--rounds", "1", "--rows", "2000"],
     "read_table.py": ["--rows", "3000", "--rounds", "1"],
     "read_ragged.py": ["--rows", "3000", "--rounds", "1"],
     "write_field.py": ["--shape", "4,20,30", "--rounds", "1"],

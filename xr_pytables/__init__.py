@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .backend import PyTablesBackendEntrypoint
     from .disk.files import FileChangedError
     from .disk.journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
+    from .indexes import save_index
     from .listing import tree
     from .model.attributes import OpaqueBytes
     from .sources.source import RemoteError
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "diff",
     "recover",
+    "save_index",
     "save_mfdataset",
     "to_pytables",
     "tree",
@@ -49,6 +51,7 @@ _HOMES = {
     "diff": "tools.differences",
     "RemoteError": "sources.source",
     "recover": "disk.journal",
+    "save_index": "indexes",
     "save_mfdataset": "writing.many_files",
     "to_pytables": "writing.writer",
     "tree": "listing",

@@ -70,6 +70,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         For a URL: what its file system needs to know, as fsspec and xarray have it. Never shown in messages.
     store
         An `obstore` store, in which the first argument is the path.
+    index
+        For files that are not local: a file of indexes that `xr_pytables.save_index` made, or what it holds.
     concurrency
         For files that are not local: how many requests may be in flight for one file (32).
     gap
@@ -90,8 +92,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
         "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle", "threads",
-        "ragged", "string", "where", "condvars", "start", "stop", "step", "storage_options", "store", "concurrency",
-        "gap", "timeout",
+        "ragged", "string", "where", "condvars", "start", "stop", "step", "storage_options", "store", "index",
+        "concurrency", "gap", "timeout",
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -137,6 +139,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         step: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
         store: object = None,
+        index: object = None,
         concurrency: int | None = None,
         gap: int | None = None,
         timeout: float | None = None,
@@ -161,6 +164,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             group,
             storage_options=storage_options,
             store=store,
+            index=index,
             transfer=checked_transfer(concurrency, gap, timeout),
         )
         opened = PyTablesDataStore.open(place, group=group, options=options, query=query, threads=threads)
@@ -201,6 +205,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         step: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
         store: object = None,
+        index: object = None,
         concurrency: int | None = None,
         gap: int | None = None,
         timeout: float | None = None,
@@ -225,6 +230,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             group,
             storage_options=storage_options,
             store=store,
+            index=index,
             transfer=checked_transfer(concurrency, gap, timeout),
         )
         stores = PyTablesDataStore.open_tree(place, group=group, options=options, query=query, threads=threads)

@@ -27,11 +27,14 @@ from ..model import leaves
 from ..model.nodes import Conversion, VariableSpec
 from ..model.pytables_types import as_pytables
 from ..sources.place import Opened, Version
+from ..sources.remote import Remote
 from ..sources.source import FormatError, RemoteError
 from .lazy_array import LazyArray
 
 SMALL_GRID: Final = 1 << 16
 """Chunks: the index of a leaf up to this size is read whole at once (some milliseconds)."""
+_SMALL_REMOTE_GRID: Final = 1 << 10
+"""The same behind a network, where the nodes of an index take a request each."""
 _SHARE_BEFORE_WHOLE: Final = 16
 """The whole index is read once the parts that were read on their own amount to this share of it."""
 _MAX_POINT_DIMENSIONS: Final = 1 << 24
@@ -225,7 +228,8 @@ class PyTablesArray(LazyArray):
                 kept.forget(version)
             whole = math.prod(storage.grid)
             often = whole <= MAX_GRID and kept.located > whole // _SHARE_BEFORE_WHOLE
-            if kept.whole is None and (whole <= SMALL_GRID or often):
+            small = _SMALL_REMOTE_GRID if isinstance(descriptor.source, Remote) else SMALL_GRID
+            if kept.whole is None and (whole <= small or often):
                 kept.whole = read_index(descriptor.source, storage, label=self.label())
             kept.located += touched
             if kept.whole is not None:

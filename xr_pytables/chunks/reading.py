@@ -102,7 +102,7 @@ def read_into(
         chunk.into(inside, scattered, workspace)
         full[np.ix_(*(positions(piece) for piece in outside))] = scattered
 
-    _read_chunks(source, chunks, decoder, place, name, threads, out.nbytes)
+    _read_chunks(source, chunks, index, decoder, place, name, threads, out.nbytes)
 
 
 def read_points(
@@ -153,7 +153,7 @@ def read_points(
         block = chunk.fetch(box, workspace)
         out[mine] = block[tuple(axis - start for axis, (start, _) in zip(inside, box, strict=True))]
 
-    _read_chunks(source, chunks, ChunkDecoder(storage), place, name, threads, out.nbytes)
+    _read_chunks(source, chunks, index, ChunkDecoder(storage), place, name, threads, out.nbytes)
 
 
 ChunkUser = Callable[[int, Callable[[int, int, NDArray[Any] | None], NDArray[Any]]], None]
@@ -193,7 +193,8 @@ def each_chunk(
 
         use(i, rows)
 
-    _read_chunks(source, chunks, ChunkDecoder(storage), place, name, threads, len(numbers) * storage.chunk_nbytes)
+    wanted = len(numbers) * storage.chunk_nbytes
+    _read_chunks(source, chunks, index, ChunkDecoder(storage), place, name, threads, wanted)
     return np.flatnonzero(found.address == MISSING)
 
 
@@ -449,6 +450,7 @@ class _StoredFrame:
 def _read_chunks(
     source: Source,
     chunks: _Chunks,
+    index: ChunkIndex,
     decoder: ChunkDecoder,
     place: Callable[[int, _StoredChunk, Workspace], None],
     name: _Name,
@@ -478,7 +480,7 @@ def _read_chunks(
         little = wanted * _SMALL_SHARE < decoder.nbytes * len(numbers)
         in_part = [one and little and size > _LARGE_REMOTE for one, size in zip(alone, sizes, strict=True)]
         whole = [i for i, one in enumerate(in_part) if not one]
-        _read_arriving(source, chunks, whole, decoder, place, name, threads)
+        _read_arriving(source, chunks, index, whole, decoder, place, name, threads)
         batches = [(i, i + 1) for i, one in enumerate(in_part) if one]
         if not batches:
             return
@@ -520,6 +522,7 @@ def _read_chunks(
 def _read_arriving(
     source: Remote,
     chunks: _Chunks,
+    index: ChunkIndex,
     which: list[int],
     decoder: ChunkDecoder,
     place: Callable[[int, _StoredChunk, Workspace], None],
@@ -539,8 +542,16 @@ def _read_arriving(
         except ChunkError as error:
             raise ChunkError(f"{name(chunks.numbers[i])}: {error}") from error
 
-    arriving = source.arriving([(chunks.starts[i], chunks.sizes[i]) for i in which])
+    ranges = [(chunks.starts[i], chunks.sizes[i]) for i in which]
+    arriving = source.arriving(ranges, source.windows(index, lambda: _all_chunks(index, source.size)))
     team.run(arriving, use, threads, count=len(which))
+
+
+def _all_chunks(index: ChunkIndex, end: int) -> list[tuple[int, int]]:
+    """(address, size) of the chunks that an index has in the file."""
+    address, size = index.address.reshape(-1), index.size.reshape(-1).astype(np.uint64)
+    stored = (address != MISSING) & (size <= end) & (address <= np.uint64(end) - np.minimum(size, np.uint64(end)))
+    return list(zip(address[stored].tolist(), size[stored].tolist(), strict=True))
 
 
 def _apart(batches: list[tuple[int, int]], lanes: int) -> Iterator[tuple[int, int]]:

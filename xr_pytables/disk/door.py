@@ -26,6 +26,7 @@ from ..sources.filesystems import FilesystemTarget, UrlTarget
 from ..sources.obstore_objects import StoreTarget
 from ..sources.place import BytesPlace, FileObjectPlace, Place
 from ..sources.remote import RemotePlace, Transfer
+from ..sources.saved_index import IndexedPlace, find_index
 from ..sources.source import RemoteError, printable
 from ..sources.url import is_url
 from . import journal, own_writers
@@ -69,13 +70,27 @@ def place_of(
     *,
     storage_options: Mapping[str, Any] | None = None,
     store: object = None,
+    index: object = None,
     transfer: Transfer = _TRANSFER,
 ) -> Place:
     """Where the file is that a user names: a path, a URL, bytes, a file object, a path in an obstore store.
 
+    With `index` that of an object, as `saved_index.find_index` takes it.
+
     Raises TypeError for what names no file, ValueError for options that have no effect on it; FileNotFoundError and
     IsADirectoryError for a path.
     """
+    place = _place_of(what, storage_options, store, transfer)
+    if index is None:
+        return place
+    if not isinstance(place, RemotePlace):
+        raise ValueError(f"index has no effect on {place.path}: it is for files in object stores")
+    return IndexedPlace.by(place, find_index(index, place.path))
+
+
+def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: object, transfer: Transfer) -> Place:
+    if isinstance(what, RemotePlace):
+        return what
     if store is not None:
         if not isinstance(what, str):
             raise TypeError(f"with store= a path in that store is needed, not {type(what).__name__}")

@@ -25,6 +25,7 @@ class Metadata:
 
     def __init__(self, source: Source, base: int) -> None:
         self._source = source
+        self._exact = bool(getattr(source, "exact", False))
         self._blocks: dict[int, bytes] = {}
         self._sound = set[tuple[int, int]]()
         """Addresses and sizes of structures whose checksums are known to be right."""
@@ -43,6 +44,8 @@ class Metadata:
                 f"{self.name}: {what} of {count} bytes at {place} lies beyond the end of the file, "
                 f"{self.size} bytes from its base address"
             )
+        if self._exact:
+            return self._source.read(self.base + address, count)
         number, start = divmod(address, _BLOCK)
         if start + count <= _BLOCK:
             block = self._blocks.get(number) or self._block(number)
@@ -59,7 +62,7 @@ class Metadata:
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Have the blocks of all (address, count) that lie within the file, with one read of many."""
         wanted = dict[int, None]()
-        for address, count in ranges:
+        for address, count in () if self._exact else ranges:
             if 0 <= address < self.size and count <= _BLOCK:
                 last = min(address + count, self.size) - 1
                 wanted[address // _BLOCK] = None

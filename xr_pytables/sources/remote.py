@@ -15,16 +15,18 @@ import asyncio
 import os
 import random
 import threading
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
 from .place import Opened, Place, Version
-from .ranges import GAP, Run, merged, parts
+from .ranges import GAP, MOST, Run, merged, parts
+from .read_ahead import ReadAhead, Windows
 from .source import FileChangedError, RemoteError, WritableBuffer, flat_view, in_range, printable
 
 HEAD: Final = 1 << 20
@@ -138,10 +140,14 @@ class RemotePlace:
         assert version is None or isinstance(version, ObjectVersion)
         client = self.target.client()
         if version is not None:
-            return OpenedObject(Remote(client, self.path, version, self.transfer), self)
+            return OpenedObject(self.made(client, version), self)
         answer = in_loop(_Asking(client, self.path, self.transfer).get(0, HEAD, None)).result()
         assert answer.version is not None  # checked by who asked
-        return OpenedObject(Remote(client, self.path, answer.version, self.transfer, head=answer.data), self)
+        return OpenedObject(self.made(client, answer.version, answer.data), self)
+
+    def made(self, client: Client, version: ObjectVersion, head: bytes = b"") -> Remote:
+        """The source of one version; `head` are its first bytes, if they were read already."""
+        return Remote(client, self.path, version, self.transfer, head=head)
 
     def beside(self, path: str) -> Place:
         return RemotePlace.of(self.target.beside(path), self.transfer)
@@ -158,7 +164,7 @@ class OpenedObject(Opened):
     def source(self) -> Remote:
         if self._process != os.getpid():
             place, version = self._place, self._source.version
-            self._source = Remote(place.target.client(), place.path, version, place.transfer)
+            self._source = place.made(place.target.client(), version)
             self._process = os.getpid()
         return self._source
 
@@ -259,6 +265,9 @@ class _Span:
 class Remote:
     """The bytes of one version of an object."""
 
+    exact = False
+    """Whether whoever reads metadata should ask for nothing but what it needs."""
+
     def __init__(
         self, client: Client, name: str, version: ObjectVersion, transfer: Transfer, *, head: bytes = b""
     ) -> None:
@@ -273,6 +282,8 @@ class Remote:
         self._spans: OrderedDict[int, _Span] = OrderedDict()
         self._of_block: dict[int, _Span] = {}
         self._held = 0
+        self._ahead = ReadAhead(self._asked)
+        self._windows: weakref.WeakKeyDictionary[Hashable, Windows] = weakref.WeakKeyDictionary()
         if head:
             ready: Future[bytes] = Future()
             ready.set_result(head)
@@ -307,7 +318,7 @@ class Remote:
             in_range(self, offset, count)
         touched = sum(count // _BLOCK + 1 for _, count in ranges)
         if touched <= _FEW:
-            return self._from_blocks(ranges)
+            return self._from_blocks(ranges, _WINDOW if len(ranges) < _WINDOW else 1)
         found = [b""] * len(ranges)
         for number, data in self.arriving(ranges):
             found[number] = bytes(data)
@@ -385,17 +396,38 @@ class Remote:
 
     # -- in bulk --------------------------------------------------------------------------------------------
 
-    def arriving(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, memoryview]]:
+    def arriving(
+        self, ranges: Sequence[tuple[int, int]], windows: Windows | None = None
+    ) -> Iterator[tuple[int, memoryview]]:
         """(number, bytes) of each (offset, count), in the order in which they come.
 
-        Near ones are asked for together. At most 64 MiB are under way, or one range. Raises FormatError for a range
+        Near ones are asked for together. At most 64 MiB are under way, or one range. With the `windows` of an array,
+        of which these are a few chunks, others may come with them that are wanted next. Raises FormatError for a range
         that the object does not have, before anything is asked for.
         """
         for offset, count in ranges:
             in_range(self, offset, count)
-        if sum(count for _, count in ranges) <= _WINDOW * _BLOCK:
+        nbytes = sum(count for _, count in ranges)
+        ahead = self._ahead.found(windows, ranges) if windows is not None and nbytes < MOST else {}
+        if not ahead and nbytes <= _WINDOW * _BLOCK:
             return ((i, memoryview(data)) for i, data in enumerate(self._from_blocks(ranges, _WINDOW)))
-        return self._arriving(ranges)
+        return self._with_ahead(ranges, ahead) if ahead else self._arriving(ranges)
+
+    def _with_ahead(
+        self, ranges: Sequence[tuple[int, int]], ahead: dict[int, tuple[Run, Future[bytes]]]
+    ) -> Iterator[tuple[int, memoryview]]:
+        """The same where some come with what was fetched ahead. The others are asked for first."""
+        rest = [number for number in range(len(ranges)) if number not in ahead]
+        for number, data in self._arriving([ranges[number] for number in rest]):
+            yield rest[number], data
+        for number, (run, answer) in ahead.items():
+            try:
+                whole = self._result(answer)
+            except BaseException:
+                self._ahead.failed(answer)
+                raise
+            offset, count = ranges[number]
+            yield number, memoryview(whole)[offset - run.offset : offset - run.offset + count]
 
     def _arriving(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, memoryview]]:
         runs = iter(merged(ranges, self.gap))
@@ -424,7 +456,19 @@ class Remote:
             for future in under_way:
                 future.cancel()
 
+    def windows(self, index: Hashable, ranges: Callable[[], Sequence[tuple[int, int]]]) -> Windows:
+        """The chunks of an array for `arriving`; `ranges` gives all of them. Kept for as long as its `index` lives."""
+        with self._lock:
+            windows = self._windows.get(index)
+            if windows is None:
+                windows = self._windows[index] = Windows(ranges(), self.gap)
+        return windows
+
     # -- requests -------------------------------------------------------------------------------------------
+
+    def ask(self, offset: int, count: int) -> bytes:
+        """The bytes by a request of their own, whatever is kept."""
+        return self._result(self._asked(offset, count))
 
     def _asked(self, offset: int, count: int) -> Future[bytes]:
         if not count:
@@ -448,6 +492,7 @@ class Remote:
             self._spans.clear()
             self._of_block.clear()
             self._held = 0
+            self._ahead = ReadAhead(self._asked)
 
 
 class Fetched:
