@@ -23,7 +23,7 @@ import tables
 from xr_pytables.chunks.index import ChunkStorage
 from xr_pytables.chunks.reading import read_contiguous, read_into
 from xr_pytables.hdf5.chunk_indexes import read_index
-from xr_pytables.library import libhdf5
+from xr_pytables.hdf5.file import File
 from xr_pytables.sources.local import LocalFile
 
 CODECS = {
@@ -58,11 +58,10 @@ def written(path: Path, array: np.ndarray, filters: tables.Filters | None) -> Ch
     chunkshape = (min(CHUNKSHAPE[0], len(array)), *CHUNKSHAPE[1:])
     with tables.open_file(path, "w") as file:
         leaf = file.create_carray("/", "a", obj=array, chunkshape=chunkshape, filters=filters)
-        file.flush()
-        properties = libhdf5.call("H5Dget_create_plist", leaf._v_objectid)
-        pipeline = libhdf5.filter_pipeline(properties)
-        libhdf5.call("H5Pclose", properties)
-        return ChunkStorage(array.shape, chunkshape, array.dtype, pipeline, leaf._get_obj_info().addr)
+        address = leaf._get_obj_info().addr
+    with path.open("rb") as raw:
+        info = File(LocalFile(raw.fileno(), str(path))).dataset(address)
+    return ChunkStorage(array.shape, chunkshape, array.dtype, info.filters, address)
 
 
 def main() -> None:

@@ -16,6 +16,10 @@ import pytest
 import tables
 import xarray as xr
 
+from xr_pytables.hdf5.dataset import DatasetInfo
+from xr_pytables.hdf5.file import File
+from xr_pytables.sources.local import LocalFile
+
 from .helpers_threads import WATCHDOG
 
 
@@ -26,6 +30,13 @@ def plain_file(path: object, mode: str = "r", **kwargs: object) -> Iterator[tabl
         warnings.simplefilter("ignore")
         with tables.open_file(str(path), mode, **kwargs) as file:
             yield file
+
+
+def described(leaf: tables.Leaf) -> DatasetInfo:
+    """What the header of a leaf of an open file says."""
+    leaf._v_file.flush()
+    with open(leaf._v_file.filename, "rb") as raw:
+        return File(LocalFile(raw.fileno(), leaf._v_file.filename)).dataset(leaf._get_obj_info().addr)
 
 
 def open_raw(path: object, **kwargs: object) -> xr.Dataset:

@@ -33,9 +33,9 @@ from xr_pytables.chunks.filters import (
     pipeline,
 )
 from xr_pytables.chunks.index import ChunkError
-from xr_pytables.library import libhdf5
 
 from ..helpers_properties import examples
+from ..helpers_reading import described
 from ..helpers_threads import gives_way_in
 
 COMPLIBS = [
@@ -46,14 +46,6 @@ COMPLIBS = [
 
 def bytes_of(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def pipeline_of(leaf: Any) -> FilterPipeline:
-    properties = libhdf5.call("H5Dget_create_plist", leaf._v_objectid)
-    try:
-        return libhdf5.filter_pipeline(properties)
-    finally:
-        libhdf5.call("H5Pclose", properties)
 
 
 def one_chunk(path: Path, array: np.ndarray, filters: tables.Filters, atom: tuple[int, ...] = ()) -> Any:
@@ -67,7 +59,7 @@ def one_chunk(path: Path, array: np.ndarray, filters: tables.Filters, atom: tupl
         file.flush()
         corner = (0,) * len(shape)
         raw = np.frombuffer(bytes(leaf.read_chunk(corner)), np.uint8)
-        return pipeline_of(leaf), raw, leaf.chunk_info(corner).filter_mask
+        return described(leaf).filters, raw, leaf.chunk_info(corner).filter_mask
 
 
 @pytest.mark.parametrize("fletcher32", [False, True])
@@ -89,7 +81,7 @@ def test_encoded_chunks_are_read_by_pytables_and_h5py_and_decoded_here(
     path = tmp_path / "a.h5"
     with tables.open_file(path, "w") as file:
         leaf = file.create_carray("/", "a", tables.Float64Atom(), shape, filters=filters, chunkshape=shape)
-        ours = pipeline_of(leaf)
+        ours = described(leaf).filters
         data, mask = encode_chunk(bytes_of(array), ours, ChunkType(shape, array.dtype))
         assert mask == 0
         leaf.write_chunk((0,) * len(shape), bytes(data), filter_mask=mask)

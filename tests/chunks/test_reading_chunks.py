@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import math
@@ -31,10 +30,10 @@ from xr_pytables.chunks.filters import BLOSC, BLOSC2, Filter, FilterPipeline
 from xr_pytables.chunks.index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, plan_selection
 from xr_pytables.chunks.reading import read_contiguous, read_into, read_points
 from xr_pytables.hdf5.chunk_indexes import read_index
-from xr_pytables.library import libhdf5
 from xr_pytables.sources.local import LocalFile
 
 from ..helpers_properties import examples
+from ..helpers_reading import described
 from ..helpers_threads import WATCHDOG, gives_way_in
 
 COMPLIBS = [
@@ -44,34 +43,20 @@ COMPLIBS = [
 DTYPES = ["i1", "u2", "<i4", ">i4", "i8", "u8", "f2", "<f4", ">f4", "f8", ">f8", "c8", "c16", "bool", "S3", "g"]
 
 
-def pipeline_of(leaf: Any) -> FilterPipeline:
-    properties = libhdf5.call("H5Dget_create_plist", leaf._v_objectid)
-    try:
-        return libhdf5.filter_pipeline(properties)
-    finally:
-        libhdf5.call("H5Pclose", properties)
-
-
-def header_of(leaf: Any) -> int:
-    info = libhdf5.ObjectInfo()
-    libhdf5.call("H5Oget_info3", leaf._v_objectid, ctypes.byref(info), 1)
-    return int.from_bytes(bytes(info.token)[:8], "little")
-
-
 def storage_of(leaf: Any) -> ChunkStorage:
     """What the nodes' side of the package hands over, taken from a PyTables leaf."""
     atom = leaf.atom
     dtype = atom.dtype.base.newbyteorder({"little": "<", "big": ">"}.get(leaf.byteorder, "="))
     chunked = leaf.chunkshape is not None
-    offset = None if chunked else libhdf5.call("H5Dget_offset", leaf._v_objectid)
+    info = described(leaf)
     return ChunkStorage(
         shape=tuple(map(int, leaf.shape)) + atom.shape,
         chunkshape=tuple(map(int, leaf.chunkshape)) + atom.shape if chunked else None,
         dtype=dtype,
-        pipeline=pipeline_of(leaf) if chunked else FilterPipeline(),
-        header=header_of(leaf),
+        pipeline=info.filters,
+        header=info.address,
         base=leaf._v_file.get_userblock_size(),
-        offset=offset,
+        offset=info.offset,
         fill=np.full(atom.shape, atom.dflt, atom.dtype.base).astype(dtype).tobytes() if chunked else b"",
         rank=len(leaf.shape),
     )
@@ -310,7 +295,7 @@ def test_filter_masks_may_differ_between_the_chunks_of_a_leaf(tmp_path: Path, co
     filters = tables.Filters(5, complib, fletcher32=True)
     path = make(tmp_path / "a.h5", array, (1000,), filters)
     with tables.open_file(path, "a") as file:
-        leaf, pipeline = file.root.a, pipeline_of(file.root.a)
+        leaf, pipeline = file.root.a, described(file.root.a).filters
         everything = (1 << len(pipeline.filters)) - 1
         leaf.write_chunk((1000,), (array[1000:2000] + 1).tobytes(), filter_mask=everything)
         part = FilterPipeline(pipeline.filters[-1:])  # the checksum alone
@@ -365,7 +350,8 @@ def test_rows_of_a_table(tmp_path: Path, complib: str) -> None:
         file.create_table("/", "t", obj=rows, chunkshape=300, filters=tables.Filters(5, complib, fletcher32=True))
     with tables.open_file(path) as file:
         leaf = file.root.t
-        storage = ChunkStorage((1000,), (300,), rows.dtype, pipeline_of(leaf), header_of(leaf))
+        info = described(leaf)
+        storage = ChunkStorage((1000,), (300,), rows.dtype, info.filters, info.address)
     with path.open("rb") as stream:
         index = read_index(LocalFile(stream.fileno(), "raw"), storage)
         for selection in (slice(None), slice(310, 320), np.array([999, 3, 3])):

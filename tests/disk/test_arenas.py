@@ -88,6 +88,31 @@ def test_a_file_that_grows_is_taken_ahead_in_proportion(tmp_path):
     assert len(os.listdir(tmp_path)) == 3  # the chain, and two regions
 
 
+def test_what_comes_next_is_taken_with_the_first_and_no_hole_is_large(tmp_path):
+    room = SharedRoom(str(tmp_path))
+    room.begin(0)
+    assert [room.take(40_960, 4 * 40_960, certain=True) for _ in range(5)] == [40_960 * n for n in range(5)]
+    assert len(os.listdir(tmp_path)) == 2  # the chain, and one region
+    room.take(10_000_000 - 5 * 40_960)
+    place = room.take(4096, 10_000_000)  # a twentieth of what there is, at most
+    assert 10_000_000 * 1.04 < room.seal() < 10_000_000 * 1.06
+    assert place < 10_010_000
+
+
+def test_several_writers_share_what_may_be_a_hole(tmp_path, monkeypatch):
+    room = SharedRoom(str(tmp_path))
+    room.begin(0)
+    room.take(4_000_000)
+    for number in range(-3, 0):
+        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        room.take(4_000_000)
+    room.take(4096)  # on the way to the end each meets those that came after it
+    for number in range(-3, 0):
+        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        room.take(4096, 10_000_000)
+    assert room.seal() < 16_000_000 * 1.06
+
+
 def test_whoever_is_late_is_refused(tmp_path):
     room = SharedRoom(str(tmp_path))
     room.begin(4096)

@@ -69,6 +69,8 @@ BLOSC_CODES: Final = {"blosclz": 0, "lz4": 1, "lz4hc": 2, "zlib": 4, "zstd": 5}
 """Compressor codes of Blosc 1 and 2, the seventh client value of their filters."""
 
 
+OF_CONSTANT_SIZE: Final = (SHUFFLE, FLETCHER32)
+"""Filters that make the same number of bytes of every chunk."""
 BLOSCS: Final = {"blosc": BLOSC, "blosc2": BLOSC2}
 DEFAULT_LEVEL: Final = 4
 """Compression level where a compressor is asked for without one (as netCDF4 has it for zlib)."""

@@ -1,10 +1,10 @@
 """Room in a new file that many write to at once: who takes a region owns it, and nobody writes anywhere else.
 
 Threads of one process count in memory. Processes, on other machines perhaps, share a folder: each region that is taken
-is a symbolic link in it, named by the place where the region begins, with its size as text. The links form a chain
-from the end of the file's structure on. Making one is atomic and fails if there is one, on network file systems, too;
-so there is no lock that a dead or frozen process could hold, and what such a process has taken is a hole in the file
-and no more. Whoever finishes the file seals the chain; later claims are refused.
+is a symbolic link in it, named by the place where the region begins, with its size and who has it as text. The links
+form a chain from the end of the file's structure on. Making one is atomic and fails if there is one, on network file
+systems, too; so there is no lock that a dead or frozen process could hold, and what such a process has taken is a hole
+in the file and no more. Whoever finishes the file seals the chain; later claims are refused.
 
 Knows no HDF5; what is written is the callers' business.
 """
@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 _ALIGNMENT: Final = 8
 _PAGE: Final = 4096
 """Regions of different processes share no page: clients of network file systems write whole pages back."""
-_SHARE: Final = 256
-"""A region is taken larger than needed for small chunks, by at most this part of what is taken already."""
+_SHARE: Final = 20
+"""All that is taken ahead together is at most this part of what is taken already: holes, if nothing comes."""
+_SMALL_SHARE: Final = 256
 _LARGEST: Final = 2**20
-"""Bytes that are taken ahead at most."""
+"""Bytes that are taken ahead at most, and the part of what is taken already, where nobody says what comes next."""
 _SMALL: Final = 2**16
 """Bytes: a system call for each smaller part would cost more than to copy it."""
 _CHAIN: Final = "arenas"
@@ -38,8 +39,11 @@ _SEALED: Final = "sealed"
 class Room(Protocol):
     """Gives out regions of a file."""
 
-    def take(self, nbytes: int) -> int:
-        """The first byte of a region that nobody else has and that nobody else will get. From any thread."""
+    def take(self, nbytes: int, more: int = 0, *, certain: bool = False) -> int:
+        """The first byte of a region that nobody else has and that nobody else will get. From any thread.
+
+        `more` are the bytes that the caller expects to need soon; `certain` says that it will need so many.
+        """
 
     def seal(self) -> int:
         """The end of what was taken. Nobody shall take more."""
@@ -53,7 +57,7 @@ class OwnRoom:
         self._end = _aligned(start, _ALIGNMENT)
         self._lock = threading.Lock()
 
-    def take(self, nbytes: int) -> int:
+    def take(self, nbytes: int, more: int = 0, *, certain: bool = False) -> int:
         """See Room."""
         with self._lock:
             first = self._end
@@ -90,10 +94,10 @@ class SharedRoom:
             ) from error
         return _aligned(start, _PAGE)
 
-    def take(self, nbytes: int) -> int:
+    def take(self, nbytes: int, more: int = 0, *, certain: bool = False) -> int:
         """See Room. Raises FileNotFoundError if the file was finished or given up."""
         start, name = self._chain()
-        return _holding(self.folder, name, os.getpid()).take(nbytes, start)
+        return _holding(self.folder, name, os.getpid()).take(nbytes, start, more, certain)
 
     def seal(self) -> int:
         """See Room: claims are refused from now on, and each call gives the same."""
@@ -106,7 +110,7 @@ class SharedRoom:
                 text = os.readlink(_link(self.folder, place))
                 if text == _SEALED:
                     return place
-                place += int(text)
+                place += _size(text)
 
     @property
     def _origin(self) -> str:
@@ -125,19 +129,23 @@ class _Holding:
         self._lock = threading.Lock()
         self._known = 0
         self._first = self._last = 0  # a region that is ours and free
+        self._name = uuid.uuid4().hex[:8]
+        self._writers = {self._name}
 
-    def take(self, nbytes: int, start: int) -> int:
+    def take(self, nbytes: int, start: int, more: int, certain: bool) -> int:
         with self._lock:
             if self._first + nbytes <= self._last:
                 return self._cut(self._first, nbytes, self._last)
             self._known = self._known or _far(self._folder, start)
             rest = self._last - self._first
-            ahead = min(_LARGEST, (self._known - start) // _SHARE)
+            taken = self._known - start
+            sensible = more if certain else min(more, taken // _SHARE // len(self._writers))
+            ahead = max(nbytes + sensible, min(_LARGEST, taken // _SMALL_SHARE))
             if rest and self._last == self._known:  # perhaps what comes next is free: then nothing is lost
-                place = self._claim_here(_aligned(max(nbytes - rest, ahead), _PAGE))
+                place = self._claim_here(_aligned(ahead - rest, _PAGE))
                 if place is not None:
                     return self._cut(self._first, nbytes, self._known)
-            place = self._claim(_aligned(max(nbytes, ahead), _PAGE))
+            place = self._claim(_aligned(ahead, _PAGE))
             if self._known - _aligned(place + nbytes, _ALIGNMENT) < rest:
                 return place  # and keep the larger rest
             return self._cut(place, nbytes, self._known)
@@ -156,12 +164,13 @@ class _Holding:
         """Take what begins at the known end of the chain; or None, and know of one more that others have taken."""
         place = self._known
         try:
-            os.symlink(str(size), _link(self._folder, place))
+            os.symlink(f"{size}-{self._name}", _link(self._folder, place))
         except FileExistsError:
             text = os.readlink(_link(self._folder, place))
             if text == _SEALED:
                 raise FileNotFoundError(f"{self._folder}: the file was finished by others; this is late") from None
-            self._known = place + int(text)
+            self._known = place + _size(text)
+            self._writers.add(text.partition("-")[2])
             return None
         self._known = place + size
         return place
@@ -171,6 +180,10 @@ class _Holding:
 def _holding(folder: str, chain: str, process: int) -> _Holding:
     """By the number of the process: a child must not go on with what its parent holds."""
     return _Holding(folder)
+
+
+def _size(text: str) -> int:
+    return int(text.partition("-")[0])
 
 
 def _link(folder: str, place: int) -> str:

@@ -9,7 +9,7 @@ for each would cost a switch interval under load. Calls that move data release i
 (a build that is not relies on the GIL to keep plain PyTables out). No Python callback ever runs inside HDF5: its mutex
 would be held while the callback waits for the GIL, and PyTables waits for that mutex with the GIL held.
 
-Tested in `tests/test_reading.py` and `tests/test_attacks.py`.
+Tested in `tests/writing/test_writing.py` and `tests/library/test_chunk_tree.py`.
 """
 
 from __future__ import annotations
@@ -22,39 +22,23 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
-from ctypes import c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_int, c_int64, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
 from types import TracebackType
 from typing import Final
 
-import numpy as np
 import tables
 
-from ..chunks.filters import Filter, FilterPipeline
-
-UNDEFINED_ADDRESS: Final = 2**64 - 1
 DEFAULT: Final = 0  # H5P_DEFAULT, H5S_ALL, H5E_DEFAULT
 UNLIMITED: Final = 2**64 - 1
 
 # H5T_class_t
-INTEGER, FLOAT, TIME, STRING, BITFIELD, OPAQUE, COMPOUND, REFERENCE, ENUM, VLEN, ARRAY = range(11)
-# H5D_layout_t
-COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = range(4)
-# H5L_type_t
-HARD_LINK, SOFT_LINK, EXTERNAL_LINK = 0, 1, 64
-# H5I_type_t of an opened object
-GROUP_ID, DATATYPE_ID, DATASET_ID = 2, 3, 5
+OPAQUE, COMPOUND, VLEN = 5, 6, 9
 # H5S_class_t
-SCALAR_SPACE, SIMPLE_SPACE, NULL_SPACE = range(3)
+SCALAR_SPACE, NULL_SPACE = 0, 2
 # H5F_ACC_*
-READ_ONLY, READ_WRITE, TRUNCATE, EXCLUSIVE = 0, 1, 2, 4
-# H5T_cset_t, H5T_str_t
-ASCII, UTF8 = 0, 1
-NULL_TERMINATED, NULL_PADDED, SPACE_PADDED = range(3)
-# H5_index_t, H5_iter_order_t
-INDEX_NAME, INDEX_CREATION_ORDER = 0, 1
-INCREASING, NATIVE_ORDER = 0, 2
+READ_ONLY, READ_WRITE, EXCLUSIVE = 0, 1, 4
+UTF8: Final = 1  # H5T_cset_t
 CREATION_ORDER_TRACKED, CREATION_ORDER_INDEXED = 1, 2
-FILL_TIME_IFSET, ALLOC_TIME_INCR = 2, 3
 EARLIEST: Final = 0  # H5F_libver_t
 
 
@@ -63,51 +47,6 @@ class HDF5Error(OSError):
 
     `errno` is set where the disk was the cause.
     """
-
-
-class Token(ctypes.Structure):
-    """H5O_token_t: in files of this library, the address of an object header and eight bytes of nothing."""
-
-    _fields_ = (("address", c_uint64), ("rest", c_uint64))
-
-
-class ObjectInfo(ctypes.Structure):
-    """H5O_info2_t."""
-
-    _fields_ = (
-        ("file_number", ctypes.c_ulong),
-        ("token", Token),
-        ("type", c_int),
-        ("reference_count", c_uint),
-        ("access_time", ctypes.c_long),
-        ("modification_time", ctypes.c_long),
-        ("change_time", ctypes.c_long),
-        ("birth_time", ctypes.c_long),
-        ("attribute_count", c_uint64),
-    )
-
-
-class LinkInfo(ctypes.Structure):
-    """H5L_info2_t; the union is a token for hard links, for others its first number is the size of the value."""
-
-    _fields_ = (
-        ("type", c_int),
-        ("creation_order_valid", ctypes.c_bool),
-        ("creation_order", c_int64),
-        ("cset", c_int),
-        ("value", Token),
-    )
-
-
-class GroupInfo(ctypes.Structure):
-    """H5G_info_t."""
-
-    _fields_ = (
-        ("storage_type", c_int),
-        ("link_count", c_uint64),
-        ("max_creation_order", c_int64),
-        ("mounted", ctypes.c_bool),
-    )
 
 
 class VariableLength(ctypes.Structure):
@@ -123,88 +62,43 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Acreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid)),
     "H5Adelete": (c_int, (_hid, c_char_p)),
     "H5Aexists": (c_int, (_hid, c_char_p)),
-    "H5Aget_name": (c_ssize_t, (_hid, c_size_t, c_void_p)),
-    "H5Aget_num_attrs": (c_int, (_hid,)),
-    "H5Aget_space": (_hid, (_hid,)),
-    "H5Aget_type": (_hid, (_hid,)),
-    "H5Aopen": (_hid, (_hid, c_char_p, _hid)),
-    "H5Aopen_by_idx": (_hid, (_hid, c_char_p, c_int, c_int, c_uint64, _hid, _hid)),
-    "H5Aread": (c_int, (_hid, _hid, c_void_p)),
     "H5Awrite": (c_int, (_hid, _hid, c_void_p)),
     "H5Dclose": (c_int, (_hid,)),
     "H5Dcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid, _hid)),
     "H5Dget_chunk_info_by_coord": (c_int, (_hid, c_void_p, c_void_p, c_void_p, c_void_p)),
-    "H5Dget_chunk_storage_size": (c_int, (_hid, c_void_p, c_void_p)),
-    "H5Dget_create_plist": (_hid, (_hid,)),
-    "H5Dget_offset": (c_uint64, (_hid,)),
     "H5Dget_space": (_hid, (_hid,)),
     "H5Dget_storage_size": (c_uint64, (_hid,)),
     "H5Dget_type": (_hid, (_hid,)),
-    "H5Dopen2": (_hid, (_hid, c_char_p, _hid)),
-    "H5Dread_chunk": (c_int, (_hid, _hid, c_void_p, c_void_p, c_void_p)),
-    "H5Dread": (c_int, (_hid, _hid, _hid, _hid, _hid, c_void_p)),
     "H5Dset_extent": (c_int, (_hid, c_void_p)),
-    "H5Dvlen_reclaim": (c_int, (_hid, _hid, _hid, c_void_p)),
     "H5Dwrite": (c_int, (_hid, _hid, _hid, _hid, _hid, c_void_p)),
     "H5Dwrite_chunk": (c_int, (_hid, _hid, c_uint32, c_void_p, c_size_t, c_void_p)),
     "H5Eset_auto2": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Fclose": (c_int, (_hid,)),
     "H5Fcreate": (_hid, (c_char_p, c_uint, _hid, _hid)),
     "H5Fflush": (c_int, (_hid, c_int)),
-    "H5Fget_create_plist": (_hid, (_hid,)),
     "H5Fopen": (_hid, (c_char_p, c_uint, _hid)),
     "H5Gclose": (c_int, (_hid,)),
     "H5Gcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid)),
-    "H5Gget_create_plist": (_hid, (_hid,)),
-    "H5Gget_info": (c_int, (_hid, c_void_p)),
-    "H5Iget_type": (c_int, (_hid,)),
     "H5Ldelete": (c_int, (_hid, c_char_p, _hid)),
     "H5Lexists": (c_int, (_hid, c_char_p, _hid)),
-    "H5Lget_info_by_idx2": (c_int, (_hid, c_char_p, c_int, c_int, c_uint64, c_void_p, _hid)),
-    "H5Lget_info2": (c_int, (_hid, c_char_p, c_void_p, _hid)),
-    "H5Lget_name_by_idx": (c_ssize_t, (_hid, c_char_p, c_int, c_int, c_uint64, c_void_p, c_size_t, _hid)),
-    "H5Lget_val": (c_int, (_hid, c_char_p, c_void_p, c_size_t, _hid)),
-    "H5Lunpack_elink_val": (c_int, (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p)),
     "H5Oclose": (c_int, (_hid,)),
     "H5Ocopy": (c_int, (_hid, c_char_p, _hid, c_char_p, _hid, _hid)),
-    "H5Oget_info3": (c_int, (_hid, c_void_p, c_uint)),
     "H5Oopen": (_hid, (_hid, c_char_p, _hid)),
-    "H5Oopen_by_token": (_hid, (_hid, Token)),
     "H5Pclose": (c_int, (_hid,)),
     "H5Pcreate": (_hid, (_hid,)),
-    "H5Pget_char_encoding": (c_int, (_hid, c_void_p)),
-    "H5Pget_chunk": (c_int, (_hid, c_int, c_void_p)),
-    "H5Pget_chunk_opts": (c_int, (_hid, c_void_p)),
-    "H5Pget_external_count": (c_int, (_hid,)),
-    "H5Pget_fill_value": (c_int, (_hid, _hid, c_void_p)),
-    "H5Pfill_value_defined": (c_int, (_hid, c_void_p)),
-    "H5Pget_filter2": (
-        c_int,
-        (_hid, c_uint, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
-    ),
-    "H5Pget_layout": (c_int, (_hid,)),
     "H5Pget_libver_bounds": (c_int, (_hid, c_void_p, c_void_p)),
-    "H5Pget_link_creation_order": (c_int, (_hid, c_void_p)),
-    "H5Pget_nfilters": (c_int, (_hid,)),
-    "H5Pget_userblock": (c_int, (_hid, c_void_p)),
-    "H5Pset_alloc_time": (c_int, (_hid, c_int)),
     "H5Pset_chunk": (c_int, (_hid, c_int, c_void_p)),
-    "H5Pset_fapl_stdio": (c_int, (_hid,)),
-    "H5Pset_fill_time": (c_int, (_hid, c_int)),
     "H5Pset_fill_value": (c_int, (_hid, _hid, c_void_p)),
     "H5Pset_filter": (c_int, (_hid, c_int, c_uint, c_size_t, c_void_p)),
     "H5Pset_fletcher32": (c_int, (_hid,)),
-    "H5Pset_layout": (c_int, (_hid, c_int)),
     "H5Pset_attr_creation_order": (c_int, (_hid, c_uint)),
     "H5Pset_libver_bounds": (c_int, (_hid, c_int, c_int)),
     "H5Pset_link_creation_order": (c_int, (_hid, c_uint)),
     "H5Rcreate": (c_int, (c_void_p, _hid, c_char_p, c_int, _hid)),
-    "H5Rget_name": (c_ssize_t, (_hid, c_int, c_void_p, c_void_p, c_size_t)),
     "H5Sclose": (c_int, (_hid,)),
     "H5Screate": (_hid, (c_int,)),
     "H5Screate_simple": (_hid, (c_int, c_void_p, c_void_p)),
     "H5Sget_simple_extent_dims": (c_int, (_hid, c_void_p, c_void_p)),
-    "H5Sget_simple_extent_ndims": (c_int, (_hid,)),
     "H5Sget_simple_extent_type": (c_int, (_hid,)),
     "H5Sselect_hyperslab": (c_int, (_hid, c_int, c_void_p, c_void_p, c_void_p, c_void_p)),
     "H5Tarray_create2": (_hid, (_hid, c_uint, c_void_p)),
@@ -214,45 +108,19 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Tencode": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Tenum_create": (_hid, (_hid,)),
     "H5Tenum_insert": (c_int, (_hid, c_char_p, c_void_p)),
-    "H5Tequal": (c_int, (_hid, _hid)),
-    "H5Tget_array_dims2": (c_int, (_hid, c_void_p)),
-    "H5Tget_array_ndims": (c_int, (_hid,)),
     "H5Tget_class": (c_int, (_hid,)),
-    "H5Tget_cset": (c_int, (_hid,)),
-    "H5Tget_ebias": (c_size_t, (_hid,)),
-    "H5Tget_fields": (c_int, (_hid, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)),
-    "H5Tget_member_name": (c_void_p, (_hid, c_uint)),
-    "H5Tget_member_offset": (c_size_t, (_hid, c_uint)),
-    "H5Tget_member_type": (_hid, (_hid, c_uint)),
-    "H5Tget_member_value": (c_int, (_hid, c_uint, c_void_p)),
-    "H5Tget_nmembers": (c_int, (_hid,)),
-    "H5Tget_offset": (c_int, (_hid,)),
-    "H5Tget_order": (c_int, (_hid,)),
-    "H5Tget_precision": (c_size_t, (_hid,)),
-    "H5Tget_sign": (c_int, (_hid,)),
-    "H5Tget_size": (c_size_t, (_hid,)),
-    "H5Tget_strpad": (c_int, (_hid,)),
     "H5Tget_super": (_hid, (_hid,)),
-    "H5Tget_tag": (c_void_p, (_hid,)),
     "H5Tinsert": (c_int, (_hid, c_char_p, c_size_t, _hid)),
-    "H5Tis_variable_str": (c_int, (_hid,)),
     "H5Tset_cset": (c_int, (_hid, c_int)),
     "H5Tset_ebias": (c_int, (_hid, c_size_t)),
     "H5Tset_fields": (c_int, (_hid, c_size_t, c_size_t, c_size_t, c_size_t, c_size_t)),
-    "H5Tset_order": (c_int, (_hid, c_int)),
-    "H5Tset_precision": (c_int, (_hid, c_size_t)),
     "H5Tset_tag": (c_int, (_hid, c_char_p)),
     "H5Tset_size": (c_int, (_hid, c_size_t)),
-    "H5Tset_strpad": (c_int, (_hid, c_int)),
     "H5Tvlen_create": (_hid, (_hid,)),
     "H5Zfilter_avail": (c_int, (c_int,)),
-    "H5free_memory": (c_int, (c_void_p,)),
-    "H5is_library_threadsafe": (c_int, (c_void_p,)),
 }
 _MOVES_DATA = frozenset(
     {
-        "H5Dread",
-        "H5Dread_chunk",
         "H5Dwrite",
         "H5Dwrite_chunk",
         "H5Dset_extent",
@@ -263,10 +131,6 @@ _MOVES_DATA = frozenset(
         "H5Ocopy",
     }
 )
-
-
-_RENAMED = {"H5Dread_chunk": "H5Dread_chunk1"}
-"""What HDF5 2 may call a function that has a successor with other arguments."""
 
 
 def _library_paths() -> list[str]:
@@ -303,8 +167,7 @@ class _Functions(dict[str, Callable[..., int]]):
 
     def __missing__(self, name: str) -> Callable[..., int]:
         keeping, releasing = _libraries()
-        library = releasing if name in _MOVES_DATA else keeping
-        function = getattr(library, name, None) or getattr(library, _RENAMED.get(name, name))
+        function = getattr(releasing if name in _MOVES_DATA else keeping, name)
         function.restype, function.argtypes = _SIGNATURES[name]
         self[name] = function
         wrapped: Callable[..., int] = function
@@ -384,22 +247,13 @@ def opened(name: str, *args: object) -> Identifier:
 
 _CLOSES = {
     "H5Acreate2": "H5Aclose",
-    "H5Aget_space": "H5Sclose",
-    "H5Aget_type": "H5Tclose",
-    "H5Aopen": "H5Aclose",
-    "H5Aopen_by_idx": "H5Aclose",
     "H5Dcreate2": "H5Dclose",
-    "H5Dget_create_plist": "H5Pclose",
     "H5Dget_space": "H5Sclose",
     "H5Dget_type": "H5Tclose",
-    "H5Dopen2": "H5Dclose",
     "H5Fcreate": "H5Fclose",
-    "H5Fget_create_plist": "H5Pclose",
     "H5Fopen": "H5Fclose",
     "H5Gcreate2": "H5Gclose",
-    "H5Gget_create_plist": "H5Pclose",
     "H5Oopen": "H5Oclose",
-    "H5Oopen_by_token": "H5Oclose",
     "H5Pcreate": "H5Pclose",
     "H5Screate": "H5Sclose",
     "H5Screate_simple": "H5Sclose",
@@ -407,7 +261,6 @@ _CLOSES = {
     "H5Tcopy": "H5Tclose",
     "H5Tcreate": "H5Tclose",
     "H5Tenum_create": "H5Tclose",
-    "H5Tget_member_type": "H5Tclose",
     "H5Tget_super": "H5Tclose",
     "H5Tvlen_create": "H5Tclose",
 }
@@ -447,13 +300,8 @@ def space_shape(space: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return tuple(_CURRENT[:rank]), tuple(_MAXIMAL[:rank])
 
 
-def text_of(pointer: int | None, *, errors: str = "surrogateescape") -> str:
-    """The UTF-8 C string at `pointer`; '' for NULL. Bytes that are not UTF-8 come as surrogates."""
-    return ctypes.string_at(pointer).decode("utf-8", errors) if pointer else ""
-
-
 def name_bytes(name: str) -> bytes:
-    """A name as HDF5 stores it (UTF-8; the reverse of `text_of`)."""
+    """A name as HDF5 stores it: UTF-8, with surrogates for bytes that are none."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -468,77 +316,3 @@ def chunk_info(dataset: int, corner: Sequence[int]) -> tuple[int, int, int]:
         ctypes.byref(size),
     )  # fmt: skip
     return address.value, size.value, mask.value
-
-
-def stored_chunk(dataset: int, corner: Sequence[int]) -> tuple[np.ndarray, int] | None:
-    """The bytes of the chunk at `corner` (elements) as they are stored, and its filter mask; None if it is missing."""
-    size, mask = c_uint64(), c_uint32()
-    try:
-        call("H5Dget_chunk_storage_size", dataset, sizes(corner), ctypes.byref(size))
-    except HDF5Error as error:
-        if "chunk storage is not allocated" in str(error):
-            return None
-        raise
-    if not size.value:
-        return None
-    data = np.empty(size.value, np.uint8)
-    call("H5Dread_chunk", dataset, DEFAULT, sizes(corner), ctypes.byref(mask), data.ctypes.data)
-    return data, mask.value
-
-
-def object_address(identifier: int) -> int:
-    """Address of an object's header, in bytes from the base address of the file."""
-    return int(_object_info(identifier).token.address)
-
-
-def link_count(identifier: int) -> int:
-    """How many hard links lead to an object."""
-    return int(_object_info(identifier).reference_count)
-
-
-def _object_info(identifier: int) -> ObjectInfo:
-    info = ObjectInfo()
-    call("H5Oget_info3", identifier, ctypes.byref(info), 1)
-    return info
-
-
-def reference_name(location: int, pointer: int) -> str | None:
-    """A path of the object that the object reference at `pointer` points to; None if it points nowhere."""
-    try:
-        length = call("H5Rget_name", location, 0, pointer, None, 0)
-    except HDF5Error:
-        return None
-    if not length:
-        return None
-    buffer = ctypes.create_string_buffer(length + 1)
-    call("H5Rget_name", location, 0, pointer, buffer, length + 1)
-    return buffer.value.decode("utf-8", "surrogateescape")
-
-
-def chunkshape(creation_properties: int) -> tuple[int, ...]:
-    """Elements per chunk of a chunked dataset's creation property list."""
-    rank = call("H5Pget_chunk", creation_properties, MAX_RANK, _CURRENT)
-    return tuple(_CURRENT[:rank])
-
-
-def filter_pipeline(creation_properties: int) -> FilterPipeline:
-    """The filters of a dataset creation property list with all their client data."""
-    steps = range(call("H5Pget_nfilters", creation_properties))
-    return FilterPipeline(tuple(_filter(creation_properties, number) for number in steps))
-
-
-def _filter(creation_properties: int, number: int) -> Filter:
-    _COUNT.value = len(_VALUES)
-    identifier = call("H5Pget_filter2", creation_properties, number, *_FILTER_ANSWERS)
-    values, count = _VALUES, _COUNT.value
-    if count > len(_VALUES):
-        values = (c_uint * count)()
-        flags, room, _, *rest = _FILTER_ANSWERS
-        call("H5Pget_filter2", creation_properties, number, flags, room, values, *rest)
-    return Filter(identifier, tuple(values[:count]), _NAME.value.decode("latin-1"), bool(_FLAGS.value & 1))
-
-
-# used again and again, under the lock
-_FLAGS, _COUNT, _CONFIG = c_uint(), c_size_t(), c_uint()
-_VALUES, _NAME = (c_uint * 32)(), ctypes.create_string_buffer(256)
-_FILTER_ANSWERS = (ctypes.byref(_FLAGS), ctypes.byref(_COUNT), _VALUES, 256, _NAME, ctypes.byref(_CONFIG))

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..chunks import codecs, team
 from ..chunks.encoder import is_fill
-from ..chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
+from ..chunks.filters import OF_CONSTANT_SIZE, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkError, ChunkIndex, ChunkStorage
 from ..hdf5.chunk_indexes import read_index
 from ..library.target_file import TargetFile
@@ -36,8 +36,6 @@ ReadBytes = Callable[[int, int], bytes]
 """(offset, count) to the bytes that the file had there before the change."""
 Lock = Callable[[], AbstractContextManager[None]]
 _BATCH_BYTES: Final = 64 * 2**20
-_OF_CONSTANT_SIZE: Final = (SHUFFLE, FLETCHER32)
-"""Filters that a chunk without compression has as well."""
 _Coordinates = tuple[int, ...]
 
 
@@ -179,7 +177,7 @@ def _plain_mask(pipeline: FilterPipeline) -> int:
     It is the mask that HDF5 gives to a chunk that does not compress. So when another program writes such a chunk again
     in place, where HDF5 keeps the mask that it had, the mask is right.
     """
-    return sum(1 << number for number, step in enumerate(pipeline.filters) if step.id not in _OF_CONSTANT_SIZE)
+    return sum(1 << number for number, step in enumerate(pipeline.filters) if step.id not in OF_CONSTANT_SIZE)
 
 
 def _is_plain(before: Before, at: _Coordinates) -> bool:
@@ -247,7 +245,7 @@ class _ChunkEncoder:
         self.chunks = storage.chunkshape or ()
         self.type = codecs.ChunkType(self.chunks, storage.dtype)
         pipeline = storage.pipeline
-        self.plain = FilterPipeline(tuple(step for step in pipeline.filters if step.id in _OF_CONSTANT_SIZE))
+        self.plain = FilterPipeline(tuple(step for step in pipeline.filters if step.id in OF_CONSTANT_SIZE))
 
     def corner(self, at: _Coordinates) -> _Coordinates:
         """The first element of a chunk."""

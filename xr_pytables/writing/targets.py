@@ -23,7 +23,8 @@ import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
-from ..chunks.encoder import Block, EncodedChunk, encode_block
+from ..chunks.encoder import Block, EncodedChunk, encode_block, whole_chunks
+from ..chunks.filters import OF_CONSTANT_SIZE
 from ..chunks.index import ChunkStorage
 from ..disk.arenas import Room, write_in_a_row
 from ..disk.files import FileBusyError, hdf5_lock
@@ -213,12 +214,19 @@ class ArenaTarget:
         Raises FileNotFoundError if this process does not see the file, or the job is over.
         """
         records: list[tuple[Place, int, int, int]] = []
+        chunks_left = math.prod(map(len, whole_chunks(start, values.shape, self.storage)))
+        certain = self.effort.write_empty_chunks and all(
+            step.id in OF_CONSTANT_SIZE for step in self.storage.pipeline.filters
+        )
         descriptor = os.open(self.file, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
 
         def put(chunks: Sequence[EncodedChunk]) -> None:
             data = [np.frombuffer(chunk.data, np.uint8) for chunk in chunks]
             sizes = [each.size for each in data]
-            place = self.room.take(sum(sizes))
+            nonlocal chunks_left
+            chunks_left -= len(chunks)
+            # the others are about as large as these
+            place = self.room.take(sum(sizes), sum(sizes) * max(chunks_left, 0) // len(chunks), certain=certain)
             write_in_a_row(descriptor, data, place)
             for chunk, size in zip(chunks, sizes, strict=True):
                 records.append((chunk.corner, place, size, chunk.mask))
