@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .listing import tree
     from .model.attributes import OpaqueBytes
     from .sources.source import RemoteError
+    from .tools.converting import convert
     from .tools.differences import diff
     from .tools.verifying import verify
     from .writing.many_files import save_mfdataset
@@ -32,6 +33,7 @@ __all__ = [
     "PyTablesBackendEntrypoint",
     "RemoteError",
     "__version__",
+    "convert",
     "diff",
     "recover",
     "save_index",
@@ -48,6 +50,7 @@ _HOMES = {
     "NeedsRecoveryError": "disk.journal",
     "OpaqueBytes": "model.attributes",
     "PyTablesBackendEntrypoint": "backend",
+    "convert": "tools.converting",
     "diff": "tools.differences",
     "RemoteError": "sources.source",
     "recover": "disk.journal",

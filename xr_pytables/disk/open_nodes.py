@@ -33,8 +33,8 @@ def place_of_node(what: Any, group: object) -> tuple[Place, str]:
     inside, is_file = checked_group(group).lstrip("/"), hasattr(what, "isopen")
     if not (what.isopen if is_file else what._v_isopen):
         raise ValueError(
-            f"{printable(repr(what))}: this object of PyTables is closed, or was removed from its file. Open the file by "
-            "its path"
+            f"{printable(repr(what))}: this object of PyTables is closed, or was removed from its file. Open the file "
+            "by its path"
         )
     file, path = (what, "/") if is_file else (what._v_file, what._v_pathname)
     return _place(file, printable(str(file.filename))), posixpath.normpath(posixpath.join(path, inside))

@@ -142,7 +142,10 @@ def _only(one: Groups, other: Groups, names: Collection[str]) -> tuple[Groups, G
         raise KeyError(f"neither has a variable {missing[0]!r}; there are {', '.join(map(repr, sorted(known)))}")
 
     def chosen(groups: Groups) -> Groups:
-        return {path: dataset[[n for n in dataset.variables if str(n) in names]] for path, dataset in groups.items()}
+        return {
+            path: dataset.drop_vars([n for n in dataset.variables if str(n) not in names])
+            for path, dataset in groups.items()
+        }
 
     return chosen(one), chosen(other)
 
@@ -312,7 +315,7 @@ def _same_one_by_one(x: NDArray[Any], y: NDArray[Any]) -> Any:
     if x.dtype.kind not in "OV" and y.dtype.kind not in "OV":
         equal = np.asarray(x == y)
         return equal | (_missing(x) & _missing(y)) if x.dtype.kind in "fcmM" and y.dtype.kind in "fcmM" else equal
-    return np.frompyfunc(_same_elements, 2, 1)(x, y)
+    return np.frompyfunc(_same_elements, 2, 1)(x.astype(object), y.astype(object))
 
 
 def _same_elements(one: object, other: object) -> bool:

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -85,6 +85,11 @@ def _zarr_groups(path: str, group: str, decoders: Mapping[str, Any]) -> Groups:
     return groups
 
 
+def named_alone(dataset: xr.Dataset, names: Collection[str]) -> xr.Dataset:
+    """The variables of these names, without their coordinates."""
+    return dataset.drop_vars([name for name in dataset.variables if str(name) not in names])
+
+
 def check_zarr(path: str) -> None:
     """Raise ModuleNotFoundError, naming the extra, if there is nothing to read or write Zarr with."""
     if importlib.util.find_spec("zarr") is None:
@@ -95,26 +100,30 @@ def check_zarr(path: str) -> None:
 
 def blocks(shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, nbytes: int) -> Iterator[tuple[slice, ...]]:
     """Parts of an array of up to about `nbytes`, each of whole chunks where these are smaller; in C order."""
-    if 0 in shape:
-        return
-    steps = [max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True)]
-    for axis in reversed(range(len(shape))):  # join chunks along the last dimensions first
-        room = max(nbytes // max(itemsize, 1), 1)
-        whole = room // max(math.prod(steps), 1)  # chunks that fit
-        steps[axis] = min(shape[axis], max(whole, 1) * steps[axis])
-    for axis in range(len(shape)):  # and cut those that are too large
-        while steps[axis] > 1 and math.prod(steps) * itemsize > 2 * nbytes:
-            steps[axis] = -(-steps[axis] // 2)
-    yield from _boxes(shape, steps)
+    if 0 not in shape:
+        yield from _boxes(shape, steps(shape, chunks, itemsize, nbytes))
 
 
-def _boxes(shape: tuple[int, ...], steps: list[int]) -> Iterator[tuple[slice, ...]]:
+def steps(shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, nbytes: int) -> tuple[int, ...]:
+    """The shape of such parts. Chunks are joined along the last dimensions first, and cut where one is too large."""
+    found = [max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True)]
+    room = max(nbytes // max(itemsize, 1), 1)
+    for axis in reversed(range(len(shape))):
+        whole = room // math.prod(found)  # chunks that fit
+        found[axis] = max(1, min(shape[axis], max(whole, 1) * found[axis]))
+    for axis in range(len(shape)):
+        while found[axis] > 1 and math.prod(found) * itemsize > 2 * nbytes:
+            found[axis] = -(-found[axis] // 2)
+    return tuple(found)
+
+
+def _boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     if not shape:
         yield ()
         return
-    for start in range(0, shape[0], steps[0]):
-        for rest in _boxes(shape[1:], steps[1:]):
-            yield (slice(start, min(start + steps[0], shape[0])), *rest)
+    for start in range(0, shape[0], step[0]):
+        for rest in _boxes(shape[1:], step[1:]):
+            yield (slice(start, min(start + step[0], shape[0])), *rest)
 
 
 def chunks_of(variable: xr.Variable) -> tuple[int, ...]:

@@ -1,0 +1,474 @@
+"""`convert` carries values, names and meanings from any format to any other, in little memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+import pandas as pd
+import pytest
+import tables
+import xarray as xr
+
+import xr_pytables
+from xr_pytables.sources.source import FormatError
+from xr_pytables.tools.converting import convert
+from xr_pytables.tools.differences import diff
+from xr_pytables.tools.verifying import verify
+from xr_pytables.writing.writer import to_pytables
+
+from ..helpers_reading import plain_file
+from .test_differences import sea
+
+GRID = np.arange(60, dtype=">i4").reshape(3, 4, 5)
+RECORDS = np.array([(1, 0.5, b"a"), (2, 1.5, b"b"), (3, 2.5, b"c")], [("n", "i4"), ("x", "f8"), ("s", "S3")])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Any:
+    yield
+    assert list(tmp_path.rglob(".xr-pytables*")) == []
+
+
+def opened(path: Path, **options: Any) -> xr.Dataset:
+    return xr.open_dataset(path, engine="pytables", **options).load()
+
+
+# -- between formats that hold the same ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree() -> xr.DataTree:
+    deep = xr.Dataset({"z": (("y", "x"), np.ones((2, 4))), "flag": ("y", [True, False])}, attrs={"who": "me"})
+    return xr.DataTree.from_dict({"/": sea(), "/deep": deep})
+
+
+@pytest.mark.parametrize("between", ["a.nc", "a.zarr", "a.h5"])
+def test_there_and_back_is_the_same(between: str, tree: xr.DataTree, tmp_path: Path) -> None:
+    to_pytables(tree, tmp_path / "from.h5", unlimited_dims={"/": ["time"]})
+    convert(tmp_path / "from.h5", tmp_path / between)
+    convert(tmp_path / between, tmp_path / "back.h5")
+    assert diff(tmp_path / "from.h5", tmp_path / between) == ()
+    assert diff(tmp_path / "from.h5", tmp_path / "back.h5", raw=True) == ()
+    assert verify(tmp_path / "back.h5").sound
+    if between != "a.zarr":  # which has no such dimensions
+        assert opened(tmp_path / "back.h5").encoding["unlimited_dims"] == {"time"}
+
+
+def test_netcdf_that_is_written_is_read_by_netcdf4(tree: xr.DataTree, tmp_path: Path) -> None:
+    to_pytables(tree, tmp_path / "from.h5", encoding={"/": {"sst": {"complib": "blosc:zstd"}}})
+    convert(tmp_path / "from.h5", tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc") as file:
+        assert file["sst"].dimensions == ("time", "x")
+        assert file["sst"].filters()["zlib"]  # blosc would need a plug-in
+        np.testing.assert_array_equal(file["sst"][:], np.arange(12, dtype="f4").reshape(3, 4))
+        assert file["deep/z"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf", "scipy"])
+def test_netcdf_of_others_is_converted(engine: str, tmp_path: Path) -> None:
+    sea().to_netcdf(tmp_path / "from.nc", engine=engine)
+    convert(tmp_path / "from.nc", tmp_path / "to.h5")
+    assert diff(tmp_path / "from.nc", tmp_path / "to.h5") == ()
+    assert diff(tmp_path / "from.nc", tmp_path / "to.h5", raw=True) == ()
+
+
+def test_packed_values_are_copied_as_they_are_stored(tmp_path: Path) -> None:
+    packing = {"dtype": "i2", "scale_factor": 0.1, "add_offset": 5.0, "_FillValue": -7, "units": "K"}
+    values = xr.Dataset({"a": ("x", [1.0, np.nan, 2.04])}, {"x": pd.date_range("2000", periods=3)})
+    to_pytables(values, tmp_path / "from.h5", encoding={"a": {k: v for k, v in packing.items() if k != "units"}})
+    for name in ("a.nc", "a.zarr", "b.h5"):
+        convert(tmp_path / "from.h5", tmp_path / name)
+        found = diff(tmp_path / "from.h5", tmp_path / name, raw=name != "a.zarr")
+        assert found == (), name
+    with plain_file(tmp_path / "from.h5") as one, plain_file(tmp_path / "b.h5") as other:
+        np.testing.assert_array_equal(one.root.a[:], other.root.a[:])
+
+
+def test_floats_get_no_fill_value_that_the_source_has_not(tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "from.h5", "w") as file:
+        file.create_array("/", "x", np.arange(3.0))
+    convert(tmp_path / "from.h5", tmp_path / "to.h5")
+    assert "_FillValue" not in xr.open_dataset(tmp_path / "to.h5", engine="pytables", decode_cf=False)["x"].attrs
+
+
+def test_compression_of_the_source_is_kept_unless_another_is_asked_for(tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "from.h5", "w") as file:
+        filters = tables.Filters(7, "blosc2:lz4", bitshuffle=True, shuffle=False, fletcher32=True)
+        file.create_carray("/", "x", obj=np.zeros((40, 40)), chunkshape=(10, 40), filters=filters)
+    convert(tmp_path / "from.h5", tmp_path / "same.h5")
+    convert(tmp_path / "from.h5", tmp_path / "other.h5", complib="zlib", complevel=2, chunks=(20, 5))
+    found = [xr_pytables.tree(tmp_path / name).groups[0].arrays[0] for name in ("from.h5", "same.h5", "other.h5")]
+    assert found[0].filters == found[1].filters
+    assert (found[0].chunks, found[1].chunks) == ((10, 40), (10, 40))
+    assert found[2].filters == {"complib": "zlib", "complevel": 2, "shuffle": True, "fletcher32": True}
+    assert found[2].chunks == (20, 5)
+
+
+def test_chunks_by_dimension_keep_the_others(tmp_path: Path) -> None:
+    data = xr.Dataset({"a": (("t", "x"), np.ones((8, 6))), "b": ("x", np.ones(6))})
+    to_pytables(data, tmp_path / "from.h5", encoding={"a": {"chunksizes": (4, 3)}, "b": {"chunksizes": (2,)}})
+    convert(tmp_path / "from.h5", tmp_path / "to.h5", chunks={"t": 2})
+    arrays = {array.name: array.chunks for array in xr_pytables.tree(tmp_path / "to.h5").groups[0].arrays}
+    assert arrays == {"a": (2, 3), "b": (2,)}
+
+
+def test_chunks_and_compressors_of_zarr(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    np.save(tmp_path / "a.npy", np.zeros((3000, 500)))
+    convert(tmp_path / "a.npy", tmp_path / "a.zarr", chunks=(700, 500), complib="blosc:lz4", complevel=9)
+    array = zarr.open_array(tmp_path / "a.zarr" / "a", mode="r")
+    assert array.chunks == (700, 500)
+    assert array.compressors[0].get_config() | {"cname": "lz4", "clevel": 9} == array.compressors[0].get_config()
+    with pytest.raises(ValueError, match="'lzo' has no form in Zarr"):
+        convert(tmp_path / "a.npy", tmp_path / "b.zarr", complib="lzo")
+    assert not (tmp_path / "b.zarr").exists()
+
+
+# -- plain arrays ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        GRID, np.asfortranarray(GRID), GRID.astype("f4")[:0], np.float64(3.5), np.array(["ab", "c"]),
+        np.array([b"ab", b"c"]), np.array([1 + 2j]), np.array(["2014-09-01", "NaT"], "M8[ns]"), np.array([True, False]),
+        np.arange(200_000.0).reshape(400, 500), np.arange(300_000, dtype="u2"),
+    ],
+    ids=lambda values: f"{values.dtype}{values.shape}",
+)  # fmt: skip
+@pytest.mark.parametrize("between", ["h5", "nc", "zarr"])
+def test_npy_there_and_back(values: np.ndarray, between: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", values)
+    convert(tmp_path / "x.npy", tmp_path / f"x.{between}")
+    convert(tmp_path / f"x.{between}", tmp_path / "back.npy")
+    back = np.load(tmp_path / "back.npy")
+    np.testing.assert_array_equal(back, values)
+    assert back.dtype.kind == np.asarray(values).dtype.kind
+    if back.dtype.byteorder == np.asarray(values).dtype.byteorder and np.asarray(values).flags.c_contiguous:
+        np.save(tmp_path / "again.npy", back)
+        assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "back.npy").read_bytes()
+
+
+def test_npz_there_and_back(tmp_path: Path) -> None:
+    arrays = {"a": GRID, "deep/b": np.ones(7, "f4"), "records": RECORDS}
+    for name, save in (("stored", np.savez), ("packed", np.savez_compressed)):
+        save(tmp_path / f"{name}.npz", **arrays)
+        convert(tmp_path / f"{name}.npz", tmp_path / f"{name}.h5")
+        for complib in (None, "zlib"):
+            convert(tmp_path / f"{name}.h5", tmp_path / "back.npz", complib=complib, overwrite=True)
+            with np.load(tmp_path / "back.npz") as back:
+                assert set(back) == {"a", "deep/b", "records/n", "records/x", "records/s"}
+                np.testing.assert_array_equal(back["a"], GRID)
+                np.testing.assert_array_equal(back["deep/b"], np.ones(7))
+                np.testing.assert_array_equal(back["records/s"], RECORDS["s"])
+    with tables.open_file(tmp_path / "stored.h5") as file:
+        assert isinstance(file.root.records, tables.Table)
+        np.testing.assert_array_equal(file.root.records[:], RECORDS)
+
+
+def test_names_and_dimensions_of_one_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 3)))
+    convert(tmp_path / "x.npy", tmp_path / "a.h5")
+    convert(tmp_path / "x.npy", tmp_path / "b.h5", name="sst", dims=["y", "x"])
+    assert dict(opened(tmp_path / "a.h5")["x"].sizes) == {"dim_3": 3, "dim_3_1": 3}
+    assert opened(tmp_path / "b.h5")["sst"].dims == ("y", "x")
+    with pytest.raises(ValueError, match=r"1 names of dimensions do not fit 'x' of shape \(3, 3\)"):
+        convert(tmp_path / "x.npy", tmp_path / "c.h5", dims=["y"])
+
+
+def test_raw_elements(tmp_path: Path) -> None:
+    path = tmp_path / "raw.bin"
+    path.write_bytes(b"head" + np.arange(24, dtype=">i2").tobytes())
+    convert(path, tmp_path / "flat.h5", dtype=">i2", offset=4)
+    np.testing.assert_array_equal(opened(tmp_path / "flat.h5")["raw"], np.arange(24))
+    convert(path, tmp_path / "c.h5", dtype=">i2", offset=4, shape=(-1, 6))
+    np.testing.assert_array_equal(opened(tmp_path / "c.h5")["raw"], np.arange(24).reshape(4, 6))
+    convert(path, tmp_path / "f.h5", dtype=">i2", offset=4, shape=(4, 6), order="F")
+    np.testing.assert_array_equal(opened(tmp_path / "f.h5")["raw"], np.arange(24).reshape(4, 6, order="F"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs dtype"),
+        ({"dtype": "nonsense"}, "dtype 'nonsense' is none that NumPy knows"),
+        ({"dtype": "O"}, "says nothing of stored bytes"),
+        ({"dtype": "f8", "shape": (7,)}, "needs 56 bytes, the file has 48"),
+        ({"dtype": "f8", "shape": (-1, -1)}, "-1 no more than once"),
+    ],
+)
+def test_raw_elements_that_are_not_there(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "raw.bin").write_bytes(bytes(48))
+    with pytest.raises((ValueError, FormatError), match=message):
+        convert(tmp_path / "raw.bin", tmp_path / "to.h5", **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda path: np.save(path, np.array([{}], object), allow_pickle=True), ValueError, "pickled objects"),
+        (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x10"), FormatError, "not a .npy file, or a damaged one"),
+        (lambda path: path.write_text("text"), FormatError, "not a .npy file"),
+        (lambda path: (np.save(path, np.arange(9)), os.truncate(path, 150)), FormatError, "the file has 150"),
+    ],
+)
+def test_npy_files_that_cannot_be_read(
+    make: Callable[[Path], object], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "x.npy")
+    with pytest.raises(error, match=message):
+        convert(tmp_path / "x.npy", tmp_path / "to.h5")
+
+
+def test_an_npy_file_holds_one_array_and_no_objects(tmp_path: Path) -> None:
+    to_pytables(sea(), tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="one array, and there are 'sst', 'n', 'name', 'gap', 'time'"):
+        convert(tmp_path / "a.h5", tmp_path / "a.npy")
+    convert(tmp_path / "a.h5", tmp_path / "a.npy", variables=["time"])
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), sea()["time"].values)
+    convert(tmp_path / "a.h5", tmp_path / "n.npy", group="/name")
+    assert np.load(tmp_path / "n.npy").dtype == np.dtype("U1")
+    with tables.open_file(tmp_path / "rows.h5", "w") as file:
+        file.create_vlarray("/", "rows", tables.Int32Atom()).append([1])
+    with pytest.raises(ValueError, match=r"'rows' holds objects \(ndarray\)"):
+        convert(tmp_path / "rows.h5", tmp_path / "rows.npz")
+    assert not (tmp_path / "rows.npz").exists()
+
+
+# -- tables ------------------------------------------------------------------------------------------------
+
+
+def test_csv_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xr_pytables.tools.plain_arrays._ROWS", 2)  # columns change their types from piece to piece
+    (tmp_path / "t.csv").write_text("n,x,word,mixed\n1,0.5,a,1\n2,,bb,2\n3,2,cäc,x\n4,3,,4\n5,1,e,\n")
+    convert(tmp_path / "t.csv", tmp_path / "t.h5")
+    found = opened(tmp_path / "t.h5", group="/t")
+    np.testing.assert_array_equal(found["n"], [1, 2, 3, 4, 5])
+    assert found["n"].dtype == np.int64
+    np.testing.assert_array_equal(found["x"], [0.5, np.nan, 2, 3, 1])
+    assert found["word"].values.tolist() == ["a", "bb", "cäc", "", "e"]
+    assert [text.removesuffix(".0") for text in found["mixed"].values.tolist()] == ["1", "2", "x", "4", "nan"]
+    convert(tmp_path / "t.h5", tmp_path / "some.h5", group="/t", where="n > 3")
+    assert opened(tmp_path / "some.h5", group="/some")["x"].values.tolist() == [3, 1]
+
+
+def test_parquet_becomes_a_table(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None, 3], "Int64"),
+            "whole": pd.array([1, 2, 3], "Int32"),
+            "when": pd.date_range("2014-09-01", periods=3, tz="Europe/Berlin"),
+            "flag": [True, False, True],
+            "kind": pd.Categorical(["a", "b", "a"]),
+        }
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    convert(tmp_path / "t.parquet", tmp_path / "t.h5")
+    found = opened(tmp_path / "t.h5", group="/t")
+    np.testing.assert_array_equal(found["n"], [1, np.nan, 3])
+    assert found["whole"].dtype == np.int32
+    np.testing.assert_array_equal(found["when"], frame["when"].dt.tz_convert("UTC").dt.tz_localize(None))
+    assert found["flag"].values.tolist() == [True, False, True]
+    assert found["kind"].values.tolist() == ["a", "b", "a"]
+    (tmp_path / "bad.parquet").write_text("text")
+    with pytest.raises(FormatError, match="not a Parquet file"):
+        convert(tmp_path / "bad.parquet", tmp_path / "to.h5")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.parquet").write_text("x")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"xr-pytables\[convert\]"):
+        convert(tmp_path / "t.parquet", tmp_path / "to.h5")
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zgroup").touch()
+    with pytest.raises(ModuleNotFoundError, match=r"xr-pytables\[convert\]"):
+        convert(tmp_path / "a.zarr", tmp_path / "to.h5")
+
+
+def test_tables_stay_tables(tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "from.h5", "w") as file:
+        file.create_table("/g", "events", RECORDS, createparents=True)
+        file.create_array("/", "plain", np.arange(4))
+    convert(tmp_path / "from.h5", tmp_path / "to.h5")
+    with plain_file(tmp_path / "to.h5") as file:
+        np.testing.assert_array_equal(file.root.g.events.read_where("n > 1"), RECORDS[1:])
+        np.testing.assert_array_equal(file.root.plain[:], np.arange(4))
+    convert(tmp_path / "from.h5", tmp_path / "some.nc", group="/g/events", where="x > 1")
+    with netCDF4.Dataset(tmp_path / "some.nc") as some:
+        assert some["n"][:].tolist() == [2, 3]
+
+
+def test_a_pandas_object_becomes_arrays(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}, index=pd.date_range("2000", periods=3))
+    frame.to_hdf(tmp_path / "store.h5", key="frame", format="table", data_columns=True)
+    convert(tmp_path / "store.h5", tmp_path / "to.nc", group="/frame", where="a > 1")
+    found = xr.open_dataset(tmp_path / "to.nc", engine="netcdf4").load()
+    assert found["a"].values.tolist() == [2, 3]
+    np.testing.assert_array_equal(found["index"].values, frame.index[1:])
+    found.close()
+
+
+# -- parts -------------------------------------------------------------------------------------------------
+
+
+def test_variables_and_parts_are_chosen(tmp_path: Path) -> None:
+    to_pytables(sea(), tmp_path / "from.h5")
+    convert(tmp_path / "from.h5", tmp_path / "to.h5", variables=["sst"], select={"time": slice(1, None), "x": 2})
+    expected = sea()[["sst"]].isel(time=slice(1, None), x=2)
+    xr.testing.assert_identical(opened(tmp_path / "to.h5"), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"variables": ["none"]}, KeyError, "there is no array 'none'; there are 'gap', 'n'"),
+        ({"select": {"z": slice(1)}}, ValueError, "there is no dimension 'z'; there are time, x"),
+        ({"select": {"x": 9}}, ValueError, "dimension 'x' has 4 elements, and 9 is asked for"),
+        ({"where": "n > 1"}, ValueError, "is not a table"),
+        ({"chunks": {"z": 1}}, ValueError, "chunks: there is no dimension 'z'"),
+        ({"chunks": (1, 2, 3)}, ValueError, "there is no array of 3 dimensions"),
+        ({"chunks": (0, 2)}, ValueError, "must be 1 or more"),
+        ({"group": "/none"}, OSError, "there is no '/none'"),
+        ({"source_format": "nonsense"}, ValueError, "must be one of hdf5"),
+        ({"target_format": "nonsense"}, ValueError, "not 'nonsense'"),
+        ({"complib": "gzip"}, ValueError, "Did you mean 'zlib'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_written(
+    options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    to_pytables(sea(), tmp_path / "from.h5")
+    with pytest.raises(error, match=message):
+        convert(tmp_path / "from.h5", tmp_path / "to.h5", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["from.h5"]
+
+
+def test_the_ending_says_what_to_write(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    with pytest.raises(ValueError, match=r"told by the ending \(\.h5"):
+        convert(tmp_path / "x.npy", tmp_path / "x.xyz")
+    convert(tmp_path / "x.npy", tmp_path / "x.xyz", target_format="pytables")
+    assert opened(tmp_path / "x.xyz")["x"].values.tolist() == [0, 1, 2]
+
+
+# -- what is there -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["to.h5", "to.nc", "to.zarr", "to.npy", "to.npz"])
+def test_a_target_that_is_there_is_replaced_on_request_alone(target: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    np.save(tmp_path / "y.npy", np.arange(5))
+    convert(tmp_path / "x.npy", tmp_path / target, name="v")
+    with pytest.raises(FileExistsError, match="it is there already"):
+        convert(tmp_path / "y.npy", tmp_path / target, name="v")
+    convert(tmp_path / "y.npy", tmp_path / target, name="v", overwrite=True)
+    convert(tmp_path / target, tmp_path / "back.npy")
+    assert np.load(tmp_path / "back.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("target", ["to.h5", "to.zarr", "to.npy", "to.npz"])
+def test_a_failure_leaves_the_old_target(target: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    convert(tmp_path / "x.npy", tmp_path / target, name="v")
+    with tables.open_file(tmp_path / "bad.h5", "w") as file:
+        file.create_carray(
+            "/", "v", obj=np.arange(1 << 18), chunkshape=(1 << 15,), filters=tables.Filters(fletcher32=True)
+        )
+        place = file.root.v.chunk_info((1 << 17,)).offset
+    data = bytearray((tmp_path / "bad.h5").read_bytes())
+    data[place] ^= 1
+    (tmp_path / "bad.h5").write_bytes(data)
+    with pytest.raises(OSError, match="checksum"):
+        convert(tmp_path / "bad.h5", tmp_path / target, overwrite=True)
+    convert(tmp_path / target, tmp_path / "back.npy")
+    assert np.load(tmp_path / "back.npy").tolist() == [0, 1, 2]
+
+
+def test_arrays_are_added_to_a_file_of_pytables(tmp_path: Path) -> None:
+    to_pytables(sea(), tmp_path / "a.h5")
+    np.save(tmp_path / "x.npy", np.arange(3))
+    (tmp_path / "t.csv").write_text("n\n1\n2\n")
+    convert(tmp_path / "x.npy", tmp_path / "a.h5", target_group="/new/group")
+    convert(tmp_path / "t.csv", tmp_path / "a.h5", target_group="/new/table")
+    assert opened(tmp_path / "a.h5", group="/new/group")["x"].values.tolist() == [0, 1, 2]
+    assert opened(tmp_path / "a.h5", group="/new/table")["n"].values.tolist() == [1, 2]
+    assert diff(sea(), tmp_path / "a.h5", variables=["sst", "time"])[0].path == "/new"
+    with pytest.raises(ValueError, match="only a file of PyTables"):
+        convert(tmp_path / "x.npy", tmp_path / "a.zarr", target_group="/g")
+
+
+def test_the_source_is_not_the_target(tmp_path: Path) -> None:
+    to_pytables(sea(), tmp_path / "a.h5")
+    os.symlink("a.h5", tmp_path / "b.h5")
+    with pytest.raises(ValueError, match="the source is the target"):
+        convert(tmp_path / "a.h5", tmp_path / "b.h5", overwrite=True)
+
+
+def test_groups_that_give_a_dimension_other_sizes(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "from.nc", "w") as file:
+        for group, size in ((file, 3), (file.createGroup("deep"), 5)):
+            group.createDimension("x", size)
+            group.createVariable("v", "i4", ("x",))[:] = np.arange(size)
+    for name in ("to.h5", "to.zarr"):
+        convert(tmp_path / "from.nc", tmp_path / name)
+        assert diff(tmp_path / "from.nc", tmp_path / name) == ()
+
+
+# -- how -----------------------------------------------------------------------------------------------------
+
+
+def test_a_bar_counts_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1 << 20,)))
+    for name in ("x.h5", "x.zarr", "y.npy"):
+        convert(tmp_path / "x.npy", tmp_path / name, progress=True, threads=1)
+        assert "8.00M/8.00M" in capsys.readouterr().err
+
+
+MEASURED = """
+import sys
+from xr_pytables.tools.converting import convert
+
+def peak():  # of this process alone: ru_maxrss begins with that of the parent
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) >> 10
+
+small, source, target = sys.argv[1:]
+convert(small, "small-" + target)
+before = peak()
+convert(source, target)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize(
+    ("source", "targets"), [("x.npy", ["to.h5", "to.npz", "to.zarr"]), ("x.h5", ["to.npy"]), ("x.nc", ["to.h5"])]
+)
+def test_memory_is_some_blocks_and_not_the_array(source: str, targets: list[str], tmp_path: Path) -> None:
+    values = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "f4", (40, 1024, 1024))
+    for i in range(40):
+        values[i] = i
+    del values
+    np.save(tmp_path / "s.npy", np.zeros((2, 1024, 1024), "f4"))
+    if source == "x.h5":
+        convert(tmp_path / "x.npy", tmp_path / "x.h5")
+    elif source == "x.nc":
+        with netCDF4.Dataset(tmp_path / "x.nc", "w", format="NETCDF3_64BIT_OFFSET") as file:
+            for dim, size in (("t", 40), ("y", 1024), ("x", 1024)):
+                file.createDimension(dim, size)
+            variable = file.createVariable("v", "f4", ("t", "y", "x"))
+            for i in range(40):
+                variable[i] = i
+    for target in targets:
+        code = [sys.executable, "-c", MEASURED, "s.npy", source, target]
+        done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) < 120, f"{done.stdout} MiB for an array of 160 MiB to {target}"

@@ -1,0 +1,652 @@
+"""From one format to another: files of PyTables, HDF5, netCDF, Zarr stores, `.npy`, `.npz`, memory maps, CSV, Parquet.
+
+What is read is a set of groups with lazy arrays; what is written is read block by block, in threads, so memory is
+needed for some blocks and not for arrays. Between formats that can hold the same, values are copied as they are stored,
+with the attributes that say what they mean; `.npy` and `.npz` get the values that users see.
+
+Tested in `tests/tools/test_converting.py` and `tests/commands/test_convert.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dask
+import dask.array
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..disk.files import checked_group
+from ..listing import tree
+from ..writing.progress import bar, check_available
+from ..writing.writer import to_pytables
+from .opening import Groups, chunks_of, named_alone, opened, steps
+from .opening import check_zarr as check_zarr
+from .opening import format_of as format_of
+from .plain_arrays import Rows, open_csv, open_npy, open_npz, open_parquet, open_raw, write_npy, write_npz
+
+Done = Callable[[int], None]
+Bar = Callable[[int], AbstractContextManager[Done]]
+
+SOURCES: Final = ("hdf5", "netcdf3", "zarr", "npy", "npz", "raw", "csv", "parquet")
+TARGETS: Final = ("pytables", "netcdf", "zarr", "npy", "npz")
+_SOURCE_ENDINGS: Final = {
+    ".npy": "npy", ".npz": "npz", ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_TARGET_ENDINGS: Final = {
+    ".h5": "pytables", ".hdf5": "pytables", ".hdf": "pytables", ".he5": "pytables", ".nc": "netcdf", ".nc4": "netcdf",
+    ".cdf": "netcdf", ".zarr": "zarr", ".npy": "npy", ".npz": "npz",
+}  # fmt: skip
+_BLOCK: Final = 1 << 23  # bytes that are read at once by a thread
+_SMALL: Final = 1 << 20  # bytes of an array that is read when it is asked for
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read, and which part of it."""
+
+    path: str
+    format: str | None = None
+    """One of SOURCES; None: by the bytes and the ending."""
+    group: str = "/"
+    variables: Collection[str] | None = None
+    select: Mapping[str, slice | int] = field(default_factory=dict)
+    """Positions by dimension."""
+    where: str | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    offset: int = 0
+    order: str = "C"
+    name: str | None = None
+    """Of the one array in a file that names none."""
+    dims: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Where things are written, and how they are stored there."""
+
+    path: str
+    format: str | None = None
+    """One of TARGETS; None: by the ending."""
+    group: str = "/"
+    overwrite: bool = False
+    chunks: Mapping[str, int] | tuple[int, ...] | None = None
+    complib: str | None = None
+    complevel: int | None = None
+    threads: int | None = None
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    source_format: str | None = None,
+    target_format: str | None = None,
+    group: str = "/",
+    target_group: str = "/",
+    variables: Collection[str] | None = None,
+    select: Mapping[str, slice | int] | None = None,
+    where: str | None = None,
+    chunks: Mapping[str, int] | Sequence[int] | None = None,
+    complib: str | None = None,
+    complevel: int | None = None,
+    shape: Sequence[int] | None = None,
+    dtype: str | None = None,
+    offset: int = 0,
+    order: str = "C",
+    name: str | None = None,
+    dims: Sequence[str] | None = None,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: bool = False,
+) -> None:
+    """Write what is in one file to another of another format.
+
+    Parameters
+    ----------
+    source
+        A file of PyTables, HDFStore, HDF5 or netCDF, a Zarr store, `.npy`, `.npz`, a table in CSV or Parquet, or a file
+        of raw elements (with `dtype`).
+    target
+        What to make: `.h5` (PyTables), `.nc` (netCDF-4), `.zarr`, `.npy` (one array) or `.npz`.
+    source_format, target_format
+        What they are, where the bytes or the ending do not say it: one of `hdf5`, `netcdf3`, `zarr`, `npy`, `npz`,
+        `raw`, `csv`, `parquet`; one of `pytables`, `netcdf`, `zarr`, `npy`, `npz`.
+    group
+        The group, or the array, of the source to begin at.
+    target_group
+        Where in a file of PyTables to put it; then the file may be there already.
+    variables
+        Names of the arrays to take; their coordinates come with them, but not into `.npy` and `.npz`. Default: all.
+    select
+        Parts to take: slices or positions by dimension.
+    where
+        For a table, or a pandas object: the condition that rows must meet.
+    chunks
+        Elements per chunk, by dimension, or for each dimension of the one array. Default: those of the source.
+    complib, complevel
+        Compressor, as `to_pytables(encoding=)` has them. Default: that of the source. In `.npz`: any, for zlib.
+    shape, dtype, offset, order
+        Of a file of raw elements: one length may be -1; `offset` in bytes; `order` is `"C"` or `"F"`.
+    name, dims
+        Of the one array in a `.npy` file or a file of raw elements. Default: the name of the file, `dim_0` ...
+    overwrite
+        Replace a target that is there.
+    threads
+        How many threads may work. Default: one per CPU.
+    progress
+        Show a bar of the bytes that are read (by tqdm, an extra: `xr-pytables[progress]`).
+
+    Raises
+    ------
+    FileExistsError
+        If the target is there.
+    OSError, ValueError, TypeError, KeyError
+        For a source that cannot be read, or cannot be written so. The target is as it was.
+    """
+    if progress:
+        check_available()
+    reading = Reading(
+        os.fspath(source), source_format, group, variables, dict(select or {}), where,
+        None if shape is None else tuple(shape), dtype, offset, order, name, None if dims is None else tuple(dims),
+    )  # fmt: skip
+    wanted = dict(chunks) if isinstance(chunks, Mapping) else None if chunks is None else tuple(chunks)
+    writing = Writing(os.fspath(target), target_format, target_group, overwrite, wanted, complib, complevel, threads)
+    title = os.path.basename(os.fspath(target))
+    run(reading, writing, bar=lambda size: bar(size, title, shown=progress))
+
+
+def run(reading: Reading, writing: Writing, *, bar: Bar) -> None:
+    """`convert` with any kind of bar."""
+    source, target = source_format_of(reading), target_format_of(writing)
+    path = os.path.abspath(os.path.expanduser(writing.path))
+    if os.path.realpath(reading.path) == os.path.realpath(path):
+        raise ValueError(f"{path}: the source is the target")
+    if os.path.lexists(path) and not writing.overwrite and writing.group == "/":
+        raise FileExistsError(f"{path}: it is there already; overwrite=True (--force) replaces it")
+    with ExitStack() as stack:
+        contents = stack.enter_context(_contents(reading, source, raw=target not in ("npy", "npz"), beside=path))
+        size = sum(variable.nbytes for group in contents.groups.values() for variable in group.variables.values())
+        done = stack.enter_context(bar(size))
+        settings = {"scheduler": "threads"} | ({} if writing.threads is None else {"num_workers": writing.threads})
+        stack.enter_context(dask.config.set(settings))
+        if target in ("npy", "npz"):
+            _write_plain(contents, writing, path, target, done)
+        elif target == "zarr":
+            _write_zarr(contents, writing, path, done)
+        else:
+            _write_hdf5(contents, writing, path, target, done)
+
+
+def source_format_of(reading: Reading) -> str:
+    """One of SOURCES. Raises ValueError for a format that is unknown, OSError for a path that is not there."""
+    if reading.format is not None:
+        if reading.format not in SOURCES:
+            raise ValueError(f"the source's format must be one of {', '.join(SOURCES)}, not {reading.format!r}")
+        return reading.format
+    found = format_of(reading.path)
+    if found:
+        return {"HDF5": "hdf5", "netCDF-3": "netcdf3", "Zarr": "zarr"}[found]
+    ending = os.path.splitext(reading.path)[1].lower()
+    return "raw" if reading.dtype is not None else _SOURCE_ENDINGS.get(ending, "raw")
+
+
+def target_format_of(writing: Writing) -> str:
+    """One of TARGETS. Raises ValueError if the ending says nothing."""
+    known = writing.format or _TARGET_ENDINGS.get(os.path.splitext(writing.path.rstrip("/"))[1].lower())
+    if known not in TARGETS:
+        raise ValueError(
+            f"{writing.path}: what to write is told by the ending ({', '.join(_TARGET_ENDINGS)}), or by the target's "
+            f"format (--to), one of {', '.join(TARGETS)}" + ("" if known is None else f", not {known!r}")
+        )
+    if writing.group != "/" and known != "pytables":
+        raise ValueError(f"{writing.path}: only a file of PyTables is written into at {writing.group!r}")
+    return known
+
+
+# -- what is read ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """Groups with lazy arrays, and which of them are tables."""
+
+    groups: Groups
+    tables: frozenset[str] = frozenset()
+
+
+@contextlib.contextmanager
+def _contents(reading: Reading, source: str, *, raw: bool, beside: str) -> Iterator[_Contents]:
+    if reading.where is not None and source != "hdf5":
+        raise ValueError(f"{reading.path}: where= is for tables in HDF5 files")
+    with ExitStack() as stack:
+        if source in ("hdf5", "netcdf3", "zarr"):
+            options = {} if reading.where is None else {"where": reading.where}
+            groups = stack.enter_context(opened(reading.path, reading.group, raw=raw, **options))
+            tables = _tables(reading) if source == "hdf5" else frozenset()
+        else:
+            if reading.group != "/":
+                raise ValueError(f"{reading.path}: there are no nodes in such a file, as {reading.group!r}")
+            groups, tables = _plain(reading, source, beside, stack)
+        chosen = {path: _chosen(dataset, reading) for path, dataset in groups.items()}
+        if reading.variables is not None:
+            _check_names(reading, groups)
+            chosen = {path: dataset for path, dataset in chosen.items() if dataset.variables}
+        if not raw and reading.variables is not None:  # without coordinates
+            chosen = {path: named_alone(dataset, reading.variables) for path, dataset in chosen.items()}
+        _check_dims(reading, chosen)
+        yield _Contents(chosen, tables)
+
+
+def _tables(reading: Reading) -> frozenset[str]:
+    listed = tree(reading.path, group=reading.group)
+    return frozenset(group.group for group in listed.groups if group.kind == "table")
+
+
+def _chosen(dataset: xr.Dataset, reading: Reading) -> xr.Dataset:
+    if reading.variables is not None:
+        dataset = dataset[[name for name in dataset.variables if str(name) in reading.variables]]
+    here = {dim: part for dim, part in reading.select.items() if dim in dataset.sizes}
+    for dim, part in here.items():
+        size = dataset.sizes[dim]
+        if isinstance(part, int) and not -size <= part < size:
+            raise ValueError(f"{reading.path}: dimension {dim!r} has {size} elements, and {part} is asked for")
+    return dataset.isel(here) if here else dataset
+
+
+def _check_names(reading: Reading, groups: Groups) -> None:
+    known = sorted({str(name) for dataset in groups.values() for name in dataset.variables})
+    for name in reading.variables or ():
+        if name not in known:
+            raise KeyError(f"{reading.path}: there is no array {name!r}; there are {', '.join(map(repr, known))}")
+
+
+def _check_dims(reading: Reading, groups: Groups) -> None:
+    for dim in reading.select:
+        sizes = {str(known) for dataset in groups.values() for known in dataset.sizes}
+        if dim not in sizes and isinstance(reading.select[dim], slice):
+            raise ValueError(f"{reading.path}: there is no dimension {dim!r}; there are {', '.join(sorted(sizes))}")
+
+
+def _plain(reading: Reading, source: str, beside: str, stack: ExitStack) -> tuple[Groups, frozenset[str]]:
+    """The arrays of a file without dimensions."""
+    path = os.path.abspath(os.path.expanduser(reading.path))
+    stem = reading.name or os.path.splitext(os.path.basename(path))[0]
+    if source == "npy":
+        return _named({stem: open_npy(path)}, reading)
+    if source == "raw":
+        return _named({stem: open_raw(path, reading.shape, reading.dtype, reading.offset, reading.order)}, reading)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".xr-pytables-", dir=os.path.dirname(beside)))
+    if source == "npz":
+        return _named(open_npz(path, folder), reading)
+    columns = open_csv(path, folder) if source == "csv" else open_parquet(path, folder)
+    rows = reading.dims[0] if reading.dims else "row"
+    return {"/": _dataset({name: (column, (rows,)) for name, column in columns.items()})}, frozenset({"/"})
+
+
+def _named(arrays: Mapping[str, Any], reading: Reading) -> tuple[Groups, frozenset[str]]:
+    """Arrays as variables: one of records is a table of its own; names with slashes are paths."""
+    if reading.dims is not None and any(len(reading.dims) != len(array.shape) for array in arrays.values()):
+        told = ", ".join(f"{name!r} of shape {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"{reading.path}: {len(reading.dims)} names of dimensions do not fit {told}")
+    groups: dict[str, dict[str, Any]] = {"/": {}}
+    tables = set()
+    for path, array in arrays.items():
+        parent, name = posixpath.split(posixpath.join("/", path))
+        if array.dtype.names and len(array.shape) == 1:
+            rows = (reading.dims or ("row",))[0]
+            table = posixpath.join(parent, name)
+            groups[table] = {column: (_Field(array, column), (rows,)) for column in array.dtype.names}
+            tables.add(table)
+        else:
+            dims = reading.dims or tuple(f"dim_{size}" for size in array.shape)
+            groups.setdefault(parent, {})[name] = (array, _distinct(dims))
+    return {path: _dataset(group) for path, group in groups.items() if group or path == "/"}, frozenset(tables)
+
+
+def _distinct(dims: Sequence[str]) -> tuple[str, ...]:
+    """Names of which each is there once, as the engine makes them up."""
+    return tuple(dim if dim not in dims[:axis] else f"{dim}_{dims[:axis].count(dim)}" for axis, dim in enumerate(dims))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A column of an array of records."""
+
+    array: Any
+    name: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        fields = self.array.dtype.fields
+        kind: np.dtype[Any] = fields[self.name][0]
+        return kind.base
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.array.shape, *self.array.dtype.fields[self.name][0].shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self.array[rows][self.name][(slice(None), *rest)])
+
+
+class _Lazy(BackendArray):
+    """An array of a plain file as xarray's lazy arrays are made of."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.dtype, self.shape = array, array.dtype, tuple(array.shape)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        values: NDArray[Any] = self.array[key]
+        return values
+
+
+def _dataset(arrays: Mapping[str, tuple[Any, tuple[str, ...]]]) -> xr.Dataset:
+    variables = {}
+    for name, (array, dims) in arrays.items():
+        shape = tuple(array.shape)
+        dims = (*dims, *(f"{name}_{axis}" for axis in range(len(shape) - len(dims))))
+        variables[name] = xr.Variable(dims, indexing.LazilyIndexedArray(_Lazy(array)))
+    return xr.Dataset(variables)
+
+
+# -- arrays in blocks --------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """A lazy variable that tells how much of it was read, for Dask."""
+
+    def __init__(self, variable: xr.Variable, done: Done) -> None:
+        self.variable, self.done = variable, done
+        self.dtype, self.shape, self.ndim = variable.dtype, variable.shape, variable.ndim
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        values = np.asarray(self.variable[key].values)
+        self.done(values.nbytes)
+        return values
+
+
+def _in_blocks(variable: xr.Variable, done: Done, chunks: Sequence[int] | None) -> xr.Variable:
+    """A variable in blocks of whole chunks for Dask; a small one, or one of objects, in memory."""
+    if variable.nbytes <= _SMALL or (variable.dtype.kind == "O" and variable.size <= _SMALL):
+        values = variable.values
+        done(variable.nbytes)
+        return xr.Variable(variable.dims, values, variable.attrs, variable.encoding)
+    cut = steps(variable.shape, tuple(chunks or chunks_of(variable)), variable.dtype.itemsize, _BLOCK)
+    data = dask.array.from_array(
+        _Watched(variable, done), cut, name=False, asarray=False, meta=np.empty((0,) * variable.ndim, variable.dtype)
+    )
+    return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
+
+
+def _chunks_for(variable: xr.Variable, name: str, writing: Writing) -> tuple[int, ...] | None:
+    """The chunks that are asked for a variable; None if none are."""
+    wanted = writing.chunks
+    if wanted is None or not variable.ndim:
+        return None
+    if isinstance(wanted, Mapping):
+        if not any(dim in wanted for dim in variable.dims):
+            return None
+        whole = dict(zip(variable.dims, _stored_chunks(variable) or variable.shape, strict=True))
+        return tuple(int(wanted.get(str(dim), whole[dim])) for dim in variable.dims)
+    return tuple(wanted) if len(wanted) == variable.ndim else None
+
+
+def _check_chunks(contents: _Contents, writing: Writing) -> None:
+    wanted = writing.chunks
+    arrays = [variable for dataset in contents.groups.values() for variable in dataset.variables.values()]
+    if isinstance(wanted, Mapping):
+        dims = {str(dim) for variable in arrays for dim in variable.dims}
+        for dim in wanted:
+            if dim not in dims:
+                raise ValueError(f"chunks: there is no dimension {dim!r}; there are {', '.join(sorted(dims))}")
+    elif wanted is not None and not any(variable.ndim == len(wanted) for variable in arrays):
+        raise ValueError(f"chunks {wanted}: there is no array of {len(wanted)} dimensions")
+    if wanted is not None and any(n < 1 for n in (wanted.values() if isinstance(wanted, Mapping) else wanted)):
+        raise ValueError(f"chunks {wanted}: each must be 1 or more")
+
+
+def _stored_chunks(variable: xr.Variable) -> tuple[int, ...] | None:
+    """Chunks of the source, if it is chunked and nothing was cut out along them."""
+    stored = variable.encoding.get("chunksizes") or variable.encoding.get("chunks")
+    if stored is None or len(stored) != variable.ndim:
+        return None
+    return tuple(max(1, min(int(n), size)) if size else int(n) for n, size in zip(stored, variable.shape, strict=True))
+
+
+# -- HDF5 --------------------------------------------------------------------------------------------------
+
+
+def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, done: Done) -> None:
+    """A new file made beside the target and renamed; or groups in a file that is there."""
+    _check_chunks(contents, writing)
+    group = checked_group(writing.group)
+    mode = "a" if group != "/" and os.path.exists(path) else "w" if writing.overwrite else "w-"
+    tables_of = contents.tables if target == "pytables" else frozenset()
+    plain = {name: dataset for name, dataset in contents.groups.items() if name not in tables_of}
+    datasets = {name: _for_hdf5(dataset, writing, target, done) for name, dataset in plain.items()}
+    tables = {name: contents.groups[name] for name in contents.groups if name in tables_of}
+    options: dict[str, Any] = {"threads": writing.threads, "align_chunks": True}
+    if not tables or not (mode == "a" or len(contents.groups) > 1):
+        _write_groups(datasets, tables, path, group, mode, done, options)
+        return
+    with _staged(path, writing.overwrite) as staged:
+        if mode == "a":
+            shutil.copyfile(path, staged)
+        _write_groups(datasets, tables, staged, group, "a" if mode == "a" else "w", done, options)
+
+
+@contextlib.contextmanager
+def _staged(path: str, overwrite: bool) -> Iterator[str]:
+    """A path beside `path` that takes its place at the end of the block, if nothing went wrong."""
+    folder = tempfile.mkdtemp(prefix=".xr-pytables-", dir=os.path.dirname(path))
+    try:
+        staged = os.path.join(folder, os.path.basename(path))
+        yield staged
+        old = os.path.join(folder, "old")
+        if os.path.isdir(path) and overwrite:  # a store, for which there is no rename over another
+            os.rename(path, old)
+        os.rename(staged, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_groups(
+    datasets: Groups, tables: Groups, path: str, group: str, mode: Any, done: Done, options: dict[str, Any]
+) -> None:
+    if datasets:
+        where = {posixpath.join(group, name.lstrip("/")): dataset for name, dataset in datasets.items()}
+        try:
+            whole = xr.DataTree.from_dict(where)
+        except ValueError:  # a group has a dimension of another size than the group around it
+            for number, (name, dataset) in enumerate(where.items()):
+                to_pytables(dataset, path, mode="a" if number else mode, group=name, **options)
+        else:
+            unlimited = {name: dataset.encoding.get("unlimited_dims", ()) for name, dataset in where.items()}
+            to_pytables(whole, path, mode=mode, unlimited_dims=unlimited, **options)
+        mode = "a"
+    for name, dataset in tables.items():
+        rows = _for_table(dataset, done)
+        place = posixpath.join(group, name.lstrip("/"))
+        if place == "/":
+            place = f"/{os.path.splitext(os.path.basename(path))[0]}"
+        to_pytables(rows, path, mode=mode, group=place, layout="table", threads=options["threads"])
+        mode = "a"
+
+
+def _for_hdf5(dataset: xr.Dataset, writing: Writing, target: str, done: Done) -> xr.Dataset:
+    variables = {}
+    for name, variable in dataset.variables.items():
+        chunks = _chunks_for(variable, str(name), writing)
+        stored = chunks or _stored_chunks(variable)
+        if stored is None and variable.nbytes > _SMALL:
+            stored = steps(variable.shape, variable.shape, variable.dtype.itemsize, _SMALL)
+        block = _in_blocks(variable, done, stored)
+        block.encoding = _hdf5_encoding(variable, writing, target, stored)
+        variables[name] = block
+    whole = xr.Dataset(variables, attrs=dataset.attrs)
+    whole.encoding = {"unlimited_dims": tuple(dataset.encoding.get("unlimited_dims", ()))}
+    return whole
+
+
+def _hdf5_encoding(
+    variable: xr.Variable, writing: Writing, target: str, chunks: tuple[int, ...] | None
+) -> dict[str, Any]:
+    source = variable.encoding
+    keep = ("complib", "complevel", "shuffle", "bitshuffle", "fletcher32", "string", "ragged", "zlib")
+    found = {key: source[key] for key in keep if key in source}
+    if source.get("fletcher32") is False:
+        del found["fletcher32"]
+    if "complib" not in found and source.get("zlib"):
+        found["complib"] = "zlib"
+    if target == "netcdf" and str(found.get("complib", "zlib")) != "zlib":  # others need plug-ins to read it
+        for key in ("complib", "complevel", "shuffle", "bitshuffle"):
+            found.pop(key, None)
+        found["complib"] = "zlib"
+    if writing.complib is not None:
+        for key in ("complevel", "shuffle", "bitshuffle", "zlib"):
+            found.pop(key, None)
+        found["complib"] = writing.complib
+    if writing.complevel is not None:
+        found["complevel"] = writing.complevel
+        found.setdefault("complib", "zlib")
+    if chunks is not None and variable.ndim:
+        found["chunksizes"] = chunks
+    if variable.dtype.kind == "O" and variable.size > _SMALL:
+        found.update(string="vlen")
+    if variable.dtype.kind in "fc" and "_FillValue" not in variable.attrs:
+        found["_FillValue"] = None  # no other than the source has
+    return found
+
+
+def _for_table(dataset: xr.Dataset, done: Done) -> xr.Dataset:
+    variables = {name: _in_blocks(variable, done, None) for name, variable in dataset.variables.items()}
+    for variable in variables.values():
+        variable.encoding = {}
+    return xr.Dataset(variables, attrs=dataset.attrs)
+
+
+# -- Zarr --------------------------------------------------------------------------------------------------
+
+
+def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) -> None:
+    check_zarr(path)
+    _check_chunks(contents, writing)
+    with _staged(path, writing.overwrite) as staged:
+        for number, (name, dataset) in enumerate(contents.groups.items()):
+            variables, encoding = {}, {}
+            for variable_name, variable in dataset.variables.items():
+                chunks = _chunks_for(variable, str(variable_name), writing) or _stored_chunks(variable)
+                block = _in_blocks(variable, done, chunks)
+                block.encoding = {}
+                variables[variable_name] = block
+                encoding[variable_name] = _zarr_encoding(block, chunks, writing)
+            where = None if name == "/" else name
+            mode: Any = "a" if number else "w-"
+            xr.Dataset(variables, attrs=dataset.attrs).to_zarr(
+                staged, group=where, mode=mode, encoding=encoding, zarr_format=2, consolidated=False
+            )
+
+
+def _zarr_encoding(block: xr.Variable, chunks: tuple[int, ...] | None, writing: Writing) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if block.ndim and chunks is not None:
+        found["chunks"] = chunks
+    elif block.chunks is not None:
+        found["chunks"] = tuple(along[0] for along in block.chunks)
+    if writing.complib is not None or writing.complevel is not None:
+        found["compressors"] = _zarr_compressor(writing)
+    return found
+
+
+def _zarr_compressor(writing: Writing) -> Any:
+    import numcodecs  # only here
+
+    family, _, codec = (writing.complib or "blosc:zstd").partition(":")
+    level = 4 if writing.complevel is None else writing.complevel
+    if family in ("blosc", "blosc2"):
+        return numcodecs.Blosc(codec or "blosclz", level)
+    if family in ("zlib", "bzip2"):
+        return numcodecs.Zlib(level) if family == "zlib" else numcodecs.BZ2(max(level, 1))
+    raise ValueError(f"complib {writing.complib!r} has no form in Zarr; zlib, bzip2 and blosc:... have one")
+
+
+# -- NumPy's formats ---------------------------------------------------------------------------------------
+
+
+def _write_plain(contents: _Contents, writing: Writing, path: str, target: str, done: Done) -> None:
+    arrays = {
+        posixpath.join(group, str(name)).lstrip("/"): variable
+        for group, dataset in contents.groups.items()
+        for name, variable in dataset.variables.items()
+    }
+    if writing.chunks is not None:
+        raise ValueError(f"{path}: there are no chunks in .{target} files")
+    if target == "npy" and writing.complib is not None:
+        raise ValueError(f"{path}: .npy files are not compressed; .npz, .h5 and .zarr are")
+    if target == "npy" and len(arrays) != 1:
+        names = ", ".join(map(repr, arrays)) or "none"
+        raise ValueError(
+            f"{path}: a .npy file holds one array, and there are {names}. Choose one (--vars), or write .npz"
+        )
+    rows = {name: _rows(variable, f"{path}: {name!r}", done) for name, variable in arrays.items()}
+    with _staged(path, writing.overwrite) as staged, open(staged, "wb") as file:
+        if target == "npy":
+            write_npy(file, next(iter(rows.values())))
+        else:
+            write_npz(file, rows, compressed=writing.complib is not None)
+
+
+def _rows(variable: xr.Variable, told: str, done: Done) -> Rows:
+    """A variable as blocks of whole rows."""
+    chunks = chunks_of(variable)
+    first = steps(variable.shape[:1], chunks[:1], math.prod(variable.shape[1:]) * variable.dtype.itemsize, _BLOCK)
+    step = first[0] if first else 1
+    whole = variable.shape if variable.ndim else (1,)
+
+    def values() -> Iterator[NDArray[Any]]:
+        for start in range(0, whole[0], step):
+            yield np.asarray((variable[start : start + step] if variable.ndim else variable).values)
+
+    dtype = _text_type(values, told) if variable.dtype.kind in "OT" else variable.dtype
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        for block in values():
+            yield block.astype(dtype)
+            done(block.nbytes)
+
+    return Rows(dtype, variable.shape, blocks)
+
+
+def _text_type(values: Callable[[], Iterator[NDArray[Any]]], told: str) -> np.dtype[Any]:
+    """The width of text, for which all of it is read once. Raises ValueError for other objects."""
+    width, kinds = 1, set[type]()
+    for block in values():
+        for value in block.flat:
+            kinds.add(type(value))
+            width = max(width, len(value) if isinstance(value, str | bytes) else 1)
+    if kinds <= {str}:
+        return np.dtype(f"U{width}")
+    if kinds <= {bytes}:
+        return np.dtype(f"S{width}")
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise ValueError(
+        f"{told} holds objects ({names}), which NumPy's formats keep as pickles only. Leave it out (--vars)"
+    )
