@@ -146,7 +146,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
         from .disk.door import checked_transfer, located
-        from .store import PyTablesDataStore, read_options
+        from .store import PyTablesDataStore, check_indexes, read_options
         from .where.queries import RowQuery  # imports tables
 
         options = read_options(
@@ -168,7 +168,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             transfer=checked_transfer(concurrency, gap, timeout),
         )
         opened = PyTablesDataStore.open(place, group=group, options=options, query=query, threads=threads)
-        return _decoded(
+        dataset = _decoded(
             opened,
             mask_and_scale=mask_and_scale,
             decode_times=decode_times,
@@ -178,6 +178,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             use_cftime=use_cftime,
             decode_timedelta=decode_timedelta,
         )
+        check_indexes(dataset, opened.label, opened.file_size)
+        return dataset
 
     def open_groups_as_dict(
         self,
@@ -247,6 +249,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
                     decode_timedelta=decode_timedelta,
                 ),
                 one.label,
+                one.file_size,
             )
             for path, one in stores.items()
         }

@@ -30,10 +30,11 @@ from .arrays.views import ReversedArray, UTF16Rows
 from .arrays.virtual_arrays import array_of
 from .disk.door import Visit
 from .disk.files import FileChangedError, OpenedFile, checked_group
+from .model import leaves
 from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .sources.place import Place
-from .sources.source import RemoteError, printable
+from .sources.source import RemoteError, printable, shortened
 from .where.queries import RowQuery, TableQuery, find_rows, plan_query
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
@@ -173,6 +174,11 @@ class PyTablesDataStore(AbstractDataStore):
         """File and group, as messages name them."""
         return self._spec.label
 
+    @property
+    def file_size(self) -> int:
+        """Of the file that the group is in, in bytes."""
+        return self._files[self._spec.file].identity.size
+
     def get_variables(self) -> dict[Hashable, Variable]:
         """Lazy variables by name, to be decoded by xarray."""
         found: dict[Hashable, Variable] = {}
@@ -263,13 +269,35 @@ def _whole(dimensions: int) -> indexing.BasicIndexer:
     return indexing.BasicIndexer((slice(None),) * dimensions)
 
 
-def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
+def check_indexes(dataset: Dataset, where: str, size: int) -> None:
+    """Raise ValueError for coordinates of dimensions that are far larger than what a file of `size` bytes can say.
+
+    xarray reads them as soon as it has the dataset, so that a few bytes of a file would fill the memory.
+    """
+    for name in [name for name in dataset.dims if name in dataset.variables]:
+        reason = _too_large(dataset.variables[name], size)
+        if reason:
+            raise ValueError(f"{where}: coordinate {name!r} {reason}. Leave it out with drop_variables={name!r}")
+
+
+def _too_large(variable: Variable, size: int) -> str | None:
+    if not leaves.is_implausible(variable.nbytes, size):
+        return None
+    return f"of {variable.nbytes} bytes in a file of {size} would be read to make an index of it"
+
+
+def with_readable_indexes(dataset: Dataset, where: str, size: int) -> Dataset:
     """The dataset without coordinates of its dimensions that cannot be read; the warning begins with `where`.
 
     xarray reads them as soon as it has the dataset: one of them would cost a whole tree. What could be read is kept.
+    `size` is that of the file, see `check_indexes`.
     """
     lost = {}
     for name in [name for name in dataset.dims if name in dataset.variables]:
+        reason = _too_large(dataset.variables[name], size)
+        if reason:
+            lost[name] = reason
+            continue
         try:
             dataset.variables[name].load()
         except (FileChangedError, RemoteError):
@@ -278,7 +306,7 @@ def with_readable_indexes(dataset: Dataset, where: str) -> Dataset:
             lost[name] = str(error)
     if not lost:
         return dataset
-    told = "; ".join(f"{name!r}: {reason}" for name, reason in lost.items())
+    told = "; ".join(printable(f"{name!r}: {reason}") for name, reason in lost.items())
     warnings.warn(f"{where}: coordinates that cannot be read are left out: {told}", stacklevel=4)
     rest = dataset.drop_vars(lost)
     rest.set_close(dataset._close)
@@ -336,30 +364,42 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
     file = specs[0].file
     told = []
     if skipped:
-        nodes = "; ".join(f"{node.path}: {node.reason}" for node in skipped)
-        told.append(f"{len(skipped)} node(s) are not shown: {nodes}")
+        nodes = [printable(f"{node.path}: {node.reason}") for node in skipped[:_MOST_TOLD]]
+        told.append(f"{len(skipped)} node(s) are not shown: {'; '.join([*nodes, *_more(skipped)])}")
     inside = _inner_datasets(specs[0]) if alone else None
     if inside:
         told.append(inside)
     if told:
-        warnings.warn(printable(f"{file}: {'. '.join(told)}"), stacklevel=5)
+        warnings.warn(f"{file}: {'. '.join(told)}", stacklevel=5)
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
-        warnings.warn(printable("; ".join(problems)), stacklevel=5)
+        some = map(printable, problems[:_MOST_TOLD])
+        warnings.warn("; ".join([*some, *_more(problems)]), stacklevel=5)
+
+
+_MOST_TOLD: Final = 100
+
+
+def _more(things: Sequence[object]) -> list[str]:
+    """What a message says of those that it does not name."""
+    rest = len(things) - _MOST_TOLD
+    return [f"and {rest} more, which xr_pytables.tree(path) lists"] if rest > 0 else []
 
 
 def _inner_datasets(spec: GroupSpec) -> str | None:
     """Where the data are, if a group has none of its own, and where its tables are."""
     kinds = {"groups": spec.groups if not spec.variables else (), "tables": spec.tables}
     inside = [
-        f"{kind}: " + ", ".join(repr(posixpath.join(spec.path, name)) for name in names)
+        f"{kind}: " + ", ".join(repr(shortened(posixpath.join(spec.path, name))) for name in names[:_MOST_TOLD])
         for kind, names in kinds.items()
         if names
     ]
     if not inside:
         return None
     has = "also has" if spec.variables else "holds no arrays, only"
-    return f"group {spec.path!r} {has} {'; '.join(inside)}. Open one with group=, or all with xr.open_datatree"
+    return (
+        f"group {shortened(spec.path)!r} {has} {'; '.join(inside)}. Open one with group=, or all with xr.open_datatree"
+    )
 
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:

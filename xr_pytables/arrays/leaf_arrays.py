@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 from xarray.core import indexing
 
 from ..chunks import memory, reading
-from ..chunks.index import MAX_GRID, ChunkIndex, ChunkStorage, Region, Selection, bounding_region, plan_selection
+from ..chunks.index import ChunkIndex, ChunkStorage, Region, Selection, bounding_region, plan_selection
 from ..disk import journal
 from ..disk.files import FileChangedError, OpenedFile, hdf5_of
 from ..hdf5.chunk_indexes import read_index
@@ -36,6 +36,8 @@ SMALL_GRID: Final = 1 << 16
 _SMALL_REMOTE_GRID: Final = 1 << 10
 """The same behind a network, where the nodes of an index take a request each."""
 _SHARE_BEFORE_WHOLE: Final = 16
+_MOST_KEPT: Final = 1 << 22  # chunks: 64 MiB of index
+_MOST_CHUNKS: Final = 1 << 20
 """The whole index is read once the parts that were read on their own amount to this share of it."""
 _MAX_POINT_DIMENSIONS: Final = 1 << 24
 """Elements: larger pointwise selections go through the outer product of their dimensions."""
@@ -98,6 +100,13 @@ class PyTablesArray(LazyArray):
             return
         if storage.chunkshape is None:
             reading.read_contiguous(descriptor.source, storage, key, out, threads=self.threads, label=self.label())
+            return
+        most = [
+            _most_chunks(*along) for along in zip(key, self.shape, storage.chunkshape[: storage.rank], strict=False)
+        ]
+        if math.prod(most) > _MOST_CHUNKS and out.size:  # planning costs memory for each of them
+            for part, there in _halves(key, self.shape, most.index(max(most)), out):
+                self._fetch(descriptor, version, storage, part, there)
             return
         plans = plan_selection(storage, key)
         touched = math.prod([len(plan.chunks) for plan in plans[: storage.rank]])
@@ -227,7 +236,7 @@ class PyTablesArray(LazyArray):
             if kept.version != version:
                 kept.forget(version)
             whole = math.prod(storage.grid)
-            often = whole <= MAX_GRID and kept.located > whole // _SHARE_BEFORE_WHOLE
+            often = whole <= _MOST_KEPT and kept.located > whole // _SHARE_BEFORE_WHOLE
             small = _SMALL_REMOTE_GRID if isinstance(descriptor.source, Remote) else SMALL_GRID
             if kept.whole is None and (whole <= small or often):
                 kept.whole = read_index(descriptor.source, storage, label=self.label())
@@ -249,6 +258,27 @@ class _KeptIndex:
 
     def forget(self, version: Version) -> None:
         self.version, self.whole, self.located = version, None, 0
+
+
+def _most_chunks(index: Any, size: int, chunk: int) -> int:
+    """How many chunks a selection along one dimension touches at most."""
+    if isinstance(index, slice):
+        chosen = range(size)[index]
+        return min(len(chosen), (chosen[-1] - chosen[0]) // chunk + 2) if chosen else 0
+    return len(index) if isinstance(index, np.ndarray) else 1
+
+
+def _halves(key: Selection, shape: Sequence[int], axis: int, out: np.ndarray) -> Iterator[tuple[Selection, np.ndarray]]:
+    """Both halves of a selection along an axis, and where they are in `out`."""
+    index, position = key[axis], sum(not isinstance(one, int | np.integer) for one in key[:axis])
+    middle = out.shape[position] // 2
+    for part in (slice(middle), slice(middle, None)):
+        if isinstance(index, slice):
+            chosen = range(shape[axis])[index][part]
+            half: Any = slice(chosen.start, chosen.stop, chosen.step)
+        else:
+            half = np.asarray(index)[part]
+        yield (*key[:axis], half, *key[axis + 1 :]), out[(slice(None),) * position + (part,)]
 
 
 def selected_shape(key: Selection, shape: Sequence[int]) -> tuple[int, ...]:

@@ -41,6 +41,8 @@ _SUMMED_FROM: Final = 16
 _SAMPLES: Final = 8
 _SAMPLE_BYTES: Final = 4096
 _PIECE: Final = 1 << 24
+_MOST_SPARSE: Final = 1000
+"""How many times its bytes on the disk a journal may be long; file systems may compress."""
 _PATIENCE: Final = 5.0
 """Seconds to wait for somebody who looks at a journal at the same time."""
 _PAUSE: Final = 0.005
@@ -119,7 +121,9 @@ def _read_contents(fd: int, path: str) -> _Contents:
     Nothing of what it says is out of bounds: ranges are ascending, apart and inside of the file as it was, and the
     journal has their bytes.
     """
-    header = os.pread(fd, _HEADER.size, 0)
+    header, status = os.pread(fd, _HEADER.size, 0), os.fstat(fd)
+    if status.st_size > _MOST_SPARSE * 512 * getattr(status, "st_blocks", 0) > 0:
+        raise _damaged(path)  # mostly holes: nothing that was saved, and terabytes to look at
     _, version, _, size, modified, device, inode, saved_count, sample_count, checksum = _HEADER.unpack(header)
     if version != _VERSION:
         raise NeedsRecoveryError(
@@ -135,7 +139,7 @@ def _read_contents(fd: int, path: str) -> _Contents:
         saved.append(_Saved(offset, count, crc, place))
         place += count
     samples = tuple(_Saved(*entry) for entry in _ENTRY.iter_unpack(sample_tables))
-    if place != os.fstat(fd).st_size or any(each.count > _SAMPLE_BYTES for each in samples):
+    if place != status.st_size or any(each.count > _SAMPLE_BYTES for each in samples):
         raise _damaged(path)
     return _Contents(size, modified, device, inode, tuple(saved), samples)
 

@@ -10,7 +10,7 @@ import struct
 from types import TracebackType
 from typing import Final
 
-from ..sources.source import FormatError
+from ..sources.source import FormatError, shortened
 
 
 class Damaged(ValueError):  # noqa: N818 - a finding, which becomes a FormatError
@@ -58,7 +58,7 @@ def located(name: str, what: str, address: int, error: BaseException) -> FormatE
 def reason(error: BaseException) -> str:
     """What to say of an error that wrong bytes caused."""
     if isinstance(error, Damaged | Unsupported | FormatError):
-        return str(error)
+        return shortened(str(error))
     return f"the bytes are damaged or cut off ({error or type(error).__name__})"
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 
 from ..chunks.filters import FilterPipeline
-from ..sources.source import FormatError, Source, printable
+from ..sources.source import FormatError, Source, printable, shortened
 from .attributes import (
     MAX_ATTRIBUTE_BYTES,
     AttributeHead,
@@ -319,14 +319,14 @@ class File:
             here = posixpath.join(parent.path, name)
             link = self.link(parent.address, name) if self.kind(parent.address) == "group" else None
             if link is None:
-                way = f" (on the way of the links from {path!r})" if followed else ""
-                raise MissingNodeError(f"{self.name}: there is no {here!r}{way}{self._suggestion(parent)}")
+                way = f" (on the way of the links from {shortened(path)!r})" if followed else ""
+                raise MissingNodeError(f"{self.name}: there is no {shortened(here)!r}{way}{self._suggestion(parent)}")
             if link.kind == "hard":
                 parent = Place(here, link.address)
             elif link.kind == "soft":
                 followed += 1
                 if followed > MAX_SOFT_LINKS:
-                    raise MissingNodeError(f"{self.name}: the soft link {here!r} leads in circles")
+                    raise MissingNodeError(f"{self.name}: the soft link {shortened(here)!r} leads in circles")
                 if link.target.startswith("/"):
                     parent = Place("/", self.root)
                 todo.extendleft(reversed(_components(link.target)))
@@ -334,21 +334,22 @@ class File:
                 file, _, inside = link.target.partition("\0")
                 target = ExternalTarget(file, posixpath.join("/", inside, *todo))
                 raise ExternalLinkError(
-                    f"{self.name}: {here!r} is an external link to {printable(f'{file}:{target.path}')}", target
+                    f"{self.name}: {shortened(here)!r} is an external link to {printable(f'{file}:{target.path}')}",
+                    target,
                 )
             else:
-                raise MissingNodeError(f"{self.name}: {here!r} is a link of a kind that is unknown here")
+                raise MissingNodeError(f"{self.name}: {shortened(here)!r} is a link of a kind that is unknown here")
         return parent
 
     def _suggestion(self, group: Place, most: int = 8) -> str:
         if self.kind(group.address) != "group":
-            return f"; {group.path!r} is an array, not a group"
+            return f"; {shortened(group.path)!r} is an array, not a group"
         address, listed = self._suggested
         if address != group.address:  # many links may lead nowhere, and listing a group takes long
-            names = [link.name for link in self.links(group.address)]
+            names = [shortened(link.name) for link in self.links(group.address)]
             listed = ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
             self._suggested = group.address, listed
-        return f"; {group.path!r} has {listed}" if listed else f"; {group.path!r} is empty"
+        return f"; {shortened(group.path)!r} has {listed}" if listed else f"; {shortened(group.path)!r} is empty"
 
     # -- datasets -------------------------------------------------------------------------------------------
 

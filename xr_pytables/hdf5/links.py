@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from .damage import Damaged, check_version, decoded, taken
+from .damage import check_version, decoded, taken
 from .metadata import UNDEFINED
 
 HARD, SOFT, EXTERNAL = 0, 1, 64
@@ -70,16 +70,10 @@ def decode_link(body: bytes) -> tuple[Link, int]:
     if kind == SOFT:
         return make_link(raw, "soft", value), order
     if kind == EXTERNAL:
-        return make_link(raw, "external", _external_target(value)), order
+        file, separator, path = value[1:].rstrip(b"\0").partition(b"\0")  # behind version and flags two C strings
+        if separator:
+            return make_link(raw, "external", file + b"\0" + path), order
     return make_link(raw, "unknown"), order
-
-
-def _external_target(value: bytes) -> bytes:
-    """One byte of version and flags, then two C strings."""
-    file, separator, path = value[1:].rstrip(b"\0").partition(b"\0")
-    if not separator:
-        raise Damaged(f"an external link to {value!r}, expected a file and a path")
-    return file + b"\0" + path
 
 
 def make_link(

@@ -122,6 +122,8 @@ class _FileGroup:
         found = self.find(path)
         info = found.stored.info
         [rows] = info.shape or ()
+        if leaves.is_implausible(rows * info.datatype.itemsize, self._file.source.size):
+            raise UnknownLayoutError(f"{path!r} of {rows} rows does not fit into the file")
         return any(
             (leaves.read(self._file, info, (slice(start, start + _BLOCK),)) < 0).any()
             for start in range(0, rows, _BLOCK)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,19 @@ def rows_of(info: DatasetInfo, base: int) -> ChunkStorage:
     )
 
 
+_PLAUSIBLE: Final = 1 << 24
+_FROM_ONE_BYTE: Final = 1 << 14
+
+
+def is_implausible(nbytes: int, file_size: int) -> bool:
+    """Whether a file of that size would have to be compressed as no data are to hold that many bytes of values.
+
+    What is read although nobody has asked for it (coordinates, labels, whole tables that are searched) must not take
+    time and memory by a number that a file says.
+    """
+    return nbytes > max(_PLAUSIBLE, _FROM_ONE_BYTE * file_size)
+
+
 def read_compact(info: DatasetInfo, storage: ChunkStorage) -> NDArray[Any]:
     """All elements of a dataset whose data lie in its header, as stored."""
     if len(info.data) != storage.element_size * math.prod(storage.shape[: storage.rank]):
@@ -84,6 +97,9 @@ def read_stored(source: Source, info: DatasetInfo, storage: ChunkStorage, select
     if info.layout == "compact":
         return picked(read_compact(info, storage), whole)
     plans = plan_selection(storage, whole)
+    nbytes = storage.dtype.itemsize * math.prod([plan.length for plan in plans])
+    if is_implausible(nbytes, source.size):
+        raise FormatError(f"{source.name}: {nbytes} bytes in a file of {source.size} are not read to open it")
     out = np.empty([plan.length for plan in plans], storage.dtype)
     label = f"{source.name}, the dataset at address {info.address}"
     if storage.chunkshape is None:

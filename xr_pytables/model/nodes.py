@@ -24,7 +24,7 @@ from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
-from ..sources.source import FormatError, printable
+from ..sources.source import FormatError, printable, shortened
 from ..sources.url import is_url
 from . import attributes, dimensions, frames, hdfstore, leaves, safe_pickle
 from .columns import Column, describe_columns, is_table
@@ -44,6 +44,8 @@ Strings = Literal["as stored", "text", "bytes"]
 _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
 MAX_GROUPS: Final = 1_000_000
+MAX_DEPTH: Final = 256
+"""Levels of groups in a tree: xarray takes seconds for a thousand, and fails for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +294,7 @@ class NodeReader:
         if kind == "dataset":
             return self._one_leaf(place)
         what = "a committed datatype" if kind == "datatype" else "of an unknown kind"
-        raise ValueError(f"{place.file.name}: {place.path!r} is {what}, not a group or an array")
+        raise ValueError(f"{place.file.name}: {shortened(place.path)!r} is {what}, not a group or an array")
 
     def tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
         """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
@@ -316,6 +318,9 @@ class NodeReader:
             try:
                 contents = self._contents(place)
                 spec = self._described(place, contents)
+                if contents.members and relative.count("/") >= MAX_DEPTH:
+                    deeper = Skipped(place.path, f"what is deeper than {MAX_DEPTH} levels: open it with group=")
+                    spec = replace(spec, skipped=(*spec.skipped, deeper))
             except OSError as error:  # a damaged group costs what is in it, not the others
                 if place is start:
                     raise
@@ -323,7 +328,7 @@ class NodeReader:
                 yield relative, GroupSpec(place.file.path, place.path, (), {}, skipped=(skipped,))
                 continue
             yield relative, spec
-            for member in contents.members:
+            for member in contents.members if relative.count("/") < MAX_DEPTH else ():
                 child = posixpath.join(relative, member.name)
                 if member.kind == "group":
                     (linked if member.by_link else hard).append((child, member.place))
@@ -338,7 +343,9 @@ class NodeReader:
             resolved = file.resolve(path)
         except ExternalLinkError as error:
             if hops >= 8:
-                raise MissingNodeError(f"{file.name}: the external links of {path!r} lead in circles") from None
+                raise MissingNodeError(
+                    f"{file.name}: the external links of {shortened(path)!r} lead in circles"
+                ) from None
             other = self._external_file(file, error.target, str(error))
             return self._find(other, error.target.path, hops + 1)
         return _Place(file, *resolved)
@@ -673,7 +680,7 @@ class NodeReader:
             raise type(error)(f"{place.file.name}: {place.path!r} cannot be opened: {error}") from error
         if not contents.leaves:
             reason = contents.skipped[0].reason if contents.skipped else "it is a dimension without a size"
-            raise ValueError(f"{place.file.name}: {place.path!r} cannot be opened: {reason}")
+            raise ValueError(f"{place.file.name}: {shortened(place.path)!r} cannot be opened: {reason}")
         scales = self._scales_of(parent) if _refers_to_scales(contents.leaves[0].raw) else Scales.of(contents.leaves)
         resolved = dimensions.resolve(
             contents.leaves,

@@ -8,7 +8,7 @@ Tested in `tests/sources/test_sources.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +53,27 @@ class Source(Protocol):
         """`read` for each (offset, count), for a source that can fetch them together."""
 
 
+MOST_SIGNS: Final = 2000
+"""Of a name, or of what is told of one thing, in a message."""
+
+
 def printable(text: str) -> str:
-    """`text` with its control characters escaped: names come from strangers, messages go to terminals."""
+    """`text` with its control characters escaped: names come from strangers, messages go to terminals.
+
+    Of one that is longer than MOST_SIGNS (names of a megabyte are legal), the middle is left out.
+    """
+    text = shortened(text)
     if text.isprintable():
         return text
     return "".join([sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text])
+
+
+def shortened(text: str) -> str:
+    """`text`, without its middle if it is longer than MOST_SIGNS."""
+    if len(text) <= MOST_SIGNS:
+        return text
+    half = MOST_SIGNS // 2
+    return f"{text[:half]} [{len(text) - 2 * half} signs] {text[-half:]}"
 
 
 def in_range(source: Source, offset: int, count: int) -> None:

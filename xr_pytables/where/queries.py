@@ -20,7 +20,7 @@ from ..arrays.table_arrays import ColumnArray, open_array
 from ..chunks import memory
 from ..disk.files import OpenedFile
 from ..hdf5.file import File
-from ..model.leaves import native
+from ..model.leaves import is_implausible, native
 from ..model.nodes import GroupSpec, VariableSpec
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .frame_queries import as_stored
@@ -31,6 +31,7 @@ _BATCH_BYTES: Final = 32 * 2**20
 """Decoded rows of one step through the table."""
 _CANDIDATES: Final = 1 << 20
 """Rows of one step through rows that an index names."""
+_MOST_CANDIDATES: Final = 1 << 26
 _FEW: Final = 16
 """An index is used if it leaves at most this fraction of the rows; beyond it most chunks are touched anyway."""
 
@@ -145,6 +146,12 @@ def find_rows(query: TableQuery, file: OpenedFile, *, threads: int | None = None
         return FoundRows(np.arange(rows.start, rows.stop, rows.step), 0)
     arrays = [_column_array(file, query.columns[name], threads) for name in condition.columns]
     candidates = _candidates(query, file, threads)
+    spec = arrays[0].spec
+    if candidates is None and is_implausible(len(rows) * spec.info.datatype.itemsize, file.identity.size):
+        raise ValueError(
+            f"{spec.label}: a file of {file.identity.size} bytes is said to have {len(rows)} rows. Nobody can look at "
+            "all of them: say with start= and stop= which ones"
+        )
     if candidates is not None:
         try:
             return _among(candidates, query, arrays)
@@ -251,7 +258,7 @@ def _candidates(query: TableQuery, file: OpenedFile, threads: int | None) -> NDA
 
     searches = {name: IndexSearch(spec, length, read) for name, spec in query.indexes.items()}
 
-    limit = max(length // _FEW, 1024)
+    limit = min(max(length // _FEW, 1024), _MOST_CANDIDATES)
 
     def rows_of(part: Indexable) -> NDArray[np.int64] | None:
         if isinstance(part, AnyOf):
