@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -34,8 +33,6 @@ class Server:
     weak_tags: bool = False
     heeds_conditions: bool = True
     modified: float = 1_700_000_000.0
-    delay: float = 0.0
-    """Seconds before each answer; of benchmarks, not of tests."""
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     _tags: dict[int, str] = field(default_factory=dict)
@@ -85,8 +82,6 @@ class Handler(BaseHTTPRequestHandler):
                 state.asked.append((path, extent[0], extent[1] - extent[0] + 1) if extent else (path, -1, -1))
                 state.headers.append(dict(self.headers))
             fault = state.always or (state.faults.pop(0) if body and state.faults else None)
-        if state.delay:
-            time.sleep(state.delay)
         if fault is not None and fault(self):
             return
         if data is None:

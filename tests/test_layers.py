@@ -28,6 +28,7 @@ FLOORS: dict[str, set[str]] = {
     "store": {"arrays", "disk", "model", "sources", "where"},
     "backend": {"decoding", "disk", "store", "where"},
     "indexes": {"backend", "disk", "hdf5", "model", "sources", "store", "where"},
+    "virtual": {"chunks", "disk", "hdf5", "model", "sources", "store"},
     "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "sources", "where"},
     "value_text": {"sources"},
     "listing": {"chunks", "disk", "hdf5", "model", "sources", "store", "value_text"},

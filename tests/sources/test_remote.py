@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from xr_pytables.sources import remote
 from xr_pytables.sources.filesystems import UrlTarget
 from xr_pytables.sources.ranges import Run, merged, parts
 from xr_pytables.sources.remote import HEAD, Answer, Fetched, ObjectVersion, Remote, RemotePlace, Transfer
@@ -132,7 +134,7 @@ def test_no_more_requests_are_under_way_than_allowed(server):
 def test_a_long_range_comes_in_parts_side_by_side(server):
     source = opened(server)
     assert source.read(1_000_000, 18_000_000) == DATA[1_000_000:19_000_000]
-    assert len(server.asked) == 3
+    assert len(server.asked) == 8
 
 
 def test_threads_that_want_one_block_ask_for_it_once(server):
@@ -155,6 +157,18 @@ def test_blocks_are_kept_up_to_a_bound(server, monkeypatch):
     server.asked.clear()
     source.read(2_000_000, 100)
     assert len(server.asked) == 1
+
+
+def test_blocks_of_all_objects_are_bounded_together(server, monkeypatch):
+    gc.collect()
+    monkeypatch.setattr("xr_pytables.sources.remote._KEPT_OF_ALL", remote._held.bytes + (4 << 20))
+    before, sources = remote._held.bytes, [opened(server) for _ in range(8)]
+    for source in sources:
+        source.read_many([(i * 1_000_000, 10) for i in range(3, 19)])
+    assert remote._held.bytes - before <= 8 * (2 << 20)
+    del source, sources
+    gc.collect()
+    assert remote._held.bytes == before
 
 
 def test_fetched_ranges_are_a_source(server):
@@ -252,6 +266,12 @@ def test_nobody_there():
         url = server.url()
     with pytest.raises(RemoteError, match=r"a\.h5: bytes 0 to 1048575: .*[Cc]onnect.*; tried 2 times"):
         RemotePlace.of(UrlTarget(url), Transfer(pause=0.0, tries=2)).open(None)
+
+
+def test_an_empty_object(server):
+    server.objects["a.h5"] = b""
+    with pytest.raises(RemoteError, match="the object is empty"):
+        RemotePlace.of(UrlTarget(server.url()), QUICK).open(None)
 
 
 def test_a_missing_object(server):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..sources.local import LocalFile
-from ..sources.ranges import parts
+from ..sources.ranges import part_size, parts
 from ..sources.remote import Fetched, Remote
 from ..sources.source import FormatError, Source
 from . import scatter, team
@@ -96,7 +96,7 @@ class Dense:
         """Long runs go to their places as they come; what has shorter ones is fetched some steps at a time."""
         swapped = is_swapped(self.dtype, target.dtype)
         if not outer and target.flags.c_contiguous and swapped is not None:
-            flat, pieces = target.reshape(-1).view(np.uint8), parts(self.offset + first, run)
+            flat, pieces = target.reshape(-1).view(np.uint8), parts(self.offset + first, run, part_size(run))
             for number, data in source.arriving(pieces):
                 at = pieces[number][0] - pieces[0][0]
                 flat[at : at + len(data)] = np.frombuffer(data, np.uint8)

@@ -68,6 +68,8 @@ class HTTPClient:
             raise TemporaryError(told, float(after) if after.isdecimal() else 0.0)
         if status == 412 or (status == 416 and version is not None):
             raise FileChangedError(f"the object was replaced since it was opened ({told})")
+        if status == 416:
+            raise RemoteError("the object is empty, and no HDF5 file")
         if status in (404, 410):
             raise FileNotFoundError(told)
         if status in (401, 403):

@@ -15,6 +15,10 @@ GAP: Final = 1 << 19
 20 ms that a request takes to be answered."""
 MOST: Final = 1 << 23
 """Bytes of a request: more are asked for in parts."""
+LEAST: Final = 1 << 21
+"""Bytes of a part, at least: one connection brings little in a second, and what came can be worked on while others are
+under way."""
+_SIDE_BY_SIDE: Final = 8  # parts that are worth it
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ def merged(ranges: Sequence[tuple[int, int]], gap: int = GAP, most: int = MOST) 
     if members:
         runs.append(Run(begin, end - begin, tuple(members)))
     return runs
+
+
+def part_size(count: int) -> int:
+    """How many bytes to ask for at once where `count` are wanted."""
+    return min(max(count // _SIDE_BY_SIDE, LEAST), MOST)
 
 
 def parts(offset: int, count: int, most: int = MOST) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
-from .ranges import MOST, Run, merged
+from .ranges import LEAST, MOST, Run, merged
 
 _SHARE: Final = 4  # of a window: one in so many bytes was read before the rest is fetched
 _PIECES: Final = 2  # reads before: one that wants a large part of a window may be all that there is
@@ -113,7 +113,7 @@ class ReadAhead:
             return
         rest = [one for one in window.ranges if one not in window.seen]
         if len(rest) > 1:
-            window.answers = [(run, self._ask(run.offset, run.count)) for run in merged(rest, _HOLE)]
+            window.answers = [(run, self._ask(run.offset, run.count)) for run in merged(rest, _HOLE, LEAST)]
             self._waiting[id(window)] = window
             self._held += window.count
 

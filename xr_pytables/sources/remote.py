@@ -25,7 +25,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
 from .place import Opened, Place, Version
-from .ranges import GAP, MOST, Run, merged, parts
+from .ranges import GAP, MOST, Run, merged, part_size, parts
 from .read_ahead import ReadAhead, Windows
 from .source import FileChangedError, RemoteError, WritableBuffer, flat_view, in_range, printable
 
@@ -35,7 +35,8 @@ _BLOCK: Final = 1 << 14  # bytes that are kept, or not, together
 _WINDOW: Final = 4  # blocks that a read of one of them brings, if nothing is known of the neighbours
 _AHEAD: Final = 64  # blocks that are read at once, at most, by who reads on and on
 _FEW: Final = 256  # blocks: reads here and there of more than these are no metadata
-_KEPT: Final = 1 << 26  # bytes of blocks
+_KEPT: Final = 1 << 25  # bytes of blocks, of one object
+_KEPT_OF_ALL: Final = 1 << 28  # the same of all objects: beyond it each that gets more gives up what it has
 _UNDER_WAY: Final = 1 << 26  # bytes that were asked for and not yet handed on
 _LONGEST_PAUSE: Final = 30.0  # seconds
 _T = TypeVar("_T")
@@ -229,7 +230,7 @@ class _Asking:
 
     async def whole(self, offset: int, count: int, version: ObjectVersion) -> bytes:
         """A range of any length, of which the pieces come side by side."""
-        pieces = [asyncio.ensure_future(self.get(*part, version)) for part in parts(offset, count)]
+        pieces = [asyncio.ensure_future(self.get(*part, version)) for part in parts(offset, count, part_size(count))]
         try:
             answers = await asyncio.gather(*pieces)
         except BaseException:
@@ -251,6 +252,26 @@ def _check(answer: Answer, count: int, version: ObjectVersion | None) -> None:
         raise FileChangedError(f"the object was replaced since it was opened (then {version}; now {found})")
     if len(answer.data) != expected:
         raise TemporaryError(f"{len(answer.data)} bytes came, expected {expected}: the answer was cut off")
+
+
+class _Held:
+    """How many bytes of blocks all objects of the process keep."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a finalizer may come at any time
+        self.bytes = 0
+
+
+_held = _Held()
+
+
+def _renew_lock() -> None:
+    """After a fork: a thread that is gone may have held it."""
+    _held.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class _Span:
@@ -308,7 +329,7 @@ class Remote:
         if count <= _WINDOW * _BLOCK or self._has(offset, count):
             view[:count] = self.read(offset, count)
             return count
-        for number, data in self.arriving(pieces := parts(offset, count)):
+        for number, data in self.arriving(pieces := parts(offset, count, part_size(count))):
             at = pieces[number][0] - offset
             view[at : at + len(data)] = data
         return count
@@ -353,7 +374,7 @@ class Remote:
             for span in found.values():
                 if span.blocks.start in self._spans:
                     self._spans.move_to_end(span.blocks.start)
-            while self._held > _KEPT and len(self._spans) > 1:
+            while (self._held > _KEPT or _held.bytes > _KEPT_OF_ALL) and len(self._spans) > 1:
                 self._drop(next(iter(self._spans.values())))
         return found
 
@@ -374,14 +395,22 @@ class Remote:
         if span.blocks.start in self._spans:
             self._drop(self._spans[span.blocks.start])
         self._spans[span.blocks.start] = span
-        self._held += len(span.blocks) * _BLOCK
+        self._hold(len(span.blocks) * _BLOCK)
         self._of_block.update(dict.fromkeys(span.blocks, span))
+
+    def _hold(self, count: int) -> None:
+        self._held += count
+        with _held.lock:
+            _held.bytes += count
+
+    def __del__(self) -> None:
+        self._hold(-self._held)  # without the lock: it may have been held by a thread that a fork has ended
 
     def _drop(self, span: _Span) -> None:
         """Forget a span. The caller holds the lock."""
         if self._spans.get(span.blocks.start) is span:
             del self._spans[span.blocks.start]
-            self._held -= len(span.blocks) * _BLOCK
+            self._hold(-len(span.blocks) * _BLOCK)
         for block in span.blocks:
             if self._of_block.get(block) is span:
                 del self._of_block[block]
@@ -430,7 +459,7 @@ class Remote:
             yield number, memoryview(whole)[offset - run.offset : offset - run.offset + count]
 
     def _arriving(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, memoryview]]:
-        runs = iter(merged(ranges, self.gap))
+        runs = iter(merged(ranges, self.gap, part_size(sum(count for _, count in ranges))))
         under_way: dict[Future[bytes], Run] = {}
         done: SimpleQueue[Future[bytes]] = SimpleQueue()
         held, following = 0, next(runs, None)
@@ -491,7 +520,7 @@ class Remote:
         with self._lock:
             self._spans.clear()
             self._of_block.clear()
-            self._held = 0
+            self._hold(-self._held)
             self._ahead = ReadAhead(self._asked)
 
 

@@ -57,6 +57,8 @@ def _understood(error: Exception, version: ObjectVersion | None) -> Exception:
     told = f"the store says {status} {code}" if status else f"{type(error).__name__}: {error}"
     if status == 412 or (status == 416 and version is not None):
         return FileChangedError(f"the object was replaced since it was opened ({told})")
+    if status == 416:
+        return RemoteError("the object is empty, and no HDF5 file")
     if status == 404 or isinstance(error, FileNotFoundError):
         return FileNotFoundError(told)
     if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:

@@ -19,6 +19,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dask
 import dask.array
@@ -36,6 +38,7 @@ from ..disk.journal import check_for_writing
 from ..disk.transaction import Transaction
 from ..library.target_file import filter_available
 from ..model.nodes import GroupSpec, NodeReader, ReadOptions
+from ..sources.url import is_url
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
 from .layouts import asks_for_checksums
@@ -45,6 +48,7 @@ from .plan import MODES, BlockRules, WritePlan, plan_write
 from .progress import Done, bar, check_available, nobody, watched
 from .table_plan import StoredTable, describe_stored, plan_append, plan_table
 from .targets import USUAL, Effort, OwnNotes, SharedNotes, itemsize, waiting
+from .upload import uploaded
 from .waiting import NONE, Patience
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ def to_pytables(
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
     fsync: bool = ..., threads: int | None = ..., wait: float = ..., progress: bool = ...,
+    storage_options: Mapping[str, Any] | None = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -76,6 +81,7 @@ def to_pytables(
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
     threads: int | None = ..., wait: float = ..., progress: bool = ...,
+    storage_options: Mapping[str, Any] | None = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
 
@@ -102,6 +108,7 @@ def to_pytables(
     threads: int | None = None,
     wait: float = 0,
     progress: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
 
@@ -114,7 +121,8 @@ def to_pytables(
     obj
         What to write. Dask arrays are computed and written block by block; nothing is loaded whole.
     path
-        The file. Its folder must exist.
+        The file. Its folder must exist. Or a URL of an object store (S3, Google, Azure): the file is written to a
+        temporary folder on this machine, and uploaded when it is whole.
     mode
         `"w"` (default) replaces the file; `"w-"` or `"x"` refuses if it exists; `"a"` (default with `append_dim`) adds
         groups and variables to it, and replaces variables of the same name; `"r+"` (default with `region`) sets values
@@ -170,6 +178,8 @@ def to_pytables(
     progress
         Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
         own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
+    storage_options
+        For a URL: what its file system needs to know, as in `xr.open_dataset`.
 
     Raises
     ------
@@ -196,6 +206,20 @@ def to_pytables(
         check_available()
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
+    if isinstance(path, str) and path.startswith("file://"):
+        path = url2pathname(urlsplit(path).path)
+    if isinstance(path, str) and is_url(path):
+        wanted = chosen_mode(mode, append_dim, region)
+        with uploaded(path, mode=wanted, compute=compute, options=storage_options) as local:
+            to_pytables(
+                obj, local, group=group, encoding=encoding, filters=filters, unlimited_dims=unlimited_dims,
+                safe_chunks=safe_chunks, align_chunks=align_chunks, write_empty_chunks=write_empty_chunks,
+                checksums=checksums, write_inherited_coords=write_inherited_coords, layout=layout, index=index,
+                fsync=False, threads=threads, progress=progress,
+            )  # fmt: skip
+        return None
+    if storage_options:
+        raise ValueError("storage_options has no effect on a path on this machine")
     if wait and not compute:
         raise ValueError("wait= is about a write that happens now, not with compute=False")
     patience = Patience.of(wait)

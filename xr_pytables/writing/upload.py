@@ -1,0 +1,67 @@
+"""Files for object stores: written on this machine, and put where they belong when they are whole.
+
+Tested in `tests/writing/test_upload.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..sources.url import shown, without_secrets
+
+_WHOLE: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
+"""Protocols of stores in which an object is there as a whole or not at all."""
+
+
+@contextmanager
+def uploaded(url: str, *, mode: str | None, compute: bool, options: Mapping[str, Any] | None) -> Iterator[str]:
+    """A path on this machine for the block to write to. If it ends well, the file is the object at `url` after it.
+
+    `mode` is `"w"` or `"w-"` (`"x"`), with which an object that is there already, or comes meanwhile, is a
+    FileExistsError. Raises ValueError for what cannot be done in a store, before the block runs.
+    """
+    from fsspec.core import url_to_fs  # not everybody writes to a network
+
+    name = shown(url)
+    if mode not in (None, "w", "w-", "x"):
+        raise ValueError(
+            f"{name}: a file in an object store is written whole, and cannot be changed (mode={mode!r}). Change a copy "
+            "on this machine, and upload that"
+        )
+    if not compute:
+        raise ValueError(f"{name}: compute=False writes files on this machine alone")
+    try:
+        filesystem, path = url_to_fs(url, **(options or {}))
+    except (ImportError, ValueError) as error:
+        raise type(error)(f"{name}: {without_secrets(str(error), url)}") from None
+    protocol = type(filesystem).protocol
+    if not _WHOLE.intersection((protocol,) if isinstance(protocol, str) else protocol):
+        raise ValueError(
+            f"{name}: whoever reads there could find half of a file. Write a local file, and copy it: only "
+            f"{', '.join(sorted(_WHOLE))} take objects as a whole"
+        )
+    new = mode in ("w-", "x")
+    if new and filesystem.exists(path):
+        raise _exists(name)
+    with tempfile.TemporaryDirectory(prefix="xr_pytables-") as folder:
+        local = os.path.join(folder, posixpath.basename(path) or "file.h5")
+        yield local
+        try:
+            filesystem.put_file(local, path, mode="create" if new else "overwrite")
+        except FileExistsError:
+            raise _exists(name) from None
+        except NotImplementedError:
+            raise ValueError(f"{name}: this store cannot refuse an object that is there: mode={mode!r}") from None
+        except OSError as error:
+            kind = PermissionError if isinstance(error, PermissionError) else OSError
+            told = f"{name}: the file was written, and cannot be uploaded: {without_secrets(str(error), url)}"
+            raise kind(told) from None
+
+
+def _exists(name: str) -> FileExistsError:
+    return FileExistsError(f"{name}: the object already exists. mode='w' replaces it")
