@@ -14,9 +14,9 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from xarray.backends import CachingFileManager
 from xarray.backends.locks import HDF5_LOCK
@@ -33,14 +33,14 @@ _FORK_PATIENCE: Final = 60.0
 _HOST: Final = platform.node()
 
 
-@contextmanager
-def hdf5_lock() -> Iterator[None]:
-    """Hold the one lock around HDF5. It is xarray's, because some builds share one libhdf5 with netCDF4 and h5py.
+def hdf5_lock() -> AbstractContextManager[Any]:
+    """The one lock around HDF5, to be held: xarray's, because some builds share one libhdf5 with netCDF4 and h5py.
 
-    Not re-entrant.
+    Not re-entrant. It is the lock itself that is inside of xarray's: Ctrl-C in a function that gives a lock back would
+    leave it taken, and C functions are not interrupted.
     """
-    with HDF5_LOCK:
-        yield
+    lock: AbstractContextManager[Any] = HDF5_LOCK.lock
+    return lock
 
 
 _held_for_fork = threading.local()

@@ -226,37 +226,52 @@ class Journal:
         return _read_whole(self._fd, saved.place + offset - saved.offset, count)
 
     def commit(self, *, keep_as: str | None = None) -> None:
-        """Make the change final. With `keep_as`, the journal takes that name in the same step, as a sign of it."""
-        try:
-            if self._fsync:
-                _sync(self.target)
-            if keep_as is None:
-                os.unlink(self.path)
-            else:
-                os.rename(self.path, keep_as)
-            if self._fsync:
-                _sync(os.path.dirname(self.path))
-        finally:
-            os.close(self._fd)
+        """Make the change final. With `keep_as`, the journal takes that name in the same step, as a sign of it.
+
+        If this is interrupted, `roll_back` undoes the change unless it is final already.
+        """
+        if self._fsync:
+            _sync(self.target)
+        if keep_as is None:
+            os.unlink(self.path)
+        else:
+            os.rename(self.path, keep_as)
+        if self._fsync:
+            _sync(os.path.dirname(self.path))
+        self._close()
 
     def roll_back(self) -> None:
-        """Undo the change."""
+        """Undo the change, unless it is final."""
         try:
+            if self._fd < 0 or not _is_at(self._fd, self.path):
+                return
             with _to_be_restored(os.path.realpath(self.target)) as file:
                 if file is not None:
                     _restore(self.target, self.path, file, self._fd, self._contents)
             _unlink(self.path)
         finally:
-            os.close(self._fd)
+            self._close()
 
     def discard(self) -> None:
         """End without a change: nothing in the file was touched."""
-        _remove(self.path, self._fd)
+        fd, self._fd = self._fd, -1
+        _remove(self.path, fd)
+
+    def _close(self) -> None:
+        """Give up the lock: of a journal that is left, everybody knows now that its writer will not come back."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        """Ctrl-C may come where nothing catches it: between two steps of this very class."""
+        self._close()
 
 
 @contextlib.contextmanager
 def exclusive(target: str) -> Iterator[None]:
     """Keep others from changing the file while it is replaced. Raises FileBusyError if somebody does."""
+    path = path_of(target)
     try:
         held = _acquire(target) if fcntl is not None else None
     except NoLocksError:
@@ -265,7 +280,7 @@ def exclusive(target: str) -> Iterator[None]:
         yield
     finally:
         if held is not None:
-            _remove(path_of(target), held)
+            _remove(path, held)
 
 
 def recover(target: str | os.PathLike[str]) -> bool:
@@ -377,10 +392,12 @@ def _is_at(fd: int, path: str) -> bool:
 
 def _remove(path: str, fd: int) -> None:
     """Remove a journal that this process has locked."""
-    if _is_at(fd, path):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-    os.close(fd)
+    try:
+        if _is_at(fd, path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 # -- saving ------------------------------------------------------------------------------------------------

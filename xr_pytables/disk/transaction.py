@@ -197,9 +197,11 @@ class Transaction:
 
     def end(self, owner: int) -> None:
         """Remove the folder and all that is in it."""
-        _remove_folder(self.folder)
-        with contextlib.suppress(OSError):
-            os.close(owner)
+        try:
+            _remove_folder(self.folder)
+        finally:  # whatever is left, Ctrl-C came now: the next writer removes it
+            with contextlib.suppress(OSError):
+                os.close(owner)
 
     def remove(self) -> None:
         """Remove the folder from a process that did not begin it."""
@@ -249,9 +251,12 @@ def exchange(one: str, other: str) -> bool:
     )
 
 
+_GONE: Final = "-gone"
+
+
 def _remove_folder(folder: str) -> None:
     """Remove a folder into which tasks that nobody waits for may still put files."""
-    gone = f"{folder}-gone"
+    gone = f"{folder}{_GONE}"
     with contextlib.suppress(OSError):
         os.rename(folder, gone)  # from here on they cannot
         folder = gone
@@ -268,6 +273,9 @@ def remove_stale(target: str) -> list[str]:
     if fcntl is None:
         return removed
     for folder in glob.glob(os.path.join(glob.escape(parent), glob.escape(f".{name}{_MARK}") + "*")):
+        if folder.endswith(_GONE):  # somebody was interrupted who removed it
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
         try:
             owner = os.open(os.path.join(folder, "owner"), os.O_RDWR)
         except OSError:

@@ -13,8 +13,9 @@ import math
 import os
 import posixpath
 import shutil
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -132,11 +133,9 @@ def change(
         work = _Work(plan, values, changes, effort, done)
         ranges = _ranges_to_save(plan, source, changes)
         if ranges is not None:
-            try:
-                _change_in_place(work, transaction, ranges, fsync=fsync)
+            with contextlib.suppress(NoLocksError):
+                _uninterrupted(lambda stop: _change_in_place(work.until(stop), transaction, ranges, fsync=fsync))
                 return
-            except NoLocksError:
-                pass
         _change_copy(work, transaction, old.fileno(), fsync=fsync)
 
 
@@ -151,6 +150,52 @@ class _Work:
     """Of the arrays whose chunks are written here, and not by HDF5."""
     effort: Effort
     done: Done
+
+    def until(self, stop: threading.Event) -> _Work:
+        """The same, given up between two chunks once `stop` is set."""
+
+        def done(size: int) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            self.done(size)
+
+        return replace(self, done=done)
+
+
+def _uninterrupted(step: Callable[[threading.Event], None]) -> None:
+    """Run a step in a thread of its own, and wait for it. If Ctrl-C comes, the step is told to stop.
+
+    In the main thread, it could end any function: between getting a handle from HDF5 and keeping it, say. Nobody could
+    close that, so that the file stays open, and half changed, until the process ends.
+    """
+    stop, ended, failures = threading.Event(), threading.Event(), list[BaseException]()
+
+    def run() -> None:
+        try:
+            step(stop)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    thread, interrupted = threading.Thread(target=run), False
+    try:
+        thread.start()
+    except KeyboardInterrupt:
+        if thread not in threading.enumerate():
+            raise
+        interrupted = True
+    while not ended.is_set():
+        try:
+            if interrupted:
+                stop.set()
+            ended.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+    if failures:
+        raise failures[0]
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _change_copy(work: _Work, transaction: Transaction, old: int, *, fsync: bool) -> None:
@@ -183,10 +228,10 @@ def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, f
         with contextlib.ExitStack() as stack:
             stack.push(opened)
             _apply(work, file, journal.read)
+        journal.commit(keep_as=transaction.commit_mark)
     except BaseException:
         journal.roll_back()
         raise
-    journal.commit(keep_as=transaction.commit_mark)
 
 
 def _ranges_to_save(plan: WritePlan, source: Source, changes: Mapping[str, ArrayChange]) -> Ranges | None:
