@@ -46,8 +46,9 @@ class Interrupt:
     def __call__(self, frame, event, argument):
         if event == "call" and any(one in frame.f_code.co_filename for one in WATCHED):
             # what is raised in the first two is only printed; the third has no way but to begin
-            if frame.f_code.co_name in ("__del__", "<genexpr>", "_remove") or "file_manager" in frame.f_back.f_code.co_filename:
-                return None  # and how xarray keeps files is xarray's
+            by_xarray = "file_manager" in frame.f_back.f_code.co_filename  # how it keeps files is its own affair
+            if by_xarray or frame.f_code.co_name in ("__del__", "<genexpr>", "_remove"):
+                return None
             if any(frame.f_code.co_filename.endswith(one) for one in CRITICAL):
                 self.critical.append(self.calls)
             self.calls += 1

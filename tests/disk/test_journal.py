@@ -42,7 +42,8 @@ from xr_pytables.disk.journal import Journal
 from xr_pytables.hdf5.file import File
 from xr_pytables.sources.local import LocalFile
 from xr_pytables.writing import changes
-from xr_pytables.writing.extents import others, raw_extents
+from xr_pytables.writing import extents as extents_of_files
+from xr_pytables.writing.extents import others, raw_extents, together, without
 
 from ..helpers_reading import USERS, as_user, needs_users
 
@@ -963,3 +964,55 @@ def test_a_worker_that_dies_does_no_harm(path, in_place, compute):
     assert os.path.exists(marker)
     xr.testing.assert_identical(open_ours(path), steps(0, 22))
     assert sorted(os.listdir(path.parent)) == ["died", "file.h5"]
+
+
+def test_what_is_no_raw_data_is_known_after_each_append_without_a_walk(tmp_path, monkeypatch):
+    """And is what a walk through all indexes finds: more would be saved for nothing, less would be lost in a crash."""
+    monkeypatch.setattr(changes, "SMALL_FILE", 0)
+    monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
+    path, random = tmp_path / "file.h5", np.random.default_rng(0)
+
+    def steps(first: int, count: int) -> xr.Dataset:
+        values = random.integers(0, 9, (count, 5, 7)).astype("f4")
+        return xr.Dataset(
+            {"v": (("t", "y", "x"), values), "w": ("t", values[:, 0, 0])}, coords={"t": np.arange(first, first + count)}
+        )
+
+    words = {"v": {"chunksizes": (4, 3, 7), "zlib": True}, "w": {"chunksizes": (3,)}, "t": {"chunksizes": (8,)}}
+    to_pytables(steps(0, 6), path, encoding=words, unlimited_dims=["t"])
+    extents_of_files._known.clear()
+    walks = 0
+    real = raw_extents
+
+    def counted(file: File) -> object:
+        nonlocal walks
+        walks += 1
+        return real(file)
+
+    monkeypatch.setattr(extents_of_files, "raw_extents", counted)
+    length = 6
+    for turn in range(120):
+        if turn % 5 == 4:
+            first = int(random.integers(length - 2))
+            part = steps(first, 2).drop_vars("t")
+            to_pytables(part, path, region={"t": slice(first, first + 2)}, fsync=False)
+        else:
+            count = int(random.integers(1, 6))
+            to_pytables(steps(length, count), path, append_dim="t", fsync=False)
+            length += count
+        with open(path, "rb") as raw:
+            fresh = others(
+                path.stat().st_size, real(File(LocalFile(raw.fileno(), str(path)))), changed=(), rewritten=()
+            )
+        assert list(extents_of_files._known.values())[-1] == fresh
+    assert walks == 1
+    with h5py.File(path, "a") as file:  # another program
+        file["v"].attrs["note"] = "x"
+    to_pytables(steps(length, 1), path, append_dim="t")
+    assert walks == 2
+
+
+def test_ranges_are_joined_and_cut():
+    assert together([(0, 5), (10, 2)], [(5, 1), (12, 4)], []) == [(0, 6), (10, 6)]
+    assert without([(0, 6), (10, 6)], [(12, 2), (0, 1), (3, 3), (15, 1)]) == [(1, 2), (10, 2), (14, 1)]
+    assert without([(0, 6)], [(0, 6)]) == []

@@ -15,7 +15,7 @@ import posixpath
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,7 +26,7 @@ from dask.delayed import Delayed
 
 from ..arrays.leaf_arrays import storage_of
 from ..disk.files import FileChangedError, FileIdentity, hdf5_lock
-from ..disk.journal import Journal, NoLocksError, Ranges, exclusive, is_supported
+from ..disk.journal import Journal, NoLocksError, exclusive, is_supported
 from ..disk.transaction import Transaction
 from ..hdf5.file import File
 from ..library.target_file import TargetFile, planned_storage, why_not_encode
@@ -35,7 +35,7 @@ from ..sources.source import Source
 from . import chunk_writer
 from .blocks import BlockTarget, InMemory, PutAside, Values
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
-from .extents import others, raw_extents
+from .extents import Ranges, other_ranges, others, raw_extents, remember, together, without
 from .plan import VariablePlan, WritePlan
 from .progress import Done, nobody
 from .structure import write_structure
@@ -131,10 +131,10 @@ def change(
         source = LocalFile(old.fileno(), transaction.target)
         changes = _planned_changes(plan, values, source)
         work = _Work(plan, values, changes, effort, done)
-        ranges = _ranges_to_save(plan, source, changes)
-        if ranges is not None:
+        saved = _what_to_save(plan, source, changes, FileIdentity.of(old.fileno()))
+        if saved is not None:
             with contextlib.suppress(NoLocksError):
-                _uninterrupted(lambda stop: _change_in_place(work.until(stop), transaction, ranges, fsync=fsync))
+                _uninterrupted(lambda stop: _change_in_place(work.until(stop), transaction, saved, fsync=fsync))
                 return
         _change_copy(work, transaction, old.fileno(), fsync=fsync)
 
@@ -210,10 +210,19 @@ def _change_copy(work: _Work, transaction: Transaction, old: int, *, fsync: bool
     commit(work.plan, transaction, fsync=fsync)
 
 
-def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, fsync: bool) -> None:
+@dataclass(frozen=True)
+class _ToSave:
+    """What a journal must save so that a file can be changed in place."""
+
+    ranges: Ranges
+    others: Ranges | None
+    """Those of them that are not raw data; None if some arrays are changed as a whole."""
+
+
+def _change_in_place(work: _Work, transaction: Transaction, saved: _ToSave, *, fsync: bool) -> None:
     journal = Journal.begin(
         transaction.target,
-        ranges,
+        saved.ranges,
         fsync=fsync,
         check=lambda: check_unchanged(work.plan, transaction),
         room=sum(each.least_growth() for each in work.changes.values()),
@@ -228,31 +237,48 @@ def _change_in_place(work: _Work, transaction: Transaction, ranges: Ranges, *, f
         with contextlib.ExitStack() as stack:
             stack.push(opened)
             _apply(work, file, journal.read)
+        if saved.others is not None and all(each.action not in ("create", "replace") for _, each in work.plan):
+            _remember_others(transaction.target, work.changes.values(), saved.others, journal.size)
         journal.commit(keep_as=transaction.commit_mark)
     except BaseException:
         journal.roll_back()
         raise
 
 
-def _ranges_to_save(plan: WritePlan, source: Source, changes: Mapping[str, ArrayChange]) -> Ranges | None:
+def _remember_others(target: str, changes: Iterable[ArrayChange], others: Ranges, size: int) -> None:
+    """Say what is not raw data in the changed file, which had `size` bytes, so that the next append need not look."""
+    with open(target, "rb") as raw:
+        source = LocalFile(raw.fileno(), target)
+        changed = list(changes)
+        given_up = [extent for change in changed for extent in change.rewritten()]
+        written = [extent for change in changed for extent in change.written(source)]
+        now = together(others, given_up, [(size, source.size - size)])
+        remember(FileIdentity.of(raw.fileno()), without(now, written))
+
+
+def _what_to_save(
+    plan: WritePlan, source: Source, changes: Mapping[str, ArrayChange], identity: FileIdentity
+) -> _ToSave | None:
     """What a journal must save so that the file can be changed in place; None where a copy is less work."""
     size = source.size
     if size < SMALL_FILE or not is_supported() or plan.indexes:  # PyTables makes indexes, in a file of its own
         return None
     if any(variable.is_table and not plan.in_parts for _, variable in plan):  # indexes of the old table go with it
         return None
-    extents = raw_extents(File(source))
     changed = {address for group in plan.groups for address in group.given_up}
     changed |= {
         variable.stored.info.address
         for group, variable in plan
         if variable.stored and posixpath.join(group.path, variable.name) not in changes and variable.action != "keep"
     }
-    rewritten = {offset for each in changes.values() for offset, _ in each.rewritten()}
-    ranges = others(size, extents, changed=changed, rewritten=rewritten)
-    if sum(count for _, count in ranges) > LARGEST_SHARE * size:
-        return None
-    return ranges
+    rewritten = [extent for each in changes.values() for extent in each.rewritten()]
+    if changed:
+        places = {offset for offset, _ in rewritten}
+        saved = _ToSave(others(size, raw_extents(File(source)), changed=changed, rewritten=places), None)
+    else:
+        ranges = other_ranges(source, identity)
+        saved = _ToSave(together(ranges, rewritten), ranges)
+    return saved if sum(count for _, count in saved.ranges) <= LARGEST_SHARE * size else None
 
 
 def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> None:

@@ -98,6 +98,17 @@ class ArrayChange:
         found = (self.before.chunk(task.at) for task in self.tasks)
         return [(address, size) for address, size, _ in filter(None, found)]
 
+    def written(self, source: Source) -> list[tuple[int, int]]:
+        """Offset and size of the chunks that were stored, in bytes, as the file `source` has them now."""
+        if not self.tasks:
+            return []
+        sides = list(zip(*(task.at for task in self.tasks), strict=True))
+        chunks = self.storage.chunkshape or ()
+        region = tuple((min(side) * chunk, (max(side) + 1) * chunk) for side, chunk in zip(sides, chunks, strict=True))
+        now = Before(self.storage, read_index(source, self.storage, region))
+        found = (now.chunk(task.at) for task in self.tasks)
+        return [(address, size) for address, size, _ in filter(None, found)]
+
 
 def plan_change(
     source: Source, storage: ChunkStorage, new_shape: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]

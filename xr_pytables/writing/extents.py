@@ -8,20 +8,27 @@ Tested in `tests/disk/test_journal.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..chunks.index import DAMAGED, MISSING
+from ..disk.files import FileIdentity
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.file import File
 from ..model.leaves import storage_of
-from ..sources.source import FormatError
+from ..sources.source import FormatError, Source
 
 Extents = NDArray[np.int64]
 """Rows of (offset, count) in bytes."""
+Ranges = list[tuple[int, int]]
+"""The same, sorted and apart."""
+_KNOWN_FILES: Final = 16
+_known: dict[FileIdentity, Ranges] = {}  # what is not raw data in files that this process has just changed
 
 
 def raw_extents(file: File) -> dict[int, Extents]:
@@ -73,3 +80,42 @@ def others(
     begins = np.concatenate([rows[:, 0], [size]])
     gaps = begins > ends
     return [(int(end), int(begin - end)) for end, begin in zip(ends[gaps], begins[gaps], strict=True)]
+
+
+def other_ranges(source: Source, identity: FileIdentity) -> Ranges:
+    """The ranges of a file that are not raw data; known at once if this process has made that version of it."""
+    found = _known.pop(identity, None)
+    return others(source.size, raw_extents(File(source)), changed=(), rewritten=()) if found is None else found
+
+
+def remember(identity: FileIdentity, ranges: Ranges) -> None:
+    """Keep what `other_ranges` shall find for a version of a file."""
+    _known[identity] = ranges
+    while len(_known) > _KNOWN_FILES:
+        _known.pop(next(iter(_known)), None)
+
+
+def together(*ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Ranges that have no byte in common, in one list; what touches becomes one."""
+    joined: Ranges = []
+    for offset, count in sorted(itertools.chain(*ranges)):
+        if joined and sum(joined[-1]) == offset:
+            offset, count = joined[-1][0], joined.pop()[1] + count
+        joined.append((offset, count))
+    return joined
+
+
+def without(ranges: Ranges, holes: Iterable[tuple[int, int]]) -> Ranges:
+    """What is left of ranges, of which `holes` are parts."""
+    left = []
+    pending = sorted(holes)[::-1]
+    for offset, count in ranges:
+        end = offset + count
+        while pending and pending[-1][0] < end:
+            first, size = pending.pop()
+            if first > offset:
+                left.append((offset, first - offset))
+            offset = first + size
+        if offset < end:
+            left.append((offset, end - offset))
+    return left
