@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "where": {"arrays", "chunks", "disk", "hdf5", "model"},
     "library": {"chunks", "disk", "hdf5", "model", "sources"},
     "decoding": {"sources"},
-    "store": {"arrays", "disk", "model", "sources", "where"},
+    "store": {"arrays", "decoding", "disk", "model", "sources", "where"},
     "backend": {"decoding", "disk", "store", "where"},
     "indexes": {"backend", "disk", "hdf5", "model", "sources", "store", "where"},
     "virtual": {"chunks", "disk", "hdf5", "model", "sources", "store"},

@@ -1,7 +1,7 @@
 """The entry point that xarray finds: arguments and their documentation, no logic.
 
-xarray imports this module whenever it looks an engine up, so it must not import `tables` (half a second): the modules
-that do are imported inside the functions.
+xarray imports this module whenever it looks an engine up, for files of any kind: what opens files is imported inside
+the functions.
 
 Tested in `tests/test_docs.py` and `tests/disk/test_files.py`.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from xarray import Coordinates, Dataset, DataTree, Variable
 from xarray.backends import BackendEntrypoint
 
-from .decoding import decoded
+from .decoding import decoded, no_garbage_collection
 
 if TYPE_CHECKING:
     from .store import PyTablesDataStore
@@ -145,9 +145,9 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         timeout: float | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset."""
-        from .disk.door import checked_transfer, located
-        from .store import PyTablesDataStore, check_indexes, read_options
-        from .where.queries import RowQuery  # imports tables
+        with no_garbage_collection():
+            from .disk.door import checked_transfer, located
+            from .store import PyTablesDataStore, check_indexes, read_options, row_query
 
         options = read_options(
             dims=dims,
@@ -158,7 +158,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             ragged=ragged,
             string=string,
         )
-        query = RowQuery(where, condvars, start, stop, step)
+        query = row_query(where, condvars, start, stop, step)
         place, group = located(
             filename_or_obj,
             group,
@@ -213,9 +213,9 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         timeout: float | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file."""
-        from .disk.door import checked_transfer, located
-        from .store import PyTablesDataStore, read_options, with_readable_indexes
-        from .where.queries import RowQuery  # imports tables
+        with no_garbage_collection():
+            from .disk.door import checked_transfer, located
+            from .store import PyTablesDataStore, read_options, row_query, with_readable_indexes
 
         options = read_options(
             dims=dims,
@@ -226,7 +226,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             ragged=ragged,
             string=string,
         )
-        query = RowQuery(where, condvars, start, stop, step)
+        query = row_query(where, condvars, start, stop, step)
         place, group = located(
             filename_or_obj,
             group,
@@ -270,8 +270,6 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
 
 def _decoded(store: PyTablesDataStore, *, concat_characters: bool | Mapping[str, bool], **decoders: Any) -> Dataset:
     """A store's Dataset, its variables decoded as asked."""
-    from .store import no_garbage_collection  # imports tables
-
     if concat_characters is True:  # arrays of single characters that PyTables wrote are not text
         concat_characters = store.single_characters()
     with no_garbage_collection():

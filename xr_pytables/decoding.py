@@ -9,8 +9,10 @@ Also tested in `tests/model/test_odd_types.py` and `tests/test_docs.py`.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +38,22 @@ _KEYS: Final = frozenset((*_VALUE_KEYS, *_NAME_KEYS))
 _KEYS_BUT_UNITS: Final = _KEYS - {"units"}
 _FILL: Final = frozenset(("_FillValue",))
 _TIME_UNITS: Final = frozenset(("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"))
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, which thousands of new and small objects trigger again and again.
+
+    Nothing is kept from being freed but cycles, for some milliseconds. Of several threads that do so at once, the one
+    that found the collector on turns it on again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -> Dataset:

@@ -7,15 +7,13 @@ Tested in `tests/test_reading.py` and `tests/test_docs.py`.
 
 from __future__ import annotations
 
-import gc
 import math
 import posixpath
 import warnings
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 from xarray import Dataset, Variable
@@ -23,11 +21,8 @@ from xarray.backends import BackendArray
 from xarray.backends.common import AbstractDataStore
 from xarray.core import indexing
 
-from .arrays.frame_arrays import FrameArray
 from .arrays.leaf_arrays import PyTablesArray
-from .arrays.ragged import ROW_SIZE, flat_variables, is_flat
-from .arrays.views import ReversedArray, UTF16Rows
-from .arrays.virtual_arrays import array_of
+from .decoding import no_garbage_collection
 from .disk.door import Visit
 from .disk.files import FileChangedError, OpenedFile, checked_group
 from .model import leaves
@@ -35,7 +30,9 @@ from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .sources.place import Place
 from .sources.source import RemoteError, printable, shortened
-from .where.queries import RowQuery, TableQuery, find_rows, plan_query
+
+if TYPE_CHECKING:
+    from .where.queries import RowQuery, TableQuery
 
 CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
 """How much of a contiguous array one Dask chunk holds by default."""
@@ -71,6 +68,17 @@ def read_options(
     rows: Ragged = "flat" if ragged == "flat" else "object"
     strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
     return ReadOptions(_checked_dims(dims), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
+
+
+def row_query(
+    where: str | None, condvars: Mapping[str, object] | None, start: int | None, stop: int | None, step: int | None
+) -> RowQuery | None:
+    """Which rows of a table the user asks for, unchecked; None for all."""
+    if all(argument is None for argument in (where, condvars, start, stop, step)):
+        return None
+    from .where.queries import RowQuery  # late, as most openings need none of it
+
+    return RowQuery(where, condvars, start, stop, step)
 
 
 def _checked_dims(dims: object) -> dict[str, Sequence[str]]:
@@ -133,7 +141,11 @@ class PyTablesDataStore(AbstractDataStore):
 
         def describe(reader: NodeReader) -> tuple[GroupSpec, TableQuery | None]:
             spec = reader.dataset(where)
-            return spec, plan_query(spec, query, reader.file_of(spec)) if query else None
+            if not query:
+                return spec, None
+            from .where.queries import plan_query  # late, as in `row_query`
+
+            return spec, plan_query(spec, query, reader.file_of(spec))
 
         with no_garbage_collection():
             (spec, planned), files = _described(place, options, describe)
@@ -141,6 +153,8 @@ class PyTablesDataStore(AbstractDataStore):
         _warn([spec], alone=True)
         rows = None
         if planned is not None:
+            from .where.queries import find_rows  # late, as in `row_query`
+
             try:
                 rows = find_rows(planned, files[spec.file], threads=at_most).rows
             except BaseException:
@@ -186,8 +200,10 @@ class PyTablesDataStore(AbstractDataStore):
         for spec in self._spec.variables:
             if spec.decoding is not None:
                 continue
-            flat = self._flat(spec) if is_flat(spec) else None
+            flat = self._flat(spec) if spec.rows is not None and spec.ragged == "flat" else None
             if flat is not None:
+                from .arrays.ragged import ROW_SIZE  # late, as in `lazy_array`
+
                 found[spec.name], sizes = flat
                 name = free_name(f"{spec.name}_{ROW_SIZE}", taken)
                 taken.add(name)
@@ -200,6 +216,10 @@ class PyTablesDataStore(AbstractDataStore):
 
     def _flat(self, spec: VariableSpec) -> tuple[Variable, Variable] | None:
         """A ragged array as values and row sizes; None, with a warning, if its sizes cannot be read."""
+        from .arrays.ragged import flat_variables, is_flat  # late, as in `lazy_array`
+
+        if not is_flat(spec):
+            return None
         try:
             return flat_variables(self._files[spec.file], spec, encoding(spec), threads=self._threads)
         except (FileChangedError, RemoteError):
@@ -226,9 +246,11 @@ class PyTablesDataStore(AbstractDataStore):
     def _variable(self, spec: VariableSpec) -> Variable:
         array: BackendArray
         if spec.decoding is not None:
+            from .arrays.frame_arrays import FrameArray  # late, with all that knows pandas' formats
+
             array, dims = FrameArray(self._files[spec.file], spec, threads=self._threads), spec.dims
         else:
-            array, dims = shown(spec, array_of(self._files, spec, threads=self._threads))
+            array, dims = shown(spec, lazy_array(self._files, spec, threads=self._threads))
         stored = encoding(spec)
         key = None
         if self._rows is not None and spec.dims[:1] == (self._spec.row_dim,):
@@ -328,22 +350,6 @@ def _described(
             if not visit.changed():
                 return result, dict(visit.opened())
     raise FileChangedError(f"{place.path}: the file changes while it is opened; tried {_ATTEMPTS} times")
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Pause the search for reference cycles, which thousands of new and small objects trigger again and again.
-
-    Nothing is kept from being freed but cycles, for some milliseconds. Of several threads that do so at once, the one
-    that found the collector on turns it on again.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
@@ -450,8 +456,20 @@ def _filter_words(spec: VariableSpec) -> dict[str, bool | int | str]:
     return {word: value for word, value in words.items() if word != "fletcher32" or spec.dtype.kind != "O"}
 
 
+def lazy_array(files: Mapping[str, OpenedFile], spec: VariableSpec, *, threads: int | None) -> PyTablesArray:
+    """The lazy array that fits a variable; `files` are all that were opened, by path."""
+    elsewhere = spec.parts or spec.raw_files
+    if elsewhere or spec.member or spec.conversion == "paths" or spec.info.datatype.kind in ("text", "vlen"):
+        from .arrays.virtual_arrays import array_of  # late, as most files have only plain arrays
+
+        return array_of(files, spec, threads=threads)
+    return PyTablesArray(files[spec.file], spec, threads=threads)
+
+
 def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
     """The array as the user sees it, and its dimensions."""
+    if spec.conversion == "utf-16" or spec.reverse:
+        from .arrays.views import ReversedArray, UTF16Rows  # late, as only MATLAB's arrays are shown so
     if spec.conversion == "utf-16":
         text = UTF16Rows(array)
         return text, spec.dims[1:] if text.shape else ()

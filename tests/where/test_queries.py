@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_pytables import store, to_pytables
+from xr_pytables import to_pytables
 from xr_pytables.where import conditions, queries
 from xr_pytables.where.conditions import AllOf, AnyOf, Comparison, compile_condition
 
@@ -86,7 +86,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[queries.FoundRows]:
         found.append(original(*args, **kwargs))
         return found[-1]
 
-    monkeypatch.setattr(store, "find_rows", noting)
+    monkeypatch.setattr(queries, "find_rows", noting)
     return found
 
 

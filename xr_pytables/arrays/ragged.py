@@ -21,7 +21,6 @@ from ..chunks import vlen
 from ..chunks.index import ChunkError, Selection
 from ..chunks.vlen import DESCRIPTOR
 from ..disk.files import OpenedFile
-from ..model import safe_pickle
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.nodes import ElementSpec, VariableSpec
 from ..sources.place import Opened, Version
@@ -196,6 +195,8 @@ def _objects(pickles: Sequence[bytes], spec: VariableSpec) -> list[object]:
 def _object(data: bytes, conversion: str) -> object:
     if not data:
         return None  # as PyTables has it
+    from ..model import safe_pickle  # late, as few arrays hold objects
+
     try:
         return safe_pickle.loads(data)
     except safe_pickle.NotAPickleError as error:

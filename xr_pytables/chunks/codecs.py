@@ -23,13 +23,13 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import deflate
 import numpy as np
 from numpy.typing import NDArray
 
-from . import libblosc2, plugins
+from . import libblosc2
 from .filters import (
     BLOSC,
     BLOSC2,
@@ -48,7 +48,6 @@ from .filters import (
 from .fletcher32 import fletcher32
 from .index import ChunkError
 from .libblosc2 import Bytes
-from .packed_bits import unpack_nbit, unpack_scaleoffset
 
 ENTRY_POINTS: Final = "xr_pytables.codecs"
 _CHECKSUM_BYTES: Final = 4
@@ -69,8 +68,7 @@ def decode_example(data: memoryview, values: tuple[int, ...], size: int) -> byte
     return bytes(data)
 
 
-@dataclass(frozen=True)
-class ChunkType:
+class ChunkType(NamedTuple):
     """What a codec may need to know of a chunk when it encodes."""
 
     chunkshape: tuple[int, ...]
@@ -90,8 +88,7 @@ class ChunkType:
         return self.element_size * math.prod(self.chunkshape)
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(NamedTuple):
     """The two directions of one filter."""
 
     name: str
@@ -153,7 +150,7 @@ def why_not(pipeline: FilterPipeline) -> str | None:
 def _who_brings(identifier: int) -> str:
     if identifier in _PACKAGES:
         return f"the package {_PACKAGES[identifier]} brings it"
-    return f"a plug-in of HDF5 in a folder that {plugins.PATH} names may bring it"
+    return "a plug-in of HDF5 in a folder that HDF5_PLUGIN_PATH names may bring it"
 
 
 def why_not_encode(pipeline: FilterPipeline) -> str | None:
@@ -509,6 +506,18 @@ def _why_not_blosc2(values: tuple[int, ...]) -> str | None:
     return _why_not_blosc(values)
 
 
+def _unpack_nbit(data: Bytes, values: tuple[int, ...], out: Bytes) -> Bytes:
+    from .packed_bits import unpack_nbit  # late, as few files need it
+
+    return unpack_nbit(data, values, out)
+
+
+def _unpack_scaleoffset(data: Bytes, values: tuple[int, ...], out: Bytes) -> Bytes:
+    from .packed_bits import unpack_scaleoffset  # late, as few files need it
+
+    return unpack_scaleoffset(data, values, out)
+
+
 def _unpack_lzf(data: Bytes, values: tuple[int, ...], out: Bytes) -> Any:
     return _imagecodecs().lzf_decode(data, out=out)
 
@@ -543,8 +552,8 @@ CODECS: Final[dict[int, Codec]] = {
     SHUFFLE: Codec("shuffle", _unshuffle, _shuffle, _why_not_shuffle),
     FLETCHER32: Codec("fletcher32", _verify, _add_checksum),
     SZIP: Codec("szip", _unpack_szip, why_not=_why_not_szip),
-    NBIT: Codec("nbit", unpack_nbit),
-    SCALEOFFSET: Codec("scaleoffset", unpack_scaleoffset),
+    NBIT: Codec("nbit", _unpack_nbit),
+    SCALEOFFSET: Codec("scaleoffset", _unpack_scaleoffset),
     LZF: Codec("lzf", _unpack_lzf, why_not=_why_not_imagecodecs),
     BZIP2: Codec("bzip2", _unpack_bzip2, _pack_bzip2),
     BLOSC: Codec("blosc", _unpack_blosc, _pack_blosc, _why_not_blosc),
@@ -560,6 +569,8 @@ def find_codec(identifier: int) -> Codec | None:
         return CODECS[identifier]
     for entry in entry_points(group=ENTRY_POINTS, name=str(identifier)):
         return _foreign(entry.value, entry.load())
+    from . import plugins  # late, as few files need it
+
     plugin = plugins.find(identifier)
     return Codec(plugin.name, plugin.decode) if plugin is not None else None
 

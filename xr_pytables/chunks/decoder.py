@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -293,8 +292,7 @@ class ChunkDecoder:
                 target[along] = rows[(slice(low + offset, high + offset), *inner)]
 
 
-@dataclass(frozen=True, eq=False)
-class _Pieces:
+class _Pieces(NamedTuple):
     """How to decode a chunk in parts: `read(start, out)` gives `out.size` bytes from `start`, a multiple of `step`."""
 
     busy: tuple[Bytes, ...]

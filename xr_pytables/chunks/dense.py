@@ -12,8 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +37,7 @@ _FETCHED: Final = 1 << 25  # bytes that are fetched over a network before they a
 _SKIP: Final = scatter.MAX_GAP  # bytes: reading through a smaller gap is cheaper than another system call
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """An array of C order that lies in the file as it is, at `offset`."""
 
     source: Source

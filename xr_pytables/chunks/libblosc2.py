@@ -24,8 +24,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from ctypes import c_int, c_int8, c_int16, c_int32, c_int64, c_uint8, c_void_p
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,8 +197,7 @@ def _transpose(name: str, source: Bytes, target: Bytes, typesize: int, *, forwar
 # buffers of Blosc 1 and chunks of Blosc2: the same header in front
 
 
-@dataclass(frozen=True)
-class BufferHeader:
+class BufferHeader(NamedTuple):
     """The first 16 bytes of a compressed buffer. Sizes in bytes; nothing in it has been checked against the data."""
 
     version: int
@@ -272,8 +270,7 @@ def decompress_part(data: Bytes, header: BufferHeader, start: int, out: Bytes) -
 # frames
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A contiguous Blosc2 frame that holds one chunk, read from its header (README_CFRAME_FORMAT of c-blosc2).
 
     A b2nd frame stores the chunk as blocks of `blockshape`, the last of each row padded.
@@ -500,8 +497,7 @@ def _each_tile(box: Box, blockshape: tuple[int, ...], counts: tuple[int, ...]) -
 # encoding
 
 
-@dataclass(frozen=True)
-class Compression:
+class Compression(NamedTuple):
     """How to compress: the settings of the HDF5 filter."""
 
     compressor: int

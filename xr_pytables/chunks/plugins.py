@@ -18,8 +18,7 @@ import os
 import sys
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +48,7 @@ _Function = ctypes.CFUNCTYPE(
 )
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """The filter of one plug-in."""
 
     id: int

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -308,8 +307,7 @@ _Name = Callable[[int], str]
 """What messages call a chunk, by its place in the touched grid."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Chunks:
+class _Chunks(NamedTuple):
     """The stored chunks of a read, in the order of their addresses."""
 
     numbers: list[int]
@@ -375,8 +373,7 @@ def _absurd(name: str, address: int, size: int, end: int, storage: ChunkStorage)
 # from batches of chunks to places
 
 
-@dataclass(frozen=True, eq=False)
-class _StoredChunk:
+class _StoredChunk(NamedTuple):
     """One chunk on its way: its bytes, or where they can be read."""
 
     decoder: ChunkDecoder
@@ -411,8 +408,7 @@ class _StoredChunk:
         return self.raw
 
 
-@dataclass(frozen=True)
-class _StoredFrame:
+class _StoredFrame(NamedTuple):
     """A chunk that is nothing but a Blosc2 frame of `size` bytes at `address`."""
 
     source: Source

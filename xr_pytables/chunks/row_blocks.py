@@ -15,8 +15,7 @@ import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +39,7 @@ Rows = NDArray[Any]
 """Consecutive rows as stored: one-dimensional, elements of the row's size."""
 
 
-@dataclass(frozen=True, eq=False)
-class Wanted:
+class Wanted(NamedTuple):
     """One column of the selected rows, and where it goes."""
 
     view: np.dtype[Any]

@@ -14,7 +14,7 @@ import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,7 @@ def read_values(
     return out
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     source: Source
     base: int
     end: int

@@ -20,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self
+from typing import Final, Literal, NamedTuple, Self
 
 try:
     import fcntl
@@ -86,8 +86,7 @@ class _Saved:
     """Of its bytes in the journal; not for samples."""
 
 
-@dataclass(frozen=True)
-class _Contents:
+class _Contents(NamedTuple):
     """What a journal says."""
 
     size: int

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -21,15 +20,13 @@ from .metadata import UNDEFINED
 MAX_ATTRIBUTE_BYTES: Final = 1 << 28
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """An object reference: the address of an object header."""
 
     address: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """An attribute that no reader here can decode, and why."""
 
     reason: str
@@ -45,8 +42,7 @@ object arrays of arrays; for references there is a list for each element.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RawAttribute:
+class RawAttribute(NamedTuple):
     """An attribute as stored."""
 
     value: Value | None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .damage import Damaged, bytes_needed, check_signature, check_version
@@ -20,8 +19,7 @@ _MAX_DEPTH: Final = 32
 _OVERHEAD: Final = 10  # bytes of a node: signature, version, type, checksum
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(NamedTuple):
     """How the nodes of one level are laid out; leaves are level 0."""
 
     capacity: int

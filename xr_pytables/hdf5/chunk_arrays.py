@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +52,7 @@ def implicit_entries(address: int, numbering: Numbering, chunk_nbytes: int, box:
 # both arrays
 
 
-@dataclass(frozen=True)
-class _Array:
+class _Array(NamedTuple):
     """An array of elements: how they are read, and which are wanted."""
 
     file: IndexFile
@@ -137,8 +135,7 @@ def fixed_array_entries(
 # the extensible array
 
 
-@dataclass(frozen=True)
-class _Shape:
+class _Shape(NamedTuple):
     """How an extensible array grows (VII.D): by super blocks, each of twice the elements of the one before."""
 
     in_index: int

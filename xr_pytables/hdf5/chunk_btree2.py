@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ _WHAT: Final = "a node of the chunk B-tree"
 _Corner = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Tree:
+class _Tree(NamedTuple):
     file: IndexFile
     kind: int
     """Type of the records: 10 without, 11 with size and filter mask."""

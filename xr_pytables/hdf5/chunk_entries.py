@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,7 @@ _MAX_RUNS: Final = 1 << 16
 _MOST_NUMBERS: Final = 1 << 60  # so that there is room in an int64
 
 
-@dataclass(frozen=True)
-class IndexFile:
+class IndexFile(NamedTuple):
     """A source and what addresses in it count from: the only way bytes of indexes are read here."""
 
     source: Source
@@ -93,8 +91,7 @@ def check_each_once(addresses: NDArray[np.uint64], nbytes: int, file: IndexFile,
         raise ChunkError(f"{what} refers to a node twice")
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """The part of the chunk grid to locate: first and last grid coordinates along each dimension, inclusive."""
 
     first: tuple[int, ...]
@@ -106,8 +103,7 @@ class Box:
         return tuple([last - first + 1 for first, last in zip(self.first, self.last, strict=True)])
 
 
-@dataclass(frozen=True, eq=False)
-class Entries:
+class Entries(NamedTuple):
     """Chunks as an index lists them. Nothing has been checked."""
 
     scaled: Sequence[NDArray[np.uint64]]
@@ -118,8 +114,7 @@ class Entries:
     mask: NDArray[np.unsignedinteger[Any]]
 
 
-@dataclass(frozen=True)
-class Numbering:
+class Numbering(NamedTuple):
     """How an array of chunks counts them: in C order over the largest grid that the dataset can have.
 
     Where one dimension is unlimited, it counts as if it were the first one.
@@ -161,8 +156,7 @@ class Numbering:
         return Runs(starts, box.shape[order[-1]])
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(NamedTuple):
     """Numbers of chunks: `length` from each of the ascending `starts` on."""
 
     starts: list[int]

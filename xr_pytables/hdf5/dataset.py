@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..chunks.filters import FilterPipeline
 from .damage import Damaged
 from .data_layout import IndexParameters, Layout, LayoutClass
 from .dataspace import Extent
 from .datatype import Datatype
-from .external_files import ExternalFile
 from .fill_value import FillValue
 from .metadata import UNDEFINED
-from .virtual import Mapping
+
+if TYPE_CHECKING:
+    from .external_files import ExternalFile
+    from .virtual import Mapping
 
 _MAX_ZEROS: Final = 1 << 20
 

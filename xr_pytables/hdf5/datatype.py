@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ DESCRIPTOR_BYTES: Final = 16
 """Of a variable-length value in the file: length (4), address of a heap collection (8), number of its object (4)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One member of a compound."""
 
     name: str
@@ -146,8 +145,7 @@ _Decoded = tuple[Datatype, int]
 """A type, and where the bytes behind its description begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(NamedTuple):
     """What all descriptions begin with."""
 
     version: int

@@ -6,14 +6,13 @@ Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .damage import Damaged, check_version
 from .local_heap import LocalHeap
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalFile:
+class ExternalFile(NamedTuple):
     """A piece of another file that holds a part of a dataset's contiguous data."""
 
     name: str

@@ -12,9 +12,8 @@ import posixpath
 import struct
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -39,7 +38,6 @@ from .data_layout import Layout, address_place, decode_layout
 from .dataset import DatasetInfo, describe, like
 from .dataspace import Extent, decode_dataspace
 from .datatype import Datatype, decode_datatype
-from .external_files import ExternalFile, decode_external_files, heap_address
 from .fill_value import FillValue, decode_fill_value, decode_old_fill_value
 from .filter_pipeline import decode_filter_pipeline
 from .fractal_heap import FractalHeap
@@ -69,7 +67,10 @@ from .object_header import (
 )
 from .shared_messages import SharedMessages, decode_shared
 from .superblock import Superblock, find_superblock, refuse_driver, with_b_tree_k, with_message_table
-from .virtual import Mapping, decode_mappings
+
+if TYPE_CHECKING:
+    from .external_files import ExternalFile
+    from .virtual import Mapping
 
 ObjectKind = Literal["group", "dataset", "datatype", "unknown"]
 
@@ -85,8 +86,7 @@ class MissingNodeError(OSError):
     """A path names no object of the file, or a link on the way leads nowhere."""
 
 
-@dataclass(frozen=True)
-class ExternalTarget:
+class ExternalTarget(NamedTuple):
     """Where an external link leads: `path` inside the file `file` (as written in the link)."""
 
     file: str
@@ -405,11 +405,15 @@ class File:
     def _external_files(self, body: bytes | None) -> tuple[ExternalFile, ...]:
         if body is None:
             return ()
+        from .external_files import decode_external_files, heap_address  # late, as few files need it
+
         return decode_external_files(body, read_local_heap(self._metadata, heap_address(body)))
 
     def _mappings(self, layout: Layout) -> tuple[Mapping, ...]:
         if layout.kind != "virtual" or layout.address is None:
             return ()
+        from .virtual import decode_mappings  # late, as few files need it
+
         return decode_mappings(self._global_heap.get(layout.address, layout.heap_index))
 
     def fill_value(self, info: DatasetInfo) -> Value | None:

@@ -6,7 +6,6 @@ Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from .damage import check_version, decoded, taken
@@ -28,8 +27,7 @@ class Link(NamedTuple):
     """Of the header of a hard link's object."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkInfo:
+class LinkInfo(NamedTuple):
     """The link info message (IV.A.2.c): where the links of a group are that are not in its header."""
 
     creation_order_indexed: bool

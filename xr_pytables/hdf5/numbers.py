@@ -5,8 +5,7 @@ Integers of odd sizes, precisions and offsets; floats of any layout: VAX, bfloat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 ByteOrder = Literal["little", "big", "vax"]
 
 
-@dataclass(frozen=True, slots=True)
-class IntegerBits:
+class IntegerBits(NamedTuple):
     """Where the bits of an integer are in its stored bytes; the lowest of the bytes, put in order, is bit 0."""
 
     size: int
@@ -27,8 +25,7 @@ class IntegerBits:
     signed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FloatBits:
+class FloatBits(NamedTuple):
     """Where sign, exponent and mantissa are in the stored bytes of a float, counted as in `IntegerBits`."""
 
     size: int

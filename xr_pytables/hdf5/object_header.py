@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -46,8 +45,7 @@ Parts = tuple[int, bool, bytes]
 """What a `Message` consists of: files have tens of thousands, most of which are looked at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectHeader:
+class ObjectHeader(NamedTuple):
     """All messages of one object, in the order of the file."""
 
     address: int

@@ -6,8 +6,7 @@ Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..sources.source import FormatError, Source
 from . import checksum
@@ -23,8 +22,7 @@ _DRIVERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Superblock:
+class Superblock(NamedTuple):
     """What holds for a whole file."""
 
     version: int
@@ -101,14 +99,14 @@ def with_b_tree_k(superblock: Superblock, message: bytes) -> Superblock:
     check_version(version, 0)
     if not (group_k and chunk_k):
         raise Damaged("the superblock extension gives the nodes of B-trees no room for a child")
-    return replace(superblock, chunk_k=chunk_k, group_k=group_k)
+    return superblock._replace(chunk_k=chunk_k, group_k=group_k)
 
 
 def with_message_table(superblock: Superblock, message: bytes) -> Superblock:
     """The superblock with the place of a shared message table message (IV.A.2.p)."""
     version, address, count = struct.unpack_from("<BQB", message)
     check_version(version, 0)
-    return replace(superblock, message_table=address, message_indexes=count)
+    return superblock._replace(message_table=address, message_indexes=count)
 
 
 def refuse_driver(identifier: bytes) -> None:

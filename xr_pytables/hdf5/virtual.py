@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from . import checksum
 from .damage import Damaged, check_version, decoded, terminated
@@ -18,8 +17,7 @@ _SHARED_FILE, _SHARED_DATASET, _SAME_FILE = 1, 2, 4
 _SMALLEST: Final = 32  # bytes of a mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """A part of a virtual dataset and the elements of another dataset that are its values."""
 
     file: str

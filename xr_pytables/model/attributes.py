@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import base64
 import json
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from ..hdf5.attributes import MAX_ATTRIBUTE_BYTES, RawAttribute, Unreadable
 from ..hdf5.datatype import Datatype
-from . import safe_pickle
 from .pytables_types import as_shown, has_form, with_truth
 
 FORMAT_VERSION: Final = "PYTABLES_FORMAT_VERSION"
@@ -28,6 +26,8 @@ JSON_MARKER: Final = "_xr_pytables_json"
 """Names of the attributes of the same node whose text is JSON."""
 ESCAPE: Final = "_xr_pytables_attribute_"
 """Prefix of a user's attribute whose own name means something to HDF5, netCDF-4 or PyTables."""
+PANDAS_MARKER: Final = "pandas_type"
+"""On the group of a pandas object."""
 TEXT_MARKER: Final = "_xr_pytables_text"
 """On an array of fixed-length strings: they are text (`utf-8`), or single characters of texts (`characters`)."""
 COMPACT_BYTES: Final = 60_000
@@ -76,8 +76,7 @@ class OpaqueBytes:
         return f"<{len(self.data)} bytes of an undecoded pickle: {self.reason}>"
 
 
-@dataclass(frozen=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What a node's attributes say to a user, and what was left out."""
 
     values: dict[str, object]
@@ -215,6 +214,8 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
 def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle: bool) -> object:
     # PyTables stores pickles as ASCII; text it stores as UTF-8
     if by_pytables and not datatype.utf8 and data.endswith(b".") and data not in (b"0.", b"."):
+        from . import safe_pickle  # late, as most files have no pickle
+
         try:
             value = safe_pickle.loads(data)
             return value[()] if isinstance(value, np.ndarray) and value.shape == () else value
@@ -229,6 +230,8 @@ def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle:
 
 def unpickled(data: bytes) -> object:
     """What a pickle makes if it is run: only for data that the user trusts."""
+    import pickle  # late, as users seldom allow it
+
     try:
         return pickle.loads(data)
     except Exception as error:  # whatever the code that the pickle names does; the rest of the file stays readable

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -42,8 +42,7 @@ class Column:
     raw: Mapping[str, RawAttribute] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """A table as columns, and what of it cannot be one."""
 
     row_dim: str

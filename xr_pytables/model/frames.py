@@ -23,9 +23,10 @@ import pandas as pd
 
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
+from .attributes import PANDAS_MARKER
 from .safe_pickle import InertObject
 
-MARK: Final = "pandas_type"
+MARK: Final = PANDAS_MARKER
 """The attribute of a group that holds a pandas object."""
 TIME_ZONE: Final = "time_zone"
 """Attribute of a variable of UTC times: the zone that pandas shows them in."""

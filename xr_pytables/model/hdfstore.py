@@ -18,7 +18,6 @@ import numpy as np
 from ..hdf5.attributes import RawAttribute
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.file import File, MissingNodeError
-from ..sources.source import FormatError
 from . import attributes, frames, leaves, safe_pickle
 from .frames import Frame, StoredArray, UnknownLayoutError
 from .pytables_types import as_pytables
@@ -37,14 +36,6 @@ class PandasObject:
     infos: Mapping[str, DatasetInfo]
     attributes: Mapping[str, RawAttribute]
     """The user's: those of the group that are not pandas' own."""
-
-
-def is_pandas_object(file: File, address: int) -> bool:
-    """Whether a group is marked as a pandas object; one whose attributes cannot be read is not."""
-    try:
-        return frames.MARK in file.attributes(address)
-    except FormatError:
-        return False
 
 
 def describe(file: File, path: str, *, allow_pickle: bool) -> PandasObject:

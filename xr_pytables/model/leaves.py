@@ -15,9 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import reading, row_blocks, vlen
+from ..chunks import reading, vlen
 from ..chunks.index import ChunkStorage, Selection, plan_selection
-from ..chunks.row_blocks import Wanted
 from ..chunks.vlen import DESCRIPTOR
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.conversion import convert
@@ -125,11 +124,13 @@ def native(stored: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
 
 def read_column(file: File, info: DatasetInfo, member: Sequence[str], rows: slice = slice(None)) -> NDArray[Any]:
     """The column `member` of the selected rows of a table, its own dimensions behind the rows; text as `bytes`."""
+    from ..chunks import row_blocks  # late, as only tables have rows
+
     storage, column = rows_of(info, file.base_address), _column(info.datatype, member)
     chosen = range(storage.shape[0])[rows]
     variable = column.kind in ("text", "vlen")
     out = np.empty((len(chosen), *column.shape), DESCRIPTOR if variable else column.stored_dtype)
-    wanted = [Wanted(info.datatype.view_of(member), tuple(member), out.view(column.stored_dtype))]
+    wanted = [row_blocks.Wanted(info.datatype.view_of(member), tuple(member), out.view(column.stored_dtype))]
     if info.layout == "compact":
         wanted[0].place(read_compact(info, storage), rows, slice(None))
     elif out.size:

@@ -9,8 +9,8 @@ Tested in `tests/test_other_programs.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ _NUMBERS: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MatlabArray:
+class MatlabArray(NamedTuple):
     """An array that MATLAB wrote."""
 
     class_name: str

@@ -15,7 +15,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,12 +26,15 @@ from ..hdf5.datatype import Datatype
 from ..hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
 from ..sources.source import FormatError, printable, shortened
 from ..sources.url import is_url
-from . import attributes, dimensions, frames, hdfstore, leaves, safe_pickle
+from . import attributes, dimensions
 from .columns import Column, describe_columns, is_table
 from .dimensions import Leaf, PhonyDims, Scales
 from .mappings import Part, describe_parts
 from .matlab import MatlabArray, holds_sizes
 from .pytables_types import as_pytables, as_shown, with_truth
+
+if TYPE_CHECKING:
+    from . import frames, hdfstore
 
 ExternalLinks = Literal["near", "any", "never"]
 Conversion = Literal[
@@ -138,8 +141,7 @@ class VariableSpec:
         return self.dtype if self.categories is None else np.dtype("i8")
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A node that is not shown, and why."""
 
     path: str
@@ -201,8 +203,7 @@ class ReadOptions:
     """Show the group of a pandas object as its columns; else as the arrays that it consists of."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """An object: the file it is in, its path there and the address of its header."""
 
     file: File
@@ -381,7 +382,7 @@ class NodeReader:
         addresses = [link.address for link in links if link.kind == "hard"]
         place.file.prefetch(addresses)
         place.file.prefetch_attributes(addresses)
-        if self._options.pandas_objects and hdfstore.is_pandas_object(place.file, place.address):
+        if self._options.pandas_objects and attributes.PANDAS_MARKER in _group_attributes(place)[0]:
             self._add_pandas_object(contents, place)
         parts = contents.pandas_object.frame.parts if contents.pandas_object else frozenset[str]()
         for link in links:
@@ -424,6 +425,8 @@ class NodeReader:
             contents.unnamed.append(info.shape)
         matlab = MatlabArray.of(raw)
         if matlab is not None and matlab.is_empty and holds_sizes(info):
+            from . import leaves  # late, as hardly any file is described by its data
+
             info = matlab.without_elements(info, leaves.read(place.file, info))
         if info.shape is None and _is_scale(raw):
             contents.empty_scales.append(_leaf(name, place, info, raw))
@@ -705,6 +708,8 @@ class NodeReader:
 
     def _add_pandas_object(self, contents: _Contents, place: _Place) -> None:
         """Describe the pandas object that a group is marked as; if it is none that is known, say why."""
+        from . import frames, hdfstore, safe_pickle  # late, as most files have no pandas object
+
         try:
             contents.pandas_object = hdfstore.describe(place.file, place.path, allow_pickle=self._options.allow_pickle)
         except (frames.UnknownLayoutError, safe_pickle.UnsafePickleError, safe_pickle.NotAPickleError) as error:

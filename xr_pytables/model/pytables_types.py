@@ -22,7 +22,7 @@ def with_truth(datatype: Datatype) -> Datatype:
     if datatype.kind == "vlen" and datatype.base is not None:
         return replace(datatype, base=with_truth(datatype.base))
     if datatype.kind == "compound":
-        fields = tuple(replace(field, datatype=with_truth(field.datatype)) for field in datatype.fields)
+        fields = tuple(field._replace(datatype=with_truth(field.datatype)) for field in datatype.fields)
         return replace(of_fields(fields, datatype.stored_size), shape=datatype.shape)
     return datatype
 
