@@ -19,14 +19,10 @@ from mmap import mmap
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from ..hdf5.file import File
-from ..sources.filesystems import FilesystemTarget, UrlTarget
-from ..sources.obstore_objects import StoreTarget
 from ..sources.place import BytesPlace, FileObjectPlace, Place
 from ..sources.remote import RemotePlace, Transfer
-from ..sources.saved_index import IndexedPlace, find_index
 from ..sources.source import RemoteError, printable
 from ..sources.url import is_url
 from . import journal, own_writers
@@ -85,6 +81,8 @@ def place_of(
         return place
     if not isinstance(place, RemotePlace):
         raise ValueError(f"index has no effect on {place.path}: it is for files in object stores")
+    from ..sources.saved_index import IndexedPlace, find_index  # late, as few files have one
+
     return IndexedPlace.by(place, find_index(index, place.path))
 
 
@@ -94,6 +92,8 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
     if store is not None:
         if not isinstance(what, str):
             raise TypeError(f"with store= a path in that store is needed, not {type(what).__name__}")
+        from ..sources.obstore_objects import StoreTarget  # late, as what follows: most files are on this machine
+
         _refuse_options(storage_options, "a file in a store, which has options of its own")
         return RemotePlace.of(StoreTarget(store, what), transfer)
     filesystem, path = getattr(what, "fs", None), getattr(what, "path", None)
@@ -105,12 +105,18 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
             )
         if "file" in type(filesystem).protocol:
             return LocalPlace(checked_path(path))
+        from ..sources.filesystems import FilesystemTarget
+
         return RemotePlace.of(FilesystemTarget(filesystem, path), transfer)
     text = os.fspath(what) if isinstance(what, str | os.PathLike) else None
     if isinstance(text, str) and is_url(text):
         if text.startswith(("file://", "local://")):
+            from urllib.request import url2pathname
+
             _refuse_options(storage_options, "a file on this machine")
             return LocalPlace(checked_path(url2pathname(urlsplit(text).path)))
+        from ..sources.filesystems import UrlTarget
+
         return RemotePlace.of(UrlTarget(text, dict(storage_options or {})), transfer)
     _refuse_options(storage_options, "what is no URL")
     if isinstance(what, bytes | bytearray | memoryview | mmap):

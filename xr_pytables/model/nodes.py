@@ -29,12 +29,12 @@ from ..sources.url import is_url
 from . import attributes, dimensions
 from .columns import Column, describe_columns, is_table
 from .dimensions import Leaf, PhonyDims, Scales
-from .mappings import Part, describe_parts
 from .matlab import MatlabArray, holds_sizes
 from .pytables_types import as_pytables, as_shown, with_truth
 
 if TYPE_CHECKING:
     from . import frames, hdfstore
+    from .mappings import Part
 
 ExternalLinks = Literal["near", "any", "never"]
 Conversion = Literal[
@@ -476,6 +476,8 @@ class NodeReader:
             except MissingNodeError:
                 return False
             return True
+
+        from .mappings import describe_parts  # late, as few files have virtual datasets
 
         try:
             shape, parts = describe_parts(info.mappings, info.shape or (), find, exists)
