@@ -370,13 +370,13 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
     file = specs[0].file
     told = []
     if skipped:
-        nodes = [printable(f"{node.path}: {node.reason}") for node in skipped[:_MOST_TOLD]]
+        nodes = [f"{node.path}: {node.reason}" for node in skipped[:_MOST_TOLD]]
         told.append(f"{len(skipped)} node(s) are not shown: {'; '.join([*nodes, *_more(skipped)])}")
     inside = _inner_datasets(specs[0]) if alone else None
     if inside:
         told.append(inside)
     if told:
-        warnings.warn(f"{file}: {'. '.join(told)}", stacklevel=5)
+        warnings.warn(printable(f"{file}: {'. '.join(told)}"), stacklevel=5)
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
         some = map(printable, problems[:_MOST_TOLD])
