@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tables
 
-from xr_pytables.hdf5 import object_header
+from xr_pytables.hdf5 import checksum, object_header
 from xr_pytables.hdf5.attributes import Unreadable
 from xr_pytables.hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError, Place
+from xr_pytables.hdf5.metadata import Metadata
 from xr_pytables.sources.buffer import Buffer
 
 from ..helpers_reading import plain_file
@@ -133,6 +134,52 @@ def test_many_arrays_take_few_reads_and_each_header_is_read_once(tmp_path, monke
             assert file.attributes(link.address)["units"].value[()] == b"K"
     assert sorted(headers) == sorted({file.root, *(link.address for link in links)})
     assert source.reads <= source.size // 65536 + 10
+
+
+def with_dense_attributes(h5):
+    for number in range(30):
+        for name in range(12):
+            h5.create_dataset(f"{number}/a", data=number) if not name else None
+            h5[f"{number}/a"].attrs[f"attribute {name}"] = np.bytes_(f"{name} of {number}")
+
+
+def test_dense_attributes_of_many_objects_are_checked_together(monkeypatch):
+    file = File(Buffer(image(with_dense_attributes, libver="latest")))
+    addresses = [file.resolve(f"/{number}/a").address for number in range(30)]
+    file.prefetch(addresses)
+    calls = []
+    summed = checksum.checksums
+    monkeypatch.setattr(checksum, "checksums", lambda blocks: calls.append(len(blocks)) or summed(blocks))
+    file.prefetch_attributes(addresses)
+    assert sorted(calls) == [30, 30, 30, 30]  # headers of heaps, headers of trees, their roots, blocks of heaps
+    for number, address in enumerate(addresses):
+        found = file.attributes(address)
+        assert [found[f"attribute {name}"].value[()] for name in range(12)] == [
+            f"{name} of {number}".encode() for name in range(12)
+        ]
+    assert len(calls) == 4
+
+
+def test_a_damaged_heap_costs_the_attributes_of_no_other_object():
+    data = bytearray(image(with_dense_attributes, libver="latest"))
+    data[data.index(b"5 of 7")] ^= 1
+    file = File(Buffer(bytes(data)))
+    addresses = [file.resolve(f"/{number}/a").address for number in range(30)]
+    file.prefetch(addresses)
+    file.prefetch_attributes(addresses)
+    for number, address in enumerate(addresses):
+        sound = [one for one in file.attributes(address).values() if not isinstance(one.value, Unreadable)]
+        assert len(sound) == (0 if number == 7 else 12)
+
+
+def test_structures_that_claim_more_than_the_file_are_not_looked_at_in_advance(monkeypatch):
+    metadata = Metadata(Buffer(bytes(1000)), 0)
+    sizes = []
+    monkeypatch.setattr(checksum, "checksums", lambda blocks: sizes.extend(map(len, blocks)) or [1] * len(blocks))
+    metadata.verify((place, 500) for place in range(400))
+    assert sum(sizes) <= 2000
+    metadata.verify([(900, 200), (2**64 - 1, 10), (-5, 10)])
+    assert sum(sizes) <= 2000
 
 
 def test_swmr_and_open_for_writing_can_be_seen(tmp_path):
