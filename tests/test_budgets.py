@@ -67,6 +67,14 @@ def test_selections_of_more_chunks_than_are_planned_at_once(
             np.testing.assert_array_equal(ds[name][key].values, expected[name][key].values)
 
 
+def test_no_elements_of_a_long_array_cost_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", (2**50, 0, 3), "f8", chunks=(1, 1, 1), maxshape=(None, None, 3))
+    with open_quietly(tmp_path / "a.h5", decode_cf=False) as ds:
+        assert ds["a"].values.shape == (2**50, 0, 3)
+        assert ds["a"][::3, :, 1].values.size == 0
+
+
 def rows_without_end(path: Path) -> None:
     with tables.open_file(path, "w") as file:
         table = file.create_table("/", "t", {"a": tables.Int32Col(), "b": tables.Float64Col()}, chunkshape=100)

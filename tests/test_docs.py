@@ -191,6 +191,31 @@ def test_every_argument_has_a_row_that_names_a_test(heading: str, names: set[str
     assert not without, f"no test is named for {without}"
 
 
+@pytest.mark.parametrize(
+    ("thing", "function"),
+    [
+        (PyTablesBackendEntrypoint, PyTablesBackendEntrypoint.open_dataset),
+        (PyTablesBackendEntrypoint, PyTablesBackendEntrypoint.open_groups_as_dict),
+        (to_pytables, to_pytables),
+        (save_mfdataset, save_mfdataset),
+        (xr_pytables.convert, xr_pytables.convert),
+        (xr_pytables.diff, xr_pytables.diff),
+        (xr_pytables.verify, xr_pytables.verify),
+        (xr_pytables.tree, xr_pytables.tree),
+        (xr_pytables.save_index, xr_pytables.save_index),
+    ],
+    ids=lambda value: value.__qualname__,
+)
+def test_help_shows_every_argument(thing: object, function: object) -> None:
+    """Each as a line of its own, in numpy's form, or in a sentence between backticks."""
+    assert callable(function)
+    text = inspect.getdoc(thing)
+    assert text is not None
+    lines = {name for line in text.splitlines() for name in line.strip().split(", ")}
+    names = set(inspect.signature(function).parameters) - {"self"}
+    assert [name for name in sorted(names) if name not in lines and f"`{name}`" not in text] == []
+
+
 def test_open_groups_takes_what_open_dataset_takes() -> None:
     assert parameters(PyTablesBackendEntrypoint.open_groups_as_dict) == parameters(
         PyTablesBackendEntrypoint.open_dataset

@@ -110,3 +110,14 @@ def test_many_threads_read_while_others_use_hdf5_without_our_lock(tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS + WATCHDOG, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
+
+
+@pytest.mark.slow
+def test_a_crowd_of_processes_reads_what_others_write() -> None:
+    """By fork, spawn and forkserver, while writers are killed; `python -m tests.fuzz.crowd` is the long run."""
+    command = [sys.executable, "-m", "tests.fuzz.crowd", "--minutes", "0", "--threads", "3", "--rounds", "4"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * WATCHDOG, check=False, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "; 0 problems" in done.stdout

@@ -6,6 +6,7 @@ Writing: `xr_pytables.to_pytables(obj, path)`, `xr_pytables.save_mfdataset(datas
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from ._version import __version__
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .sources.source import RemoteError
     from .tools.converting import convert
     from .tools.differences import diff
+    from .tools.repacking import repack
     from .tools.verifying import verify
     from .writing.many_files import save_mfdataset
     from .writing.writer import to_pytables
@@ -36,6 +38,7 @@ __all__ = [
     "convert",
     "diff",
     "recover",
+    "repack",
     "save_index",
     "save_mfdataset",
     "to_pytables",
@@ -54,6 +57,7 @@ _HOMES = {
     "diff": "tools.differences",
     "RemoteError": "sources.source",
     "recover": "disk.journal",
+    "repack": "tools.repacking",
     "save_index": "indexes",
     "save_mfdataset": "writing.many_files",
     "to_pytables": "writing.writer",
@@ -73,3 +77,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "xarray" in sys.modules:  # without it nothing is imported: the command line must be quick
+    from . import accessor  # noqa: F401 - registers `obj.pytables`

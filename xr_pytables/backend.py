@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from xarray import Coordinates, Dataset, DataTree, Variable
 from xarray.backends import BackendEntrypoint
 
+from . import accessor  # noqa: F401 - registers `obj.pytables`
 from .decoding import decoded, no_garbage_collection
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ _MARK_WITHIN = 65536
 class PyTablesBackendEntrypoint(BackendEntrypoint):
     """Open PyTables files: `xr.open_dataset(path, engine="pytables")`.
 
-    Parameters of `open_dataset`, `open_datatree` and `open_groups` beside xarray's own decoders:
+    Parameters of `open_dataset`, `open_datatree` and `open_groups`:
 
+    filename_or_obj
+        A path, a URL, bytes, a file object, or an open `tables.File` or node.
     group
         Path of a group, or of one array. Soft links on the way are followed.
     dims
@@ -61,9 +64,10 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         Names of nodes to leave out; they are not even looked at.
     where
         For a table: the condition that its rows must meet, e.g. `"(energy > 10) & (name == b'x')"`, as PyTables has
-        it. Found with PyTables' indexes where the columns have them. A coordinate holds the numbers of the rows.
+        it, or with a list: `"number in [1, 2]"`. Found with PyTables' indexes where the columns have them. A coordinate
+        holds the numbers of the rows.
     condvars
-        Values of further names in `where`.
+        Values of further names in `where`; lists and arrays for `in`.
     start, stop, step
         For a table: look only at these rows.
     storage_options
@@ -79,8 +83,21 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         between (512 KiB).
     timeout
         For files that are not local: seconds until a request that gets no answer is tried again (60).
+    mask_and_scale
+        Whether to apply `_FillValue`, `scale_factor`, `add_offset` and `_Unsigned`; or a dict by variable, as for the
+        decoders below.
+    decode_times
+        Whether to make `datetime64` of CF's times and of PyTables' Time columns and arrays; or a `CFDatetimeCoder`.
+    decode_timedelta
+        Whether to make `timedelta64` of CF's time differences; or a `CFTimedeltaCoder`. Default: as `decode_times`.
+    use_cftime
+        Deprecated by xarray in favour of `decode_times=CFDatetimeCoder(use_cftime=...)`.
+    concat_characters
+        Whether to join netCDF's arrays of characters to text; those that PyTables made are left alone.
+    decode_coords
+        Whether to make coordinates of what the attribute `coordinates` names; `"all"` takes CF's others too.
 
-    What is opened may be a path, a URL, bytes, or a file object. Errors: FileNotFoundError, IsADirectoryError;
+    Errors: FileNotFoundError, IsADirectoryError;
     OSError for a file that is not HDF5, is damaged, or has no such group; RemoteError if a server does not answer, or
     wrongly; BlockingIOError if another process has it open for writing; TypeError for what names no file;
     ValueError for arguments that do not fit the file. Nodes that cannot be shown are named in one warning.
@@ -144,7 +161,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         gap: int | None = None,
         timeout: float | None = None,
     ) -> Dataset:
-        """One group (or one array) as a lazy Dataset."""
+        """One group (or one array) as a lazy Dataset; what the parameters mean stands in the docstring of the class."""
         with no_garbage_collection():
             from .disk.door import checked_transfer, located
             from .store import PyTablesDataStore, check_indexes, read_options, row_query
@@ -212,7 +229,10 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         gap: int | None = None,
         timeout: float | None = None,
     ) -> dict[str, Dataset]:
-        """The group and all groups below it, by path relative to it, from one opening of the file."""
+        """The group and all groups below it, by path relative to it, from one opening of the file.
+
+        What the parameters mean stands in the docstring of the class.
+        """
         with no_garbage_collection():
             from .disk.door import checked_transfer, located
             from .store import PyTablesDataStore, read_options, row_query, with_readable_indexes

@@ -17,7 +17,7 @@ import click
 from ._version import __version__
 from .commands.shared import Failure, failure_of, tell_warning
 
-COMMANDS: Final = ("info", "verify", "diff", "convert", "recover", "demo")
+COMMANDS: Final = ("info", "verify", "diff", "convert", "repack", "recover", "bench", "demo")
 """In the order in which `--help` has them."""
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 

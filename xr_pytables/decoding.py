@@ -21,6 +21,7 @@ from xarray.backends.common import AbstractDataStore
 from xarray.conventions import decode_cf_variables
 
 from .sources.source import FormatError, printable
+from .sources.warning import warn
 
 _VALUE_KEYS: Final = (
     "_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar", "dtype", "_Encoding",
@@ -95,7 +96,7 @@ def decoded(store: AbstractDataStore, where: str, decoders: Mapping[str, Any]) -
     for name, values in kept.items():
         found[name].attrs.update(values)
     if said:
-        warnings.warn(printable(f"{where}: attributes that were not applied: {'; '.join(said)}"), stacklevel=5)
+        warn(printable(f"{where}: attributes that were not applied: {'; '.join(said)}"))
     dataset = _dataset(found, coordinates, attributes)
     dataset.set_close(store.close)
     dataset.encoding = store.get_encoding()  # type: ignore[no-untyped-call]

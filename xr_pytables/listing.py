@@ -167,8 +167,8 @@ def tree(
 ) -> FileTree:
     """What the file at `path` holds, from `group` on: groups, arrays, tables, and what the engine does not show.
 
-    All arguments are as in `xr.open_dataset`. Nothing in the file is executed. Raises OSError for a missing or broken
-    file or group.
+    `path`, `group`, `external_links`, `storage_options` and `store` are those of `xr.open_dataset`. Nothing in the file
+    is executed. Raises OSError for a missing or broken file or group.
     """
     place, where = located(path, group, storage_options=storage_options, store=store)
     options = read_options(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import posixpath
-import warnings
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -30,6 +29,7 @@ from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .sources.place import Place
 from .sources.source import RemoteError, printable, shortened
+from .sources.warning import warn
 
 if TYPE_CHECKING:
     from .where.queries import RowQuery, TableQuery
@@ -225,7 +225,7 @@ class PyTablesDataStore(AbstractDataStore):
         except (FileChangedError, RemoteError):
             raise
         except OSError as error:  # costs none of the others
-            warnings.warn(f"{error}. So it is shown as rows, not flat", stacklevel=5)
+            warn(f"{error}. So it is shown as rows, not flat")
             return None
 
     def columns(self) -> dict[Hashable, Variable]:
@@ -329,7 +329,7 @@ def with_readable_indexes(dataset: Dataset, where: str, size: int) -> Dataset:
     if not lost:
         return dataset
     told = "; ".join(printable(f"{name!r}: {reason}") for name, reason in lost.items())
-    warnings.warn(f"{where}: coordinates that cannot be read are left out: {told}", stacklevel=4)
+    warn(f"{where}: coordinates that cannot be read are left out: {told}")
     rest = dataset.drop_vars(lost)
     rest.set_close(dataset._close)
     return rest
@@ -376,11 +376,11 @@ def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
     if inside:
         told.append(inside)
     if told:
-        warnings.warn(printable(f"{file}: {'. '.join(told)}"), stacklevel=5)
+        warn(printable(f"{file}: {'. '.join(told)}"))
     problems = list(dict.fromkeys(problem for spec in specs for problem in spec.problems))
     if problems:
         some = map(printable, problems[:_MOST_TOLD])
-        warnings.warn("; ".join([*some, *_more(problems)]), stacklevel=5)
+        warn("; ".join([*some, *_more(problems)]))
 
 
 _MOST_TOLD: Final = 100

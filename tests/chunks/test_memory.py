@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -151,6 +154,39 @@ def test_a_value_that_is_kept_stays_as_it_was_read(tmp_path: Path, filters: dict
         assert float(opened.a.mean()) == pytest.approx(values.mean(), rel=1e-5)
         for i, map_ in enumerate(kept):
             np.testing.assert_array_equal(map_, values[i])
+
+
+@pytest.mark.parametrize(("said", "expected"), [("", 7), ("  ", 7), ("0", 0), ("3", 3 << 20), (" 12 ", 12 << 20)])
+def test_the_environment_says_how_much_is_kept(said: str, expected: int) -> None:
+    assert memory.kept_bytes(7, {memory.VARIABLE: said}) == expected
+    assert memory.kept_bytes(7, {}) == 7
+
+
+@pytest.mark.parametrize("said", ["lots", "-1", "1.5", "64MB"])
+def test_a_limit_that_is_no_number_is_refused(said: str) -> None:
+    with pytest.raises(ValueError, match=r"XR_PYTABLES_KEPT_MEMORY must be a whole number of MiB, not '"):
+        memory.kept_bytes(7, {memory.VARIABLE: said})
+
+
+def test_with_a_limit_of_zero_nothing_is_kept(tmp_path: Path) -> None:
+    xr_pytables.to_pytables(xr.Dataset({"a": (("y", "x"), np.ones((4, 1 << 18)))}), tmp_path / "a.h5")
+    rows = xr.Dataset({"b": ("row", np.arange(1 << 18)), "c": ("row", np.ones(1 << 18))})
+    xr_pytables.to_pytables(rows, tmp_path / "t.h5", layout="table", group="/t")
+    code = """
+import sys
+import xarray as xr
+from xr_pytables.chunks import memory, row_blocks
+with xr.open_dataset(sys.argv[1], engine="pytables") as ds:
+    assert ds.a.values.sum() == 1 << 20
+with xr.open_dataset(sys.argv[2], engine="pytables", group="/t") as ds:
+    assert ds.b.values[-1] == (1 << 18) - 1
+    assert ds.c.values.sum() == 1 << 18
+    print(memory.LIMIT, memory._kept.size(), row_blocks.CACHE_BYTES)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.h5"), str(tmp_path / "t.h5")]
+    environment = {**os.environ, "XR_PYTABLES_KEPT_MEMORY": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0", "0"]
 
 
 def test_the_limit_is_what_the_guide_says():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
 from xr_pytables.cli import COMMANDS
@@ -49,3 +51,15 @@ def test_every_command_is_in_the_guide_and_in_the_reference() -> None:
     assert listed == list(COMMANDS)
     reference = (PAGE.parents[1] / "reference.md").read_text().split("\n## Command line\n")[1]
     assert re.findall(r"^\| `(\w+)", reference, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_the_reference_and_in_the_help(name: str) -> None:
+    command = import_module(f"xr_pytables.commands.{name}").command
+    reference = (PAGE.parents[1] / "reference.md").read_text().split("\n## Command line\n")[1]
+    row = next(line for line in reference.splitlines() if line.startswith(f"| `{name}`"))
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    listed = set(re.findall(r"`(-[\w-]+)", row.split("|")[2]))
+    assert listed == {option for each in options for option in (*each.opts, *each.secondary_opts)} - {"--variable"}
+    assert [option.name for option in options if not option.help] == []
+    assert command.help

@@ -474,6 +474,52 @@ def test_child_of_a_fork_reads_though_another_thread_held_the_lock(path: Path) -
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_child_of_a_fork_reads_though_another_thread_looked_at_the_cache_of_files(path: Path) -> None:
+    """Even where the garbage collector, the first thing in the child, closes files that nobody needs."""
+    code = """
+        import faulthandler, gc, os, sys, threading, warnings
+        warnings.simplefilter("ignore")
+        import xarray as xr
+        from xarray.backends.file_manager import FILE_CACHE
+        from xr_pytables.disk import files
+        ds = xr.open_dataset(sys.argv[1], engine="pytables", cache=False)
+        total = float(ds["carray"].sum())
+        used, wanted = threading.Event(), threading.Event()
+        class Lock:
+            # the same lock, which tells when somebody asks for it
+            def __init__(self, lock):
+                self.lock, self.release = lock, lock.release
+            def acquire(self, *arguments, **options):
+                wanted.set()
+                return self.lock.acquire(*arguments, **options)
+            def __enter__(self):
+                return self.acquire()
+            def __exit__(self, *exception):
+                self.release()
+        def use():
+            with FILE_CACHE._lock, next(iter(files._managers))._lock:
+                wanted.clear()
+                used.set()
+                wanted.wait()
+        FILE_CACHE._lock = Lock(FILE_CACHE._lock)
+        thread = threading.Thread(target=use)
+        thread.start()
+        used.wait()
+        child = os.fork()
+        if not child:
+            faulthandler.dump_traceback_later(200, exit=True)
+            gc.collect()
+            right = float(ds["carray"].sum()) == total
+            again = xr.open_dataset(sys.argv[1], engine="pytables")
+            os._exit(0 if right and float(again["carray"].sum()) == total else 1)
+        thread.join()
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), float(ds["carray"].sum()) == total)
+    """
+    assert run_python(code, path).split() == ["0", "True"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_children_of_forks_read_while_other_threads_read(path: Path) -> None:
     code = """
         import faulthandler, os, sys, threading, warnings

@@ -82,6 +82,14 @@ def test_neighbours_of_what_was_read_are_kept(server):
     assert server.bytes_asked <= 1 << 16
 
 
+def test_the_end_comes_as_a_whole(server):
+    source = opened(server)
+    assert source.read(len(DATA) - 10, 10) == DATA[-10:]
+    assert source.read(len(DATA) - 200_000, 10_000) == DATA[-200_000:-190_000]
+    assert len(server.asked) == 1
+    assert server.bytes_asked <= 1 << 18
+
+
 def test_who_reads_on_and_on_gets_longer_and_longer_blocks(server):
     source = opened(server)
     for offset in range(HEAD, HEAD + 4_000_000, 10_000):

@@ -590,14 +590,18 @@ def test_an_unknown_encoding_key_is_an_error_in_the_argument_and_advice_on_the_v
     xr.testing.assert_identical(open_ours(path), dataset)
 
 
+def test_mode_may_be_positional_as_in_to_netcdf(path):
+    to_pytables(field(), path, "w")
+    with pytest.raises(FileExistsError):
+        to_pytables(field(), path, "w-")
+    to_pytables(xr.Dataset({"b": ("z", [1.0])}), path, "a")
+    assert set(open_ours(path).data_vars) == {*field().data_vars, "b"}
+
+
 HINTS = [
-    ("compression", "gzip", "Did you mean complib='zlib'"),
-    ("compression_opts", 4, "complevel=5 instead of 'compression_opts'"),
     ("compressors", None, "complib='blosc:zstd' instead of 'compressors'"),
     ("compressor", None, "complib='blosc:zstd' instead of 'compressor'"),
     ("filters", None, "to_pytables\\(filters=tables.Filters"),
-    ("chunks", (2,), "Did you mean chunksizes=\\(...\\) instead of 'chunks'"),
-    ("chunkshape", (2,), "chunksizes"),
     ("shards", (2,), "chunksizes"),
     ("fill_value", 0, "_FillValue instead of 'fill_value'"),
     ("chunksize", (2,), "'chunksizes' instead of 'chunksize'"),

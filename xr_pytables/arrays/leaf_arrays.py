@@ -104,7 +104,9 @@ class PyTablesArray(LazyArray):
         most = [
             _most_chunks(*along) for along in zip(key, self.shape, storage.chunkshape[: storage.rank], strict=False)
         ]
-        if math.prod(most) > _MOST_CHUNKS and out.size:  # planning costs memory for each of them
+        if not out.size:
+            return
+        if math.prod(most) > _MOST_CHUNKS:  # planning costs memory for each of them
             for part, there in _halves(key, self.shape, most.index(max(most)), out):
                 self._fetch(descriptor, version, storage, part, there)
             return
@@ -166,11 +168,13 @@ class PyTablesArray(LazyArray):
                 if not before.same_version(self.file.identity):
                     self._check_only_grown(descriptor, before)
                 read(descriptor, before)
-            except RemoteError as error:
-                raise RemoteError(f"{error} (while {self.spec.path!r} was read)") from error
             except FormatError:
                 check_unchanged_since(before, descriptor.version(), self.spec)
                 raise
+            except (RemoteError, FileChangedError, PermissionError) as error:
+                if not isinstance(descriptor.source, Remote):
+                    raise
+                raise type(error)(f"{error} (while {self.spec.path!r} was read)") from error
             check_unchanged_since(before, descriptor.version(), self.spec)
 
     def _check_only_grown(self, descriptor: Opened, version: Version) -> None:

@@ -8,7 +8,6 @@ conventions section 9.3.3, contiguous ragged arrays). Descriptors are read as ch
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -24,6 +23,7 @@ from ..disk.files import OpenedFile
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.nodes import ElementSpec, VariableSpec
 from ..sources.place import Opened, Version
+from ..sources.warning import warn
 from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, as_seen, checked_key, selected_shape, storage_of
 from .table_arrays import open_array
@@ -185,10 +185,7 @@ def _objects(pickles: Sequence[bytes], spec: VariableSpec) -> list[object]:
     found = [_object(data, spec.conversion) for data in pickles]
     opaque = [value for value in found if isinstance(value, OpaqueBytes)]
     if opaque:
-        warnings.warn(
-            f"{spec.label}: {len(opaque)} of {len(found)} rows are shown undecoded: {opaque[0].reason}",
-            stacklevel=2,
-        )
+        warn(f"{spec.label}: {len(opaque)} of {len(found)} rows are shown undecoded: {opaque[0].reason}")
     return found
 
 

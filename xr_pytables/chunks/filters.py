@@ -22,6 +22,7 @@ BZIP2 = 307
 LZF = 32000
 BLOSC = 32001
 BLOSC2 = 32026
+ZSTD = 32015
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,13 @@ class FilterPipeline:
             elif step.id in (BLOSC, BLOSC2) and len(values) >= 6:
                 found.update(complib=_blosc_name(step), complevel=values[4])
                 found.update(shuffle=values[5] == 1, bitshuffle=values[5] == 2)
+            elif step.id in _WORDS_OF_NETCDF:
+                found[_WORDS_OF_NETCDF[step.id]] = True
         return {**found, "zlib": bool(found["complevel"])} if "complib" in found else found
 
 
+_WORDS_OF_NETCDF: Final = {SZIP: "szip", LZF: "lzf", ZSTD: "zstd"}
+"""With which readers of netCDF files say of compressors that PyTables cannot write that they are there."""
 _PLAIN_NAMES: Final = {DEFLATE: "zlib", BZIP2: "bzip2", LZO: "lzo"}
 BLOSC_CODES: Final = {"blosclz": 0, "lz4": 1, "lz4hc": 2, "zlib": 4, "zstd": 5}
 """Compressor codes of Blosc 1 and 2, the seventh client value of their filters."""

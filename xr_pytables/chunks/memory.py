@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,21 @@ SMALLEST: Final = 1 << 18
 """Bytes: the allocator keeps smaller blocks by itself."""
 LARGEST: Final = 1 << 26
 """Bytes of the largest block that is used again."""
-LIMIT: Final = min(LARGEST * usable_cpus(), 1 << 29)
+VARIABLE: Final = "XR_PYTABLES_KEPT_MEMORY"
+"""The environment variable that says how much memory is kept, in MiB."""
+
+
+def kept_bytes(usual: int, environment: Mapping[str, str] = os.environ) -> int:
+    """How many bytes may be kept: `usual`, or what the environment says. Raises ValueError if that is no number."""
+    said = environment.get(VARIABLE, "").strip()
+    if not said:
+        return usual
+    if not said.isdecimal():
+        raise ValueError(f"the environment variable {VARIABLE} must be a whole number of MiB, not {said[:40]!r}")
+    return int(said) << 20
+
+
+LIMIT: Final = kept_bytes(min(LARGEST * usable_cpus(), 1 << 29))
 """Bytes that are kept for later at most, in the whole process."""
 
 

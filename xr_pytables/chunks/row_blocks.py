@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from ..sources.remote import Remote
 from ..sources.source import Source
-from . import reading, team
+from . import memory, reading, team
 from .codecs import Workspace
 from .index import AxisPlan, AxisSelection, ChunkError, ChunkIndex, ChunkStorage, plan_axis
 
-CACHE_BYTES: Final = 128 * 2**20
+CACHE_BYTES: Final = min(128 * 2**20, memory.kept_bytes(128 * 2**20))
 """Decoded rows that the process keeps."""
 _MAX_SHARE: Final = 2
 """A read that touches more than this fraction of the cache passes it by."""

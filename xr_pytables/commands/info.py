@@ -44,16 +44,21 @@ def command(
 
 
 def _print(where: Location, *, header: bool, variables: tuple[str, ...]) -> None:
-    from ..tools.header import header_lines  # imports xarray
-    from ..tools.preview import preview_lines
-
     if variables:
+        from ..tools.preview import preview_lines  # imports xarray
+
         for variable in variables:
             for line in preview_lines(where.file, where.node, variable):
                 _say(line)
         return
     listed = _tree(where)
-    for line in header_lines(listed) if header else listed.lines(values=True):
+    if header:
+        from ..tools.header import header_lines  # imports xarray
+
+        lines = header_lines(listed)
+    else:
+        lines = listed.lines(values=True)
+    for line in lines:
         _say(line)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from xarray.backends import CachingFileManager
+from xarray.backends.file_manager import FILE_CACHE
 from xarray.backends.locks import HDF5_LOCK
 
 from ..hdf5.file import File
@@ -47,22 +48,26 @@ _held_for_fork = threading.local()
 
 
 def _before_fork() -> None:
-    # a child that is born while another thread is inside HDF5 finds HDF5's own mutex locked for ever
-    _held_for_fork.yes = HDF5_LOCK.lock.acquire(timeout=_FORK_PATIENCE)
+    # a child that is born while another thread is inside HDF5 finds HDF5's own mutex locked for ever; while another
+    # looks at xarray's cache of open files, the lock of that
+    wanted = HDF5_LOCK.lock, FILE_CACHE._lock
+    _held_for_fork.locks = [lock for lock in wanted if lock.acquire(timeout=_FORK_PATIENCE)]
 
 
 def _after_fork() -> None:
-    """Give the lock back, in the parent."""
-    if getattr(_held_for_fork, "yes", False):
-        _held_for_fork.yes = False
-        HDF5_LOCK.lock.release()
+    """Give the locks back, in the parent."""
+    held = getattr(_held_for_fork, "locks", [])
+    while held:
+        held.pop().release()
 
 
 def _after_fork_in_child() -> None:
     """The same in the child; what readers keep begins anew: threads that are gone may have held its locks."""
-    _after_fork()
+    for manager in list(_managers):
+        manager._lock = threading.Lock()
     for opened in list(_opened):
         opened.kept = {}
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -208,6 +213,10 @@ def _open_pinned(pin: _Pin, *, mode: str) -> Opened:
     return opened
 
 
+_managers: weakref.WeakSet[CachingFileManager[Opened]] = weakref.WeakSet()
+"""All of this process: each has a lock of its own."""
+
+
 class OpenedFile:
     """One version of one file, to be read at any time later, in this process or another.
 
@@ -222,6 +231,7 @@ class OpenedFile:
         self._pin = _Pin(place, [] if identity is None else [identity])
         kind = CachingFileManager if for_users else _OwnManager
         self._manager = kind(_open_pinned, self._pin, mode="r")
+        _managers.add(self._manager)
         if identity is None:
             with self.descriptor():
                 pass

@@ -16,11 +16,12 @@ import shutil
 import stat
 import struct
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Self
+
+from ..sources.warning import warn
 
 try:
     import fcntl
@@ -303,11 +304,7 @@ def check(target: str) -> None:
     try:
         check_for_writing(target)
     except ForeignJournalError as error:
-        # asked from several places for one read: by this registry, users hear of it once
-        warnings.warn_explicit(f"{error}. It was ignored", UserWarning, __name__, 0, __name__, _TOLD)
-
-
-_TOLD: Final[dict[str | tuple[str, type[Warning], int], int]] = {}
+        warn(f"{error}. It was ignored")  # several places ask for one read, but the line is one
 
 
 def check_for_writing(target: str) -> None:

@@ -104,7 +104,8 @@ def _check_order(
     after = np.concatenate([begin[:, 1:], nodes["last"]["offset"][:, None]], axis=1)
     last = begin[np.arange(len(nodes)), np.maximum(nodes["used"].astype(np.int64) - 1, 0)]
     outside = _before(begin[:, 0], least) | ~_before(last, beyond)
-    if np.any(used & ~_before(begin, after)) or np.any(used[:, 0] & outside):
+    odd = ~_before(begin, after) | (begin[..., -1] != 0)
+    if np.any(used & odd) or np.any(used[:, 0] & outside):
         raise ChunkError("the chunks of the B-tree are not in order")
     return after
 

@@ -22,7 +22,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
-from ctypes import c_char_p, c_int, c_int64, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_uint32, c_uint64, c_void_p
 from types import TracebackType
 from typing import Final
 
@@ -32,12 +32,17 @@ DEFAULT: Final = 0  # H5P_DEFAULT, H5S_ALL, H5E_DEFAULT
 UNLIMITED: Final = 2**64 - 1
 
 # H5T_class_t
-OPAQUE, COMPOUND, VLEN = 5, 6, 9
+OPAQUE, COMPOUND, REFERENCE, VLEN, ARRAY = 5, 6, 7, 9, 10
 # H5S_class_t
 SCALAR_SPACE, NULL_SPACE = 0, 2
 # H5F_ACC_*
 READ_ONLY, READ_WRITE, EXCLUSIVE = 0, 1, 4
 UTF8: Final = 1  # H5T_cset_t
+CHUNKED: Final = 2  # H5D_layout_t
+ALLOC_TIME_INCR: Final = 3  # H5D_alloc_time_t
+# H5_index_t, H5_iter_order_t
+INDEX_NAME, INDEX_CREATION_ORDER = 0, 1
+INCREASING, NATIVE_ORDER = 0, 2
 CREATION_ORDER_TRACKED, CREATION_ORDER_INDEXED = 1, 2
 EARLIEST: Final = 0  # H5F_libver_t
 
@@ -62,23 +67,37 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Acreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid)),
     "H5Adelete": (c_int, (_hid, c_char_p)),
     "H5Aexists": (c_int, (_hid, c_char_p)),
+    "H5Aget_name": (c_ssize_t, (_hid, c_size_t, c_void_p)),
+    "H5Aget_num_attrs": (c_int, (_hid,)),
+    "H5Aget_space": (_hid, (_hid,)),
+    "H5Aget_type": (_hid, (_hid,)),
+    "H5Aopen_by_idx": (_hid, (_hid, c_char_p, c_int, c_int, c_uint64, _hid, _hid)),
+    "H5Aread": (c_int, (_hid, _hid, c_void_p)),
     "H5Awrite": (c_int, (_hid, _hid, c_void_p)),
     "H5Dclose": (c_int, (_hid,)),
     "H5Dcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid, _hid, _hid)),
     "H5Dget_chunk_info_by_coord": (c_int, (_hid, c_void_p, c_void_p, c_void_p, c_void_p)),
+    "H5Dget_create_plist": (_hid, (_hid,)),
     "H5Dget_space": (_hid, (_hid,)),
     "H5Dget_storage_size": (c_uint64, (_hid,)),
     "H5Dget_type": (_hid, (_hid,)),
+    "H5Dread": (c_int, (_hid, _hid, _hid, _hid, _hid, c_void_p)),
     "H5Dset_extent": (c_int, (_hid, c_void_p)),
+    "H5Dvlen_reclaim": (c_int, (_hid, _hid, _hid, c_void_p)),
     "H5Dwrite": (c_int, (_hid, _hid, _hid, _hid, _hid, c_void_p)),
     "H5Dwrite_chunk": (c_int, (_hid, _hid, c_uint32, c_void_p, c_size_t, c_void_p)),
     "H5Eset_auto2": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Fclose": (c_int, (_hid,)),
     "H5Fcreate": (_hid, (c_char_p, c_uint, _hid, _hid)),
     "H5Fflush": (c_int, (_hid, c_int)),
+    "H5Fget_create_plist": (_hid, (_hid,)),
     "H5Fopen": (_hid, (c_char_p, c_uint, _hid)),
     "H5Gclose": (c_int, (_hid,)),
     "H5Gcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid)),
+    "H5Gget_create_plist": (_hid, (_hid,)),
+    "H5Lcreate_external": (c_int, (c_char_p, c_char_p, _hid, c_char_p, _hid, _hid)),
+    "H5Lcreate_hard": (c_int, (_hid, c_char_p, _hid, c_char_p, _hid, _hid)),
+    "H5Lcreate_soft": (c_int, (c_char_p, _hid, c_char_p, _hid, _hid)),
     "H5Ldelete": (c_int, (_hid, c_char_p, _hid)),
     "H5Lexists": (c_int, (_hid, c_char_p, _hid)),
     "H5Oclose": (c_int, (_hid,)),
@@ -86,12 +105,17 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Oopen": (_hid, (_hid, c_char_p, _hid)),
     "H5Pclose": (c_int, (_hid,)),
     "H5Pcreate": (_hid, (_hid,)),
+    "H5Pget_attr_creation_order": (c_int, (_hid, c_void_p)),
     "H5Pget_libver_bounds": (c_int, (_hid, c_void_p, c_void_p)),
+    "H5Pget_link_creation_order": (c_int, (_hid, c_void_p)),
+    "H5Premove_filter": (c_int, (_hid, c_int)),
+    "H5Pset_alloc_time": (c_int, (_hid, c_int)),
     "H5Pset_chunk": (c_int, (_hid, c_int, c_void_p)),
     "H5Pset_fill_value": (c_int, (_hid, _hid, c_void_p)),
     "H5Pset_filter": (c_int, (_hid, c_int, c_uint, c_size_t, c_void_p)),
     "H5Pset_fletcher32": (c_int, (_hid,)),
     "H5Pset_attr_creation_order": (c_int, (_hid, c_uint)),
+    "H5Pset_layout": (c_int, (_hid, c_int)),
     "H5Pset_libver_bounds": (c_int, (_hid, c_int, c_int)),
     "H5Pset_link_creation_order": (c_int, (_hid, c_uint)),
     "H5Rcreate": (c_int, (c_void_p, _hid, c_char_p, c_int, _hid)),
@@ -99,18 +123,27 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Screate": (_hid, (c_int,)),
     "H5Screate_simple": (_hid, (c_int, c_void_p, c_void_p)),
     "H5Sget_simple_extent_dims": (c_int, (_hid, c_void_p, c_void_p)),
+    "H5Sget_simple_extent_npoints": (c_int64, (_hid,)),
     "H5Sget_simple_extent_type": (c_int, (_hid,)),
     "H5Sselect_hyperslab": (c_int, (_hid, c_int, c_void_p, c_void_p, c_void_p, c_void_p)),
     "H5Tarray_create2": (_hid, (_hid, c_uint, c_void_p)),
     "H5Tclose": (c_int, (_hid,)),
+    "H5Tcommit2": (c_int, (_hid, c_char_p, _hid, _hid, _hid, _hid)),
     "H5Tcopy": (_hid, (_hid,)),
     "H5Tcreate": (_hid, (c_int, c_size_t)),
+    "H5Tdetect_class": (c_int, (_hid, c_int)),
     "H5Tencode": (c_int, (_hid, c_void_p, c_void_p)),
     "H5Tenum_create": (_hid, (_hid,)),
     "H5Tenum_insert": (c_int, (_hid, c_char_p, c_void_p)),
+    "H5Tequal": (c_int, (_hid, _hid)),
     "H5Tget_class": (c_int, (_hid,)),
+    "H5Tget_member_offset": (c_size_t, (_hid, c_uint)),
+    "H5Tget_member_type": (_hid, (_hid, c_uint)),
+    "H5Tget_nmembers": (c_int, (_hid,)),
+    "H5Tget_size": (c_size_t, (_hid,)),
     "H5Tget_super": (_hid, (_hid,)),
     "H5Tinsert": (c_int, (_hid, c_char_p, c_size_t, _hid)),
+    "H5Tis_variable_str": (c_int, (_hid,)),
     "H5Tset_cset": (c_int, (_hid, c_int)),
     "H5Tset_ebias": (c_int, (_hid, c_size_t)),
     "H5Tset_fields": (c_int, (_hid, c_size_t, c_size_t, c_size_t, c_size_t, c_size_t)),
@@ -121,6 +154,7 @@ _SIGNATURES: dict[str, _Signature] = {
 }
 _MOVES_DATA = frozenset(
     {
+        "H5Dread",
         "H5Dwrite",
         "H5Dwrite_chunk",
         "H5Dset_extent",
@@ -247,12 +281,18 @@ def opened(name: str, *args: object) -> Identifier:
 
 _CLOSES = {
     "H5Acreate2": "H5Aclose",
+    "H5Aget_space": "H5Sclose",
+    "H5Aget_type": "H5Tclose",
+    "H5Aopen_by_idx": "H5Aclose",
     "H5Dcreate2": "H5Dclose",
+    "H5Dget_create_plist": "H5Pclose",
     "H5Dget_space": "H5Sclose",
     "H5Dget_type": "H5Tclose",
     "H5Fcreate": "H5Fclose",
+    "H5Fget_create_plist": "H5Pclose",
     "H5Fopen": "H5Fclose",
     "H5Gcreate2": "H5Gclose",
+    "H5Gget_create_plist": "H5Pclose",
     "H5Oopen": "H5Oclose",
     "H5Pcreate": "H5Pclose",
     "H5Screate": "H5Sclose",
@@ -261,6 +301,7 @@ _CLOSES = {
     "H5Tcopy": "H5Tclose",
     "H5Tcreate": "H5Tclose",
     "H5Tenum_create": "H5Tclose",
+    "H5Tget_member_type": "H5Tclose",
     "H5Tget_super": "H5Tclose",
     "H5Tvlen_create": "H5Tclose",
 }

@@ -65,17 +65,20 @@ class ArrayLayout:
 class TargetFile:
     """An HDF5 file opened for writing. The caller holds the HDF5 lock for as long as it is open."""
 
-    def __init__(self, path: str, *, create: bool, keep: int = 0, large_attributes: bool = False) -> None:
+    def __init__(
+        self, path: str, *, create: bool, keep: int = 0, large_attributes: bool = False, oldest: int = 0
+    ) -> None:
         """`keep` are the bytes at the beginning of the file that must stay if the disk is full.
 
-        With `large_attributes` the root group that is made can have attributes of more than 64 KB.
+        With `large_attributes` the root group that is made can have attributes of more than 64 KB. `oldest` is the
+        oldest version of the format in which objects are made: 0 for any, 1 for that of HDF5 1.8, 2 for that of 1.10.
         """
         h5.silence_this_thread()
         self.path = path
         self._keep = keep
         raw = os.fsencode(path)
         try:
-            with _oldest_format() as access:
+            with access_properties(oldest) as access:
                 if create:
                     with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_CREATE_ID_g")) as properties:
                         _track_order(properties)
@@ -378,15 +381,15 @@ def _allow_large_attributes(properties: int, wanted: bool) -> None:
 
 
 @contextlib.contextmanager
-def _oldest_format() -> Iterator[int]:
-    """How a file is opened such that all that is made in it has the oldest format that can hold it.
+def access_properties(oldest: int = h5.EARLIEST) -> Iterator[int]:
+    """How a file is opened such that all that is made in it has the oldest format that can hold it, from `oldest` on.
 
     That is what HDF5 1 does by itself; HDF5 2 would make files of a newer format, with other indexes of chunks.
     """
     low, high = ctypes.c_int(), ctypes.c_int()
     with opened("H5Pcreate", h5.constant("H5P_CLS_FILE_ACCESS_ID_g")) as access:
         call("H5Pget_libver_bounds", access, ctypes.byref(low), ctypes.byref(high))
-        call("H5Pset_libver_bounds", access, h5.EARLIEST, high.value)
+        call("H5Pset_libver_bounds", access, oldest, high.value)
         yield access
 
 

@@ -33,6 +33,7 @@ HEAD: Final = 1 << 20
 """Bytes of the first request: files that are written front-loaded have all their metadata in them."""
 _BLOCK: Final = 1 << 14  # bytes that are kept, or not, together
 _WINDOW: Final = 4  # blocks that a read of one of them brings, if nothing is known of the neighbours
+_TAIL: Final = 16  # blocks at the end that are read together
 _AHEAD: Final = 64  # blocks that are read at once, at most, by who reads on and on
 _FEW: Final = 256  # blocks: reads here and there of more than these are no metadata
 _KEPT: Final = 1 << 25  # bytes of blocks, of one object
@@ -388,6 +389,9 @@ class Remote:
             stop += 1
         while window > 1 and stop - first < _WINDOW and first > 0 and first - 1 not in self._of_block:
             first -= 1
+        tail = max(last - _TAIL, 0)
+        if window > 1 and first >= tail:  # what was written last, and what says where it is
+            first, stop = tail, last
         begin, end = first * _BLOCK, min(stop * _BLOCK, self.size)
         self._add(_Span(range(first, stop), self._asked(begin, end - begin)))
 

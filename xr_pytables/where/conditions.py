@@ -22,6 +22,8 @@ import numexpr
 import numpy as np
 from numpy.typing import NDArray
 
+from .spellings import OPERATORS, instead, is_list, listed
+
 FUNCTIONS: Final = frozenset(
     "abs arccos arccosh arcsin arcsinh arctan arctan2 arctanh ceil complex conj contains copysign cos cosh exp expm1 "
     "floor fmod hypot imag isfinite isinf isnan log log10 log1p log2 maximum minimum real round sign signbit sin sinh "
@@ -102,7 +104,7 @@ class Condition:
     """What each column is converted to."""
     _constants: tuple[NDArray[Any], ...]
     """Those that numexpr needs."""
-    _texts: tuple[_TextComparison, ...]
+    _by_numpy: tuple[_TextComparison | _Membership, ...]
     _used: tuple[int, ...]
     """Places of the columns that numexpr needs."""
     _function: Any
@@ -111,9 +113,9 @@ class Condition:
         """For each row whether it meets the condition; `columns` are in the order of `self.columns`."""
         rows = len(columns[0])
         arrays = [_converted(column, dtype) for column, dtype in zip(columns, self._dtypes, strict=True)]
-        texts = [text.evaluate(arrays) for text in self._texts]
+        computed_here = [part.evaluate(arrays) for part in self._by_numpy]
         with _lock:
-            computed = self._function(*[arrays[place] for place in self._used], *self._constants, *texts)
+            computed = self._function(*[arrays[place] for place in self._used], *self._constants, *computed_here)
         met: NDArray[np.bool_] = np.broadcast_to(computed, (rows,))
         return met
 
@@ -135,6 +137,20 @@ class _TextComparison:
         left, right = (columns[side] if isinstance(side, int) else side for side in (self.left, self.right))
         met: NDArray[np.bool_] = np.asarray(self.compare(left, right))
         return met
+
+
+@dataclass(frozen=True, eq=False)
+class _Membership:
+    """Whether values are among some."""
+
+    column: int
+    """Its place."""
+    values: NDArray[Any]
+    """Exactly as they are, so that a column of float32 has no element 0.1."""
+    inside: bool
+
+    def evaluate(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+        return np.isin(columns[self.column], self.values, invert=not self.inside)
 
 
 _lock = threading.Lock()
@@ -165,12 +181,14 @@ def compile_condition(
     fail = _Failure(text, dtypes)
     if len(text) > MAX_LENGTH:
         raise ValueError(f"where has {len(text)} characters; at most {MAX_LENGTH} are allowed")
-    names = _Names(dtypes, _checked_condvars(condvars or {}), fail)
+    names = _Names(dtypes, _checked_condvars(condvars or {}), condvars or {}, fail)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         return _compiled(text, _checked(tree, names, fail), names, fail)
     except SyntaxError as error:
-        raise fail(f"it cannot be parsed ({error.msg})") from None
+        meant = instead(text)
+        hint = f"; {OPERATORS}: {meant!r}" if meant else ""
+        raise fail(f"it cannot be parsed ({error.msg}){hint}") from None
     except (RecursionError, MemoryError):
         raise ValueError("where is nested too deeply") from None
 
@@ -191,7 +209,7 @@ class _Failure:
 def _checked_condvars(condvars: Mapping[str, object]) -> dict[str, NDArray[Any]]:
     if not isinstance(condvars, Mapping):
         raise TypeError(f"condvars must map names to values, not {type(condvars).__name__}")
-    return {name: _constant_array(name, value) for name, value in condvars.items()}
+    return {name: _constant_array(name, value) for name, value in condvars.items() if not is_list(value)}
 
 
 def _constant_array(name: str, value: object) -> NDArray[Any]:
@@ -231,9 +249,13 @@ class _Names:
     """The names in a condition, and the plain ones that they get for numexpr (its functions hide others)."""
 
     def __init__(
-        self, dtypes: Mapping[str, np.dtype[Any] | str], condvars: Mapping[str, NDArray[Any]], fail: _Failure
+        self,
+        dtypes: Mapping[str, np.dtype[Any] | str],
+        condvars: Mapping[str, NDArray[Any]],
+        given: Mapping[str, object],
+        fail: _Failure,
     ) -> None:
-        self.dtypes, self.condvars, self.fail = dtypes, condvars, fail
+        self.dtypes, self.condvars, self.given, self.fail = dtypes, condvars, given, fail
         self.columns: dict[str, str] = {}
         """Plain names by name of the column."""
         self.constants: dict[str, NDArray[Any]] = {}
@@ -242,6 +264,11 @@ class _Names:
     def plain(self, name: str) -> str:
         if name in self.condvars:
             return self.constant(self.condvars[name])
+        if name in self.given:
+            raise ValueError(
+                f"condvars[{name!r}] must be a single value, not an array of shape {np.shape(list(self.given[name]))}; "  # type: ignore[call-overload]
+                f"or stand behind 'in': 'column in {name}'"
+            )
         dtype = self.dtypes.get(name)
         if dtype is None:
             raise self.fail(f"there is no column {name!r}")
@@ -292,16 +319,22 @@ def _checked(node: ast.expr, names: _Names, fail: _Failure) -> ast.expr:
         return ast.UnaryOp(node.op, operand)
     if isinstance(node, ast.Compare):
         if len(node.ops) != 1:
+            meant = instead(ast.unparse(node))
             raise fail(
                 "comparisons cannot be chained: write (0 < a) & (a < 1); & and | bind closer than <, so that their "
-                "parts need brackets"
+                f"parts need brackets{f'. Did you mean {meant!r}?' if meant else ''}"
             )
+        if isinstance(node.ops[0], ast.In | ast.NotIn) and (values := listed(node, names.given)) is not None:
+            return _checked_membership(node, values, names, fail)
         if type(node.ops[0]) in _COMPARISONS:
             return ast.Compare(again(node.left), list(node.ops), [again(node.comparators[0])])
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         if node.func.id not in FUNCTIONS or node.func.id not in numexpr.expressions.functions:
             raise fail(f"there is no function {node.func.id!r}")
         return ast.Call(ast.Name(node.func.id, ast.Load()), [again(argument) for argument in node.args], [])
+    if isinstance(node, ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)):
+        why, meant = _WHY_NOT[type(node)], instead(fail.text)
+        raise fail(f"{why}: {meant!r}" if meant else why)
     raise fail(_WHY_NOT.get(type(node), f"{ast.unparse(node)[:80]!r} is nothing that a condition can have"))
 
 
@@ -309,7 +342,44 @@ _WHY_NOT: Final[dict[type[ast.AST], str]] = {
     ast.BoolOp: "write & for 'and', | for 'or', and brackets around their parts",
     ast.UnaryOp: "write ~ for 'not'",
     ast.Attribute: "nested columns cannot be in a condition",
+    ast.List: "a list stands behind 'in' or 'not in', without columns in it: number in [1, 2, 5]",
 }
+
+
+def _checked_membership(node: ast.Compare, values: list[object], names: _Names, fail: _Failure) -> ast.expr:
+    """A column, the operator, and the name of a constant that holds the values."""
+    if not isinstance(node.left, ast.Name) or node.left.id in names.given:
+        raise fail(f"only a column can stand before 'in', not {ast.unparse(node.left)[:80]!r}")
+    plain, dtype = names.plain(node.left.id), names.dtypes[node.left.id]
+    assert not isinstance(dtype, str)  # else there is no plain name
+    try:
+        chosen = _choices(values, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise fail(f"column {node.left.id!r} of {dtype} cannot be in this list: {error}") from None
+    return ast.Compare(ast.Name(plain, ast.Load()), list(node.ops), [ast.Name(names.constant(chosen), ast.Load())])
+
+
+def _choices(values: list[object], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Those of the values that a column can have, exactly. Raises TypeError for what it can never be compared with."""
+    if dtype.kind == "S":
+        texts = [value.encode() if isinstance(value, str) else value for value in values]
+        _check_all(texts, bytes, "text")
+        return np.array(texts, "S") if texts else np.empty(0, "S1")
+    if dtype.kind == "c":
+        _check_all(values, int | float | complex, "a number")
+        return np.array(values, "c16")
+    _check_all(values, int | float, "a number")
+    numbers: list[Any] = [value for value in values if value == value]  # NaN equals nothing
+    if dtype.kind == "f":
+        return np.array(numbers, "f8")
+    integers = [int(value) for value in numbers if not isinstance(value, float) or value.is_integer()]
+    return np.array([value for value in integers if -(2**63) <= value < 2**63], "i8")
+
+
+def _check_all(values: list[Any], kind: Any, called: str) -> None:
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is not {called}")
 
 
 def _checked_constant(value: object, names: _Names, fail: _Failure) -> ast.expr:
@@ -343,22 +413,31 @@ def _folded(node: ast.BinOp, fail: _Failure) -> ast.expr:
     return ast.Constant(value)
 
 
-class _Texts(ast.NodeTransformer):
-    """Takes comparisons of texts out of a checked tree: a name stands for the result of each."""
+class _ByNumPy(ast.NodeTransformer):
+    """Takes comparisons of texts, and lists, out of a checked tree: a name stands for the result of each."""
 
     def __init__(self, names: _Names) -> None:
         self._names = names
-        self.found: dict[str, _TextComparison] = {}
+        self.found: dict[str, _TextComparison | _Membership] = {}
         """By plain name."""
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         sides = [node.left, node.comparators[0]]
+        operands = [self._names.operand(side.id) for side in sides if isinstance(side, ast.Name)]
+        if isinstance(node.ops[0], ast.In | ast.NotIn):
+            column, values = operands
+            assert isinstance(column, int)
+            assert not isinstance(values, int)
+            return self._name_of(_Membership(column, values, isinstance(node.ops[0], ast.In)))
         plain = [side.id for side in sides if isinstance(side, ast.Name) and self._names.is_text(side.id)]
         if len(plain) < len(sides):
             return self.generic_visit(node)  # type: ignore[return-value]
-        left, right = map(self._names.operand, plain)
-        name = f"text{len(self.found)}"
-        self.found[name] = _TextComparison(left, _COMPARE[type(node.ops[0])], right)
+        left, right = operands
+        return self._name_of(_TextComparison(left, _COMPARE[type(node.ops[0])], right))
+
+    def _name_of(self, part: _TextComparison | _Membership) -> ast.Name:
+        name = f"numpy{len(self.found)}"
+        self.found[name] = part
         return ast.Name(name, ast.Load())
 
 
@@ -367,14 +446,14 @@ def _compiled(text: str, tree: ast.expr, names: _Names, fail: _Failure) -> Condi
         raise fail("it names no column")
     dtypes = tuple(_numexpr_dtype_of(names.dtypes[name]) for name in names.columns)
     arrays = [np.zeros(1, dtype) for dtype in dtypes]
-    indexable, texts = _indexable(tree, names), _Texts(names)
-    tree = texts.visit(tree)
+    indexable, by_numpy = _indexable(tree, names), _ByNumPy(names)
+    tree = by_numpy.visit(tree)
     source, needed = ast.unparse(tree), {part.id for part in ast.walk(tree) if isinstance(part, ast.Name)}
     used = tuple(place for place, plain in enumerate(names.columns.values()) if plain in needed)
     constants = {plain: array for plain, array in names.constants.items() if plain in needed}
     inputs = dict(zip(names.columns.values(), arrays, strict=True))
     inputs = {plain: array for plain, array in inputs.items() if plain in needed} | constants
-    inputs |= {plain: one.evaluate(arrays) for plain, one in texts.found.items()}
+    inputs |= {plain: one.evaluate(arrays) for plain, one in by_numpy.found.items()}
     signature = [(plain, _numexpr_type(array.dtype)) for plain, array in inputs.items()]
     try:
         # as PyTables compiles it: the optimizations of numexpr round powers otherwise
@@ -385,7 +464,7 @@ def _compiled(text: str, tree: ast.expr, names: _Names, fail: _Failure) -> Condi
         raise fail(f"numexpr cannot compute it ({error}); & and | need brackets around comparisons") from None
     if result.dtype != np.bool_:
         raise fail(f"it gives {result.dtype}, not true or false for each row")
-    columns, found = tuple(names.columns), tuple(texts.found.values())
+    columns, found = tuple(names.columns), tuple(by_numpy.found.values())
     return Condition(text, columns, indexable, dtypes, tuple(constants.values()), found, used, function)
 
 
@@ -413,6 +492,8 @@ def _indexable(node: ast.expr, names: _Names) -> Indexable:
         return _truth(node, names, True)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert) and isinstance(node.operand, ast.Name):
         return _truth(node.operand, names, False)
+    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+        return _any_of(node, names)
     if isinstance(node, ast.Compare):
         symbol = _COMPARISONS[type(node.ops[0])]
         left, right = node.left, node.comparators[0]
@@ -423,6 +504,26 @@ def _indexable(node: ast.expr, names: _Names) -> Indexable:
             return AnyOf((left_part, right_part)) if left_part and right_part else None
         return AllOf((left_part, right_part)) if left_part or right_part else None
     return None
+
+
+_MOST_LOOKUPS: Final = 64
+"""Values of a list that are looked up in an index one by one."""
+
+
+def _any_of(node: ast.Compare, names: _Names) -> Indexable:
+    """A list that is no longer than is worth it, as comparisons of which one is true."""
+    assert isinstance(node.left, ast.Name)
+    assert isinstance(node.comparators[0], ast.Name)
+    column, values = names.column_of(node.left.id), names.constants[node.comparators[0].id]
+    if isinstance(node.ops[0], ast.NotIn) or column is None or not 1 <= len(values) <= _MOST_LOOKUPS:
+        return None
+    parts: list[Indexable] = [Comparison(column, "==", value) for value in np.unique(values)]
+    if values.dtype.kind == "c":
+        return None
+    while len(parts) > 1:  # in pairs of pairs, not one in the other
+        pairs = [parts[number : number + 2] for number in range(0, len(parts), 2)]
+        parts = [AnyOf((pair[0], pair[1])) if len(pair) == 2 else pair[0] for pair in pairs]
+    return parts[0]
 
 
 def _truth(node: ast.Name, names: _Names, value: bool) -> Comparison | None:

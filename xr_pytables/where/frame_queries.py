@@ -19,6 +19,7 @@ import pandas as pd
 
 from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
 from ..model.nodes import GroupSpec, VariableSpec
+from .spellings import OPERATORS, as_list, instead, listed
 
 _EARLIEST: Final = -(2**63) + 2
 """Times from here on can be compared: below is the missing one, and one that conditions cannot name."""
@@ -42,6 +43,8 @@ def as_stored(
             "where needs the table format (format='table' in pandas). start, stop and step work"
         )
     given = dict(condvars or {})
+    if isinstance(where, str) and (meant := instead(where)):
+        raise _failure(frame, columns, f"where={where[:200]!r}: {OPERATORS}: {meant!r}")
     try:
         tree = ast.parse(where.strip(), mode="eval").body
         rewritten = _Rewriter(frame, columns, given).visit(tree)
@@ -84,6 +87,11 @@ class _Rewriter(ast.NodeTransformer):
         return ast.Call(node.func, [self.visit(argument) for argument in node.args], node.keywords)
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        values = listed(node, self._condvars)
+        if values is not None and isinstance(node.left, ast.Name) and node.left.id not in self._condvars:
+            found = self._column(node.left)
+            if _is_converted(found):
+                return self._among(found, node, values)
         if len(node.ops) == 1 and type(node.ops[0]) in _TURNED:
             for column, operator, other in (
                 (node.left, type(node.ops[0]), node.comparators[0]),
@@ -114,30 +122,41 @@ class _Rewriter(ast.NodeTransformer):
         return node.value if isinstance(node, ast.Constant) else self._condvars[node.id]  # type: ignore[attr-defined]
 
     def _compared(self, column: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.expr:
-        try:
-            stored = _stored(column, value)
-        except (ValueError, TypeError, OverflowError, AttributeError) as error:
-            reason = f"column {column.name!r} of {_what(column)} cannot be compared with {value!r}: {error}"
-            raise self._fail(reason) from None
+        stored = self._stored_of(column, value)
         compared = _comparison(column, operator, stored)
         if operator is ast.NotEq:
             return compared
-        decoding = column.decoding
-        if decoding is not None and decoding.kind == "text" and decoding.nan_rep is not None:
-            missing = decoding.nan_rep.encode(decoding.encoding, decoding.errors)
+        missing = _missing_text(column)
+        if missing is not None:
             return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.NotEq, missing))
         if column.dtype.kind in "mM" and operator in (ast.Lt, ast.LtE):  # a missing time is the least integer
             return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.Gt, _EARLIEST - 1))
         return compared
 
+    def _among(self, column: VariableSpec, node: ast.Compare, values: list[object]) -> ast.expr:
+        """A list, of which text that stands for missing is no element."""
+        stored: list[int | float | bytes] = [self._stored_of(column, value) for value in values]
+        missing = _missing_text(column)
+        return as_list(ast.Compare(_name(column), node.ops, []), [value for value in stored if value != missing])
+
+    def _stored_of(self, column: VariableSpec, value: object) -> int | bytes:
+        try:
+            return _stored(column, value)
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:
+            reason = f"column {column.name!r} of {_what(column)} cannot be compared with {value!r}: {error}"
+            raise self._fail(reason) from None
+
     def _fail(self, reason: str) -> ValueError:
-        usable = [
-            repr(name)
-            for name, spec in self._columns.items()
-            if spec.categories is None and _kind(spec) != "missing" and str(name).isidentifier()
-        ]
-        frame = self._frame
-        return ValueError(f"{frame.label}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}")
+        return _failure(self._frame, self._columns, reason)
+
+
+def _failure(frame: GroupSpec, columns: Mapping[Hashable, VariableSpec], reason: str) -> ValueError:
+    usable = [
+        repr(name)
+        for name, spec in columns.items()
+        if spec.categories is None and _kind(spec) != "missing" and str(name).isidentifier()
+    ]
+    return ValueError(f"{frame.label}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}")
 
 
 def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: int | bytes) -> ast.expr:
@@ -150,6 +169,14 @@ def _name(column: VariableSpec) -> ast.expr:
 
 def _kind(spec: VariableSpec) -> str:
     return spec.decoding.kind if spec.decoding is not None else ""
+
+
+def _missing_text(spec: VariableSpec) -> bytes | None:
+    """What stands for missing text."""
+    decoding = spec.decoding
+    if decoding is None or decoding.kind != "text" or decoding.nan_rep is None:
+        return None
+    return decoding.nan_rep.encode(decoding.encoding, decoding.errors)
 
 
 def _is_converted(spec: VariableSpec) -> bool:

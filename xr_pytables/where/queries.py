@@ -24,6 +24,7 @@ from ..model.leaves import is_implausible, native
 from ..model.nodes import GroupSpec, VariableSpec
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .frame_queries import as_stored
+from .spellings import with_timestamps
 from .table_index import IndexSearch, IndexSpec, UnusableIndexError, combined, describe_index
 from .time_queries import with_numbers
 
@@ -93,6 +94,10 @@ def plan_query(table: GroupSpec, query: RowQuery, file: File) -> TableQuery:
     if query.where is None:
         return TableQuery({}, rows)
     variables, where, condvars = table.variables, query.where, query.condvars
+    try:
+        where, condvars = with_timestamps(where, condvars)
+    except ValueError as error:
+        raise ValueError(f"{table.label}: where={query.where!r}: {error}") from None
     if table.is_pandas_object:
         variables, where, condvars = as_stored(table, where, condvars)
     by_name = {str(spec.name): spec for spec in variables}

@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..model.nodes import VariableSpec
 from .conditions import MAX_LENGTH
+from .spellings import as_list, is_list, listed
 
 _UNITS: Final = re.compile(r"\s*(\w+)\s+since\s+(\S.*?)\s*")
 _NANOSECONDS: Final = {
@@ -72,6 +73,8 @@ def _is_clock(spec: VariableSpec) -> bool:
 def _is_time(value: object) -> bool:
     if isinstance(value, datetime.date | np.datetime64):  # Timestamp and datetime are dates
         return True
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_is_time, value))
     dtype = getattr(value, "dtype", None)
     return isinstance(dtype, np.dtype) and dtype.kind == "M"
 
@@ -94,10 +97,14 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in self._times:
-            raise ValueError(f"condvars[{node.id!r}] is a time, which can only be compared with a column of times")
+            what = "has times" if is_list(self._condvars[node.id]) else "is a time"
+            raise ValueError(f"condvars[{node.id!r}] {what}, which can only be compared with a column of times")
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        values = listed(node, self._condvars)
+        if values is not None and isinstance(node.left, ast.Name) and node.left.id not in self._condvars:
+            return self._among(node, node.left.id, values)
         if len(node.ops) == 1 and type(node.ops[0]) in _TURNED:
             left, operator, right = node.left, type(node.ops[0]), node.comparators[0]
             for column, symbol, other in ((left, operator, right), (right, _TURNED[operator], left)):
@@ -112,6 +119,16 @@ class _Rewriter(ast.NodeTransformer):
         names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
         if names & self._times:
             return self._in_seconds(node, names)
+        return node
+
+    def _among(self, node: ast.Compare, name: str, values: list[object]) -> ast.expr:
+        if name not in self._clocks:
+            if any(map(_is_time, values)):
+                raise ValueError(_no_times(name, self._columns))
+            return node
+        if any(isinstance(value, str) or _is_time(value) for value in values):
+            self.changed = True
+            return as_list(node, _numbers(name, self._clocks[name], values))
         return node
 
     def _constant(self, node: ast.expr) -> object:
@@ -159,6 +176,20 @@ def _compared(name: str, spec: VariableSpec, operator: type[ast.cmpop], value: o
         present = _plain(name, ast.Gt, _LEAST + 1) if missing == _LEAST else _plain(name, ast.NotEq, missing)
         compared = ast.BinOp(compared, ast.BitAnd(), present)
     return compared
+
+
+def _numbers(name: str, spec: VariableSpec, values: list[object]) -> list[int | float | bytes]:
+    """The numbers that stand for times of a list, of those that the column can hold. A number is taken as it is."""
+    found: list[int | float | bytes] = []
+    for value in values:
+        if isinstance(value, int | float):
+            found.append(value)
+            continue
+        equal = _compared(name, spec, ast.Eq, value)
+        constant = next(part for part in ast.walk(equal) if isinstance(part, ast.Compare)).comparators[0]
+        if isinstance(constant, ast.Constant) and constant.value not in _missing(spec):
+            found.append(constant.value)  # type: ignore[arg-type]
+    return found
 
 
 def _missing(spec: VariableSpec) -> list[int | float]:

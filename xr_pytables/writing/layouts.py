@@ -7,7 +7,6 @@ Tested in `tests/writing/test_encoding.py` and `tests/test_docs.py`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ..chunks.filters import FilterPipeline
 from ..library import libhdf5 as h5
 from ..library.target_file import ArrayLayout
 from ..model.pytables_types import has_form
+from . import words
 
 CHUNK_BYTES: Final = 4 * 2**20
 """A chunk is at most this large, unless the encoding asks for another size."""
@@ -43,13 +43,9 @@ _ELSEWHERE_KEYS: Final = frozenset({"char_dim_name", "_Encoding", "_FillValue"})
 
 def filters_as_encoding(given: object) -> dict[str, Any]:
     """A `tables.Filters` in the words of `encoding`. Raises TypeError for anything else."""
-    words = ("complib", "complevel", "shuffle", "bitshuffle", "fletcher32")
-    if not all(hasattr(given, word) for word in words):
+    if not words.is_filters(given):
         raise TypeError(f"filters must be a tables.Filters, not {type(given).__name__}")
-    found = {word: getattr(given, word) for word in words}
-    found["complevel"] = int(found["complevel"])
-    if not found["fletcher32"]:  # the default of tables.Filters, not somebody's wish to go without checksums
-        del found["fletcher32"]
+    found = words.of_filters(given)
     digit = getattr(given, "least_significant_digit", None)
     return found if digit is None else {**found, "least_significant_digit": digit}
 
@@ -75,7 +71,8 @@ def checked_encoding(encoding: Mapping[str, Any], *, where: str, remaining: Coll
     """
     unknown = sorted(key for key in remaining if key not in KEYS | _READ_ONLY_KEYS | _ELSEWHERE_KEYS)
     if unknown:
-        hints = [f"Did you mean {hint}?" for hint in map(_instead_of, unknown) if hint]
+        instead = (words.instead_of(key, [*KEYS, *_CF_WORDS]) for key in unknown)
+        hints = [f"Did you mean {hint}?" for hint in instead if hint]
         known = f"known are {', '.join(sorted(KEYS))} and those of CF (_FillValue, scale_factor, units ...)"
         named = ", ".join(map(repr, unknown))
         raise ValueError(f"{where}: unexpected encoding parameters {named}; {'. '.join([known, *hints])}")
@@ -85,37 +82,6 @@ def checked_encoding(encoding: Mapping[str, Any], *, where: str, remaining: Coll
     return found
 
 
-def _instead_of(key: str) -> str | None:
-    """Our words for those of other writers, or for what was misspelt."""
-    if key in _OTHER_WORDS:
-        return f"{_OTHER_WORDS[key]} instead of {key!r}"
-    near = difflib.get_close_matches(key, [*KEYS, *_CF_WORDS], n=1)
-    return f"{near[0]!r} instead of {key!r}" if near else None
-
-
-_OTHER_WORDS: Final = {
-    "compression": "complib='zlib' (or 'blosc:zstd', 'blosc2:lz4' ...)",
-    "compression_opts": "complevel=5",
-    "compressor": "complib='blosc:zstd'",
-    "compressors": "complib='blosc:zstd'",
-    "codecs": "complib='blosc:zstd'",
-    "filters": "complib='blosc:zstd', or to_pytables(filters=tables.Filters(...)) for all variables,",
-    "blosc": "complib='blosc:zstd'",
-    "blosc_shuffle": "shuffle=True or bitshuffle=True",
-    "zstd": "complib='blosc:zstd'",
-    "bzip2": "complib='bzip2'",
-    "gzip": "complib='zlib'",
-    "szip": "complib='zlib'",
-    "lzf": "complib='blosc:lz4'",
-    "chunks": "chunksizes=(...)",
-    "chunkshape": "chunksizes=(...)",
-    "chunk_shape": "chunksizes=(...)",
-    "shards": "chunksizes=(...)",
-    "fill_value": "_FillValue",
-    "fillvalue": "_FillValue",
-    "quantize_mode": "least_significant_digit",
-    "significant_digits": "least_significant_digit",
-}
 _CF_WORDS: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", "units", "calendar", "_Unsigned")
 
 
@@ -127,8 +93,7 @@ def advised_encoding(encoding: Mapping[str, Any], variable: Variable, unlimited:
     advice = {key: value for key, value in encoding.items() if key in KEYS and value is not None}
     if not advice.get("fletcher32", True):
         del advice["fletcher32"]
-    if encoding.get("bzip2"):
-        advice.setdefault("complib", "bzip2")
+    advice.update(words.compressor_of_source(encoding)[0])
     if advice.get("complib") not in (None, "zlib"):
         advice.pop("zlib", None)  # for writers that know no other word
     if _no_compressor(advice):

@@ -18,9 +18,9 @@ from xarray import CFTimeIndex, Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder
 from xarray.coding.times import infer_calendar_name
 from xarray.core.common import _contains_cftime_datetimes
-from xarray.core.utils import emit_user_level_warning
 
 from ..model.nodes import VariableSpec
+from ..sources.warning import warn
 
 Mode = Literal["w", "w-", "x", "a", "r+"]
 Region = Mapping[str, slice]
@@ -188,7 +188,7 @@ def warn_if_not_continued(dataset: Dataset, dim: str, where: str, stored: Stored
         if both is not None and getattr(both, monotonic) and both.is_unique:
             return
         if len(old) > 1 and old[0] != old[-1]:
-            emit_user_level_warning(
+            warn(
                 f"{where}: the values of {dim!r} {word} in the file, up to {old[-1]!s}; those that are appended, from "
                 f"{new[0]!s} to {new[-1]!s}, do not continue that"
             )
@@ -196,7 +196,7 @@ def warn_if_not_continued(dataset: Dataset, dim: str, where: str, stored: Stored
     if len(old) == 1 or old[0] == old[-1]:
         both = _joined(old[-1:], new)
         if both is None or not both.is_unique:
-            emit_user_level_warning(
+            warn(
                 f"{where}: the values of {dim!r} that are appended, from {new[0]!s} to {new[-1]!s}, repeat some, or "
                 f"the last one in the file, {old[-1]!s}"
             )

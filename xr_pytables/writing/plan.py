@@ -21,7 +21,6 @@ from xarray import DataArray, Dataset, DataTree, Variable, conventions
 from xarray.backends.common import ensure_dtype_not_object
 from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core import indexing
-from xarray.core.utils import emit_user_level_warning
 
 from ..arrays.ragged import lazy_array
 from ..disk.files import FileIdentity, OpenedFile
@@ -31,6 +30,7 @@ from ..model import attributes, frames
 from ..model.attributes import EncodedAttribute
 from ..model.dimensions import NON_COORDINATE_PREFIX
 from ..model.nodes import GroupSpec, Scale, VariableSpec
+from ..sources.warning import warn
 from . import cf_encoding, layouts, ragged_layout
 from .alignment import aligned, conflict
 from .extension_types import plain_objects, without_extension_types
@@ -46,6 +46,7 @@ from .placement import (
     warn_if_not_continued,
 )
 from .table_indexes import ColumnIndex
+from .words import compressor_of_source
 
 MODES: Final = ("w", "w-", "x", "a", "r+")
 # as xarray names them in netCDF files, so that open_dataarray restores the name
@@ -796,7 +797,7 @@ def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[s
         message += f" current dataset dimensions {tuple(dataset.sizes)}"
         if given is not None:
             raise ValueError(message)
-        emit_user_level_warning(message)
+        warn(message)
     return frozenset(str(dim) for dim in wanted - undeclared)
 
 
@@ -833,6 +834,9 @@ def _plan_variable(
         wishes = {**base, **layouts.checked_encoding(asked, where=label, remaining=variable.encoding)}
     else:
         advice = layouts.advised_encoding(asked, original, unlimited & set(map(str, original.dims)))
+        told = compressor_of_source(asked)[1]
+        if told and "source" in asked and not base and here.target_of(name) is None:
+            warn(f"{here.file}: data {told}. encoding= chooses another compressor")
         if base:
             advice = {key: value for key, value in advice.items() if key not in layouts.COMPRESSION_KEYS}
         wishes = {**advice, **base}
@@ -847,7 +851,7 @@ def _plan_variable(
     variable, extra = _quantized(variable, wishes, label)
     members = enum_members(original, variable)
     if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
-        emit_user_level_warning(
+        warn(
             f"{label}: dtype {variable.dtype} is written, but netCDF-C (and so the netcdf4 engine) crashes on it; "
             "encoding={'dtype': 'float32'} or 'float64' avoids that"
         )
@@ -872,7 +876,7 @@ def _plan_variable(
 
 def teller_of(encoding: Mapping[str, Any]) -> Callable[[str], None] | None:
     """Who hears of an attribute without a form in HDF5: a warning if it was read from a file, else it is refused."""
-    return emit_user_level_warning if "source" in encoding else None
+    return warn if "source" in encoding else None
 
 
 def _without_formless(dataset: Dataset, here: _Here) -> Dataset:
@@ -889,7 +893,7 @@ def _without_formless(dataset: Dataset, here: _Here) -> Dataset:
             if ragged_layout.rows_of(variable, variable.encoding, f"{here}: variable {name!r}") is None:
                 encoded_variables(alone, here.file, here.path, {}, {})
         except (TypeError, ValueError) as error:
-            emit_user_level_warning(f"{error}. It was read from a file, and is left out of the tree")
+            warn(f"{error}. It was read from a file, and is left out of the tree")
             dataset = dataset.drop_vars([name])
             growing = dataset.encoding.get("unlimited_dims") or ()
             dataset.encoding = {**dataset.encoding, "unlimited_dims": {dim for dim in growing if dim in dataset.dims}}

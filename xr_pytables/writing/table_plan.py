@@ -19,7 +19,6 @@ import dask.array
 import numpy as np
 import tables
 from xarray import DataArray, Dataset, Variable
-from xarray.core.utils import emit_user_level_warning
 
 from ..disk.files import FileIdentity
 from ..hdf5.file import File
@@ -29,6 +28,7 @@ from ..model import attributes, frames
 from ..model.attributes import EncodedAttribute
 from ..model.columns import OF_COLUMN, owner_of
 from ..model.nodes import GroupSpec, VariableSpec
+from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
 from . import layouts
 from .fitting import cast
@@ -365,7 +365,7 @@ def plan_append(
     kept = {name: ColumnIndex(name, each.kind, each.optlevel) for name, each in stored.indexes.usable.items()}
     for name, reason in stored.indexes.unusable.items():
         if name not in asked:
-            emit_user_level_warning(
+            warn(
                 f"{where}: the index of column {name!r} would be out of date and is removed, not made anew: {reason}. "
                 f"PyTables makes it with table.cols.{name.replace('/', '.')}.create_index()"
             )

@@ -39,6 +39,7 @@ from ..disk.transaction import Transaction
 from ..library.target_file import filter_available
 from ..model.nodes import GroupSpec, NodeReader, ReadOptions
 from ..sources.url import is_url
+from . import words
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
 from .layouts import asks_for_checksums
@@ -63,7 +64,7 @@ _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
 @overload
 def to_pytables(
-    obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
+    obj: _Obj, path: str | os.PathLike[str], mode: Mode | None = ..., *, group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
@@ -75,7 +76,7 @@ def to_pytables(
 
 @overload
 def to_pytables(
-    obj: _Obj, path: str | os.PathLike[str], *, mode: Mode | None = ..., group: str = ...,
+    obj: _Obj, path: str | os.PathLike[str], mode: Mode | None = ..., *, group: str = ...,
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
@@ -88,8 +89,8 @@ def to_pytables(
 def to_pytables(
     obj: _Obj,
     path: str | os.PathLike[str],
-    *,
     mode: Mode | None = None,
+    *,
     group: str = "/",
     encoding: Mapping[Any, Any] | None = None,
     filters: Filters | None = None,
@@ -275,6 +276,7 @@ def planned(
         raise ValueError("only the columns of a table can have an index: index needs layout='table'")
     target = os.path.abspath(os.path.expanduser(os.fspath(path)))
     group = checked_group(group)
+    encoding = _in_our_words(obj, encoding, f"{target}:{group}")
     transaction = Transaction.beside(target)
     transaction.check_folder()
     if layout == "table" and region is not None:
@@ -329,6 +331,21 @@ def planned(
         region=region,
     )
     return _checked(plan, checksums), transaction
+
+
+def _in_our_words(obj: object, encoding: Mapping[Any, Any] | None, where: str) -> Mapping[Any, Any] | None:
+    """`encoding=` in our own words, that of a DataTree group by group. What is no mapping is left to who checks it."""
+    if not isinstance(encoding, Mapping):
+        return encoding
+    if isinstance(obj, DataTree):
+        return {key: _in_our_words(None, value, f"{where}: group {key!r}") for key, value in encoding.items()}
+    found = {}
+    for name, asked in encoding.items():
+        label = f"{where}: variable {name!r}"
+        found[name] = words.in_our_words(asked, label) if isinstance(asked, Mapping) else asked
+        if isinstance(asked, Mapping):
+            words.check_dtype(asked, label)
+    return found
 
 
 def _checked(plan: WritePlan, checksums: bool) -> WritePlan:

@@ -1,0 +1,142 @@
+"""What people write in conditions besides what PyTables has: lists behind `in`, `Timestamp(...)`, words of pandas and
+SQL.
+
+Knows the syntax of conditions and nothing of columns. Tested in `tests/where/test_spellings.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import itertools
+import tokenize
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+_WORDS: Final = {"=": "==", "AND": "and", "OR": "or", "NOT": "not", "IN": "in"}
+_MEMBERSHIP: Final = (ast.In, ast.NotIn)
+
+
+def with_timestamps(where: str, condvars: Mapping[str, object] | None) -> tuple[str, Mapping[str, object] | None]:
+    """The condition with each `Timestamp('...')` as a further variable.
+
+    Raises ValueError for one that is no time. What cannot be parsed, or is no condition at all, is left as it is.
+    """
+    if not isinstance(where, str) or "Timestamp" not in where or not isinstance(condvars, Mapping | None):
+        return where, condvars
+    try:
+        tree = ast.parse(where.strip(), mode="eval").body
+        rewriter = _Timestamps(dict(condvars or {}))
+        rewritten = rewriter.visit(tree)
+        return ast.unparse(rewritten), rewriter.condvars
+    except (SyntaxError, RecursionError, MemoryError):
+        return where, condvars
+
+
+class _Timestamps(ast.NodeTransformer):
+    def __init__(self, condvars: dict[str, object]) -> None:
+        self.condvars = condvars
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if ast.unparse(node.func) not in ("Timestamp", "pd.Timestamp", "pandas.Timestamp"):
+            return self.generic_visit(node)  # type: ignore[return-value]
+        argument = node.args[0] if len(node.args) == 1 and not node.keywords else None
+        if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+            raise ValueError(f"{ast.unparse(node)[:80]!r}: write the time as one text, Timestamp('2014-09-01 12:00')")
+        try:
+            time = pd.Timestamp(argument.value)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{ast.unparse(node)[:80]!r} is no time: {error}") from None
+        name = next(name for name in map("timestamp{}".format, itertools.count()) if name not in self.condvars)
+        self.condvars[name] = time
+        return ast.Name(name, ast.Load())
+
+
+def is_list(value: object) -> bool:
+    """Whether a variable of a condition stands for several values."""
+    return isinstance(value, list | tuple | set | frozenset | range) or getattr(value, "ndim", 0) == 1
+
+
+def listed(node: ast.Compare, condvars: Mapping[str, object]) -> list[object] | None:
+    """The values behind `in` or `not in`; None where there is no such thing, or where one of them is no constant."""
+    if len(node.ops) != 1 or not isinstance(node.ops[0], _MEMBERSHIP):
+        return None
+    behind = node.comparators[0]
+    if isinstance(behind, ast.Name) and is_list(condvars.get(behind.id)):
+        return [_plain(value) for value in condvars[behind.id]]  # type: ignore[attr-defined]
+    if not isinstance(behind, ast.List | ast.Tuple | ast.Set):
+        return None
+    found = []
+    for element in behind.elts:
+        if isinstance(element, ast.Name) and element.id in condvars and not is_list(condvars[element.id]):
+            found.append(_plain(condvars[element.id]))
+            continue
+        try:
+            found.append(ast.literal_eval(element))  # numbers, with a sign too, and text
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return found
+
+
+def _plain(value: object) -> object:
+    """An element of an array as Python has it; times stay as exact as they are."""
+    return value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
+
+
+def as_list(node: ast.Compare, values: list[int | float | bytes]) -> ast.Compare:
+    """The same comparison with other values behind `in`."""
+    return ast.Compare(node.left, node.ops, [ast.List([ast.Constant(value) for value in values], ast.Load())])
+
+
+# -- hints ---------------------------------------------------------------------------------------------------
+
+OPERATORS: Final = "write & for 'and', | for 'or', ~ for 'not', == for '='"
+
+
+def instead(where: str) -> str | None:
+    """The condition as it has to be written, if `=`, `and`, `or`, `not`, or a chain of comparisons is in it."""
+    try:
+        tree = ast.parse(_with_operators(where.strip()), mode="eval").body
+        meant = ast.unparse(ast.fix_missing_locations(_Operators().visit(tree)))
+        written = _unparsed(where)
+    except (SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        return None
+    return meant if meant != written else None
+
+
+def _unparsed(where: str) -> str | None:
+    try:
+        return ast.unparse(ast.parse(where.strip(), mode="eval").body)
+    except SyntaxError:
+        return None
+
+
+def _with_operators(where: str) -> str:
+    """`=` as `==`, and SQL's words in lower case; texts stay as they are."""
+    tokens = tokenize.generate_tokens(io.StringIO(where).readline)
+    return tokenize.untokenize([(token.type, _WORDS.get(token.string, token.string)) for token in tokens])
+
+
+class _Operators(ast.NodeTransformer):
+    """Operators that work on many rows at once, for those that do not."""
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        operator = ast.BitAnd() if isinstance(node.op, ast.And) else ast.BitOr()
+        parts: list[ast.expr] = [self.visit(value) for value in node.values]
+        return functools.reduce(lambda left, right: ast.BinOp(left, operator, right), parts)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        operator = ast.Invert() if isinstance(node.op, ast.Not) else node.op
+        return ast.UnaryOp(operator, self.visit(node.operand))
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        sides = [node.left, *node.comparators]
+        if len(node.ops) == 1 or any(isinstance(part, ast.BitAnd | ast.BitOr) for part in ast.walk(node)):
+            return node  # & binds closer than <: nobody knows what was meant
+        pairs = zip(sides, node.ops, sides[1:], strict=False)
+        parts: list[ast.expr] = [ast.Compare(left, [operator], [right]) for left, operator, right in pairs]
+        return functools.reduce(lambda left, right: ast.BinOp(left, ast.BitAnd(), right), parts)
