@@ -32,6 +32,7 @@ from xr_pytables.backend import PyTablesBackendEntrypoint
 from xr_pytables.chunks.filters import BLOSC_CODES, BLOSCS
 from xr_pytables.writing.layouts import KEYS
 from xr_pytables.writing.many_files import save_mfdataset
+from xr_pytables.writing.shared_write import begin_write
 from xr_pytables.writing.writer import to_pytables
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +182,7 @@ def parameters(function: object) -> set[str]:
         ("Arguments of open_dataset", parameters(PyTablesBackendEntrypoint.open_dataset)),
         ("Arguments of to_pytables", parameters(to_pytables)),
         ("Arguments of save_mfdataset", parameters(save_mfdataset) - parameters(to_pytables) | {"mode", "paths"}),
+        ("Arguments of begin_write", parameters(begin_write)),
         ("Encoding keys", set(KEYS | CF_KEYS)),
     ],
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .tools.repacking import repack
     from .tools.verifying import verify
     from .writing.many_files import save_mfdataset
+    from .writing.shared_write import SharedWrite, begin_write
     from .writing.writer import to_pytables
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
     "RemoteError",
+    "SharedWrite",
     "__version__",
+    "begin_write",
     "convert",
     "diff",
     "recover",
@@ -59,6 +62,8 @@ _HOMES = {
     "recover": "disk.journal",
     "repack": "tools.repacking",
     "save_index": "indexes",
+    "SharedWrite": "writing.shared_write",
+    "begin_write": "writing.shared_write",
     "save_mfdataset": "writing.many_files",
     "to_pytables": "writing.writer",
     "tree": "listing",

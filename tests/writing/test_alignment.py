@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
-from xr_pytables.writing import writer
+from xr_pytables.writing import execution
 from xr_pytables.writing.alignment import aligned, conflict
 
 from ..helpers_properties import examples
@@ -31,7 +31,7 @@ def stored_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...]
     found: list[tuple[tuple[int, ...], ...]] = []
     real = dask.array.store
     monkeypatch.setattr(
-        writer.dask.array,
+        execution.dask.array,
         "store",
         lambda arrays, *a, **k: found.extend(x.chunks for x in arrays) or real(arrays, *a, **k),
     )

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from xr_pytables import save_mfdataset, to_pytables
-from xr_pytables.writing import many_files, writer
+from xr_pytables.writing import execution, many_files
 
 
 def some(count: int, *, lazy: bool = True) -> list[xr.Dataset]:
@@ -138,8 +138,8 @@ def test_no_file_is_replaced_if_a_task_fails(tmp_path):
 def test_many_files_are_not_all_open_at_once(tmp_path, monkeypatch, lazy):
     monkeypatch.setattr(many_files, "_FILES", 3)
     sizes = []
-    real = writer.execute_all
-    monkeypatch.setattr(many_files, "execute_all", lambda jobs, *a, **k: sizes.append(len(jobs)) or real(jobs, *a, **k))
+    real = execution.execute
+    monkeypatch.setattr(many_files, "execute", lambda jobs, *a, **k: sizes.append(len(jobs)) or real(jobs, *a, **k))
     save_mfdataset(some(8, lazy=lazy), [tmp_path / f"{n}.h5" for n in range(8)])
     assert sizes == [3, 3, 2]
     assert [int(read(tmp_path / f"{n}.h5").v[0]) for n in range(8)] == list(range(8))

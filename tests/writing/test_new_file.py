@@ -28,8 +28,9 @@ from xr_pytables.chunks.index import ChunkIndex, ChunkStorage
 from xr_pytables.disk.arenas import SharedRoom
 from xr_pytables.disk.transaction import Transaction
 from xr_pytables.library.target_file import TargetArray, TargetFile
-from xr_pytables.writing import new_file, plan, writer
+from xr_pytables.writing import execution, new_file, plan
 from xr_pytables.writing.blocks import BlockTarget
+from xr_pytables.writing.request import WriteRequest
 from xr_pytables.writing.targets import USUAL, ArenaTarget, Effort, SharedNotes
 
 
@@ -54,29 +55,18 @@ class Job:
     def __init__(
         self, path: Path, dataset: xr.Dataset, encoding: dict[str, object] | None = None, effort: Effort = USUAL
     ) -> None:
-        planned = plan.plan_write(
-            dataset,
-            str(path),
-            mode="w",
-            group="/",
-            encoding=encoding,
-            filters=None,
-            unlimited_dims=None,
-            write_inherited_coords=False,
-            existing={},
-            blocks=plan.BlockRules(safe=False),
-        )
+        planned = plan.plan_write(WriteRequest(dataset, path, encoding=encoding, safe_chunks=False), {})
         self.plan, self.effort = planned.without_data(), effort
         self.transaction = Transaction.beside(str(path))
         self.room, notes = SharedRoom(self.transaction.folder), SharedNotes(self.transaction.folder)
         self.parts = new_file.parts_of(planned, self.transaction, self.room, notes, effort)
-        self.begin = lambda: writer._begin_delayed(planned.without_lazy_data(), self.transaction, effort)
+        self.begin = lambda: execution.begin_delayed(planned.without_lazy_data(), self.transaction, effort)
         self.begin()
         arrays = [variable.data for _, variable in new_file.streamed(planned)]
         dask.array.store(arrays, [part.target for part in self.parts], lock=False)
 
     def commit(self) -> None:
-        writer._commit_delayed(None, self.plan, self.transaction, self.parts, self.effort, False)
+        execution.commit_delayed(None, self.plan, self.transaction, self.parts, self.effort, False)
 
     def notes(self) -> list[Path]:
         return sorted(Path(self.transaction.folder).glob("block-*.seg"))

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
+from xr_pytables.writing.request import WriteRequest
 from xr_pytables.writing.table_plan import plan_table
 
 from ..helpers_properties import examples
@@ -415,10 +416,8 @@ def test_a_table_takes_no_name_of_something_else(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_a_value(tmp_path: Path) -> None:
-    plan = plan_table(
-        make_dataset(3), "/nowhere.h5", mode="w", group="/events", encoding=None, filters=None, unlimited_dims=None,
-        index=["energy"], existing={}, version=None,
-    )  # fmt: skip
+    request = WriteRequest(make_dataset(3), "/nowhere.h5", group="/events", layout="table", index=["energy"])
+    plan = plan_table(request, {}, None)
     ((group, variable),) = list(plan)
     assert (group.path, variable.name, variable.layout.shape) == ("/", "events", (3,))
     assert variable.layout.dtype.names[:2] == ("energy", "name")

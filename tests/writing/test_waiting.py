@@ -15,7 +15,7 @@ import xarray as xr
 
 from xr_pytables import to_pytables
 from xr_pytables.disk.files import FileBusyError, FileChangedError
-from xr_pytables.writing import waiting, writer
+from xr_pytables.writing import execution, waiting
 from xr_pytables.writing.waiting import Patience
 
 FOREVER = 600.0  # far longer than anything here takes
@@ -99,16 +99,16 @@ def test_whoever_has_waited_long_enough_gets_the_error(path, monkeypatch):
 def test_what_others_append_meanwhile_is_kept(path, monkeypatch, unlimited, lazy):
     """Data are computed once, unless what was in the file is a part of them."""
     to_pytables(rows(0, 4), path, unlimited_dims=["t"] if unlimited else [])
-    real, others, computed = writer.change, [rows(4, 6), rows(6, 7)], []
+    real, others, computed = execution.change, [rows(4, 6), rows(6, 7)], []
 
     def meanwhile(*args: object, **words: object) -> None:
-        monkeypatch.setattr(writer, "change", real)
+        monkeypatch.setattr(execution, "change", real)
         to_pytables(others.pop(0), path, append_dim="t")
         if others:
-            monkeypatch.setattr(writer, "change", meanwhile)
+            monkeypatch.setattr(execution, "change", meanwhile)
         real(*args, **words)
 
-    monkeypatch.setattr(writer, "change", meanwhile)
+    monkeypatch.setattr(execution, "change", meanwhile)
     dataset = rows(7, 9)
     if lazy:
         data = dask.array.from_array(dataset.v.values, chunks=(1, 50))
@@ -122,14 +122,14 @@ def test_what_others_append_meanwhile_is_kept(path, monkeypatch, unlimited, lazy
 
 def test_without_waiting_what_others_do_meanwhile_is_an_error(path, monkeypatch):
     to_pytables(rows(0, 4), path, unlimited_dims=["t"])
-    real = writer.change
+    real = execution.change
 
     def meanwhile(*args: object, **words: object) -> None:
-        monkeypatch.setattr(writer, "change", real)
+        monkeypatch.setattr(execution, "change", real)
         to_pytables(rows(4, 6), path, append_dim="t")
         real(*args, **words)
 
-    monkeypatch.setattr(writer, "change", meanwhile)
+    monkeypatch.setattr(execution, "change", meanwhile)
     with pytest.raises(FileChangedError, match="by somebody else since this write was planned"):
         to_pytables(rows(6, 7), path, append_dim="t")
     xr.testing.assert_equal(read(path), rows(0, 6))

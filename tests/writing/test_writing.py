@@ -35,7 +35,7 @@ from xr_pytables.disk.transaction import Transaction, remove_stale
 from xr_pytables.library import libhdf5
 from xr_pytables.library.target_file import TargetFile
 from xr_pytables.model import attributes
-from xr_pytables.writing import plan, writer
+from xr_pytables.writing import execution, plan
 
 from ..helpers_properties import examples
 
@@ -1313,8 +1313,8 @@ def test_a_delayed_write_can_be_computed_again(path):
 @pytest.mark.parametrize("variables", [0, 1, 2])
 def test_a_delayed_write_is_prepared_once(path, monkeypatch, variables):
     prepared = []
-    real = writer.prepare
-    monkeypatch.setattr(writer, "prepare", lambda *args: prepared.append(args) or time.sleep(0.01) or real(*args))
+    real = execution.prepare
+    monkeypatch.setattr(execution, "prepare", lambda *args: prepared.append(args) or time.sleep(0.01) or real(*args))
     dataset = xr.Dataset({f"v{number}": ("x", dask.array.arange(4, chunks=1)) for number in range(variables)})
     to_pytables(dataset.assign(n=1), path, compute=False).compute(scheduler="threads", num_workers=4)
     assert len(prepared) == 1

@@ -13,11 +13,12 @@ from xarray import Dataset
 
 from ..disk.files import checked_group
 from ..sources.url import is_url, shown
+from .execution import Job, delayed, execute
 from .placement import Mode
-from .plan import MODES, BlockRules
 from .progress import check_available
+from .request import MODES, WriteRequest
 from .targets import Effort
-from .writer import delayed, execute_all, planned
+from .writer import planned
 
 if TYPE_CHECKING:
     from tables import Filters
@@ -81,19 +82,21 @@ def save_mfdataset(
     if progress:
         check_available()
 
-    def plans(numbers: Sequence[int]) -> list[Any]:
+    def plans(numbers: Sequence[int]) -> list[Job]:
         return [
             planned(
-                datasets[number],
-                where[number][0],
-                mode=mode,
-                group=where[number][1],
-                encoding=encoding,
-                filters=filters,
-                unlimited_dims=unlimited_dims,
-                write_inherited_coords=False,
-                blocks=BlockRules(safe_chunks, align_chunks),
-                checksums=checksums,
+                WriteRequest(
+                    datasets[number],
+                    where[number][0],
+                    mode=mode,
+                    group=where[number][1],
+                    encoding=encoding,
+                    filters=filters,
+                    unlimited_dims=unlimited_dims,
+                    safe_chunks=safe_chunks,
+                    align_chunks=align_chunks,
+                    checksums=checksums,
+                )
             )
             for number in numbers
         ]
@@ -108,7 +111,7 @@ def save_mfdataset(
         for first in range(0, len(jobs), _FILES):
             some = jobs[first : first + _FILES]
             title = f"{len(some)} files"
-            execute_all(some, title, fsync=fsync, effort=effort, progress=progress)
+            execute(some, title, fsync=fsync, effort=effort, progress=progress)
     return None
 
 

@@ -42,7 +42,7 @@ from .plan import VariablePlan, WritePlan
 from .progress import Done, nobody
 from .structure import write_structure
 from .table_indexes import ColumnIndex, create_indexes
-from .targets import USUAL, ArenaTarget, Effort, Notes, OwnNotes, Place, kept_open
+from .targets import USUAL, ArenaTarget, Effort, Notes, OwnNotes, Place, SharedNotes, kept_open
 
 _CHUNKS: Final = "chunks.npz"
 _COLUMNS: Final = ("address", "size", "mask")
@@ -58,6 +58,13 @@ class Part:
     """None if HDF5 has to write the values."""
     blocks: Blocks
     target: ArenaTarget | BlockTarget
+
+    def file_of(self, start: Place) -> str:
+        """The file that says, in a write that many processes share, that the block at `start` was written."""
+        if isinstance(self.target, BlockTarget):
+            return self.target.path(start)
+        assert isinstance(self.target.notes, SharedNotes)
+        return self.target.notes.path(self.target.number, start)
 
 
 def prepare(
@@ -251,7 +258,7 @@ def _located(target: ArenaTarget, path: str, blocks: Blocks, file: str) -> Chunk
     index = _no_chunks(storage)
     address, size, mask = (each.reshape(-1) for each in (index.address, index.size, index.filter_mask))
     missing, count = [], 0
-    for start, shape in _places(blocks):
+    for start, shape in places_of(blocks):
         count += 1
         chunks = target.notes.of(target.number, start, shape)
         if chunks is None:
@@ -274,7 +281,7 @@ def _no_chunks(storage: ChunkStorage) -> ChunkIndex:
     return ChunkIndex((0,) * len(grid), np.zeros(grid, np.uint64), np.zeros(grid, np.uint32), np.zeros(grid, np.uint32))
 
 
-def _places(blocks: Blocks) -> Iterator[tuple[Place, Place]]:
+def places_of(blocks: Blocks) -> Iterator[tuple[Place, Place]]:
     """First element and shape of the blocks that are not empty."""
     along = [
         [(first, size) for first, size in zip(itertools.accumulate(sizes, initial=0), sizes, strict=False) if size]

@@ -45,10 +45,10 @@ from .placement import (
     same_units,
     warn_if_not_continued,
 )
+from .request import WriteRequest
 from .table_indexes import ColumnIndex
 from .words import compressor_of_source
 
-MODES: Final = ("w", "w-", "x", "a", "r+")
 # as xarray names them in netCDF files, so that open_dataarray restores the name
 _DATAARRAY_NAME: Final = "__xarray_dataarray_name__"
 _DATAARRAY_VARIABLE: Final = "__xarray_dataarray_variable__"
@@ -191,19 +191,6 @@ class WritePlan:
         return replace(self, groups=(), attachments=())
 
 
-@dataclass(frozen=True)
-class BlockRules:
-    """What to do where two blocks of a Dask array share a chunk on disk."""
-
-    safe: bool = True
-    """Refuse that if the user asked for the chunks, else move the borders of the blocks."""
-    align: bool = False
-    """Move the borders of the blocks in any case."""
-
-
-SAFE: Final = BlockRules()
-
-
 Existing = Mapping[str, GroupSpec]
 """What is in the file already, by the path of the group."""
 
@@ -265,36 +252,23 @@ class _Dimensions:
         return tuple(path for path, _ in known), numbers if len(numbers) == len(known) else None
 
 
-def plan_write(
-    obj: Dataset | DataArray | DataTree,
-    path: str,
-    *,
-    mode: Mode,
-    group: str,
-    encoding: Mapping[Any, Any] | None,
-    filters: object | None,
-    unlimited_dims: Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None,
-    write_inherited_coords: bool,
-    existing: Existing,
-    version: FileIdentity | None = None,
-    append_dim: str | None = None,
-    region: object | None = None,
-    blocks: BlockRules = SAFE,
-) -> WritePlan:
-    """The plan for `obj`. Raises TypeError and ValueError, naming group and variable, for what cannot be written.
+def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity | None = None) -> WritePlan:
+    """The plan for arrays. Raises TypeError and ValueError, naming group and variable, for what cannot be written.
 
     With `append_dim` and `region`, coordinates of the file are read (`version` is the one that `existing` is about).
     """
+    obj, path, mode, encoding = request.obj, request.target, request.mode, request.encoding
+    append_dim, region, unlimited_dims = request.append_dim, request.region, request.unlimited_dims
     if region is not None and isinstance(obj, DataTree):
         raise ValueError(f"{path}: region is for one group. Write each node with group= and region=")
-    base = layouts.filters_as_encoding(filters) if filters is not None else {}
+    base = request.filter_words
     dimensions = _Dimensions(existing)
     planned, placed, has_dim = [], [], False
     if isinstance(obj, DataTree):
         _check_group_keys(obj, encoding, "encoding")
         _check_group_keys(obj, unlimited_dims, "unlimited_dims")
-    for relative, dataset in _groups_of(obj, write_inherited_coords):
-        where = posixpath.normpath(posixpath.join(group, relative))
+    for relative, dataset in _groups_of(obj, request.write_inherited_coords):
+        where = posixpath.normpath(posixpath.join(request.group, relative))
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
         here = _Here(path, where, mode, existing.get(where), version)
@@ -309,7 +283,7 @@ def plan_write(
             dataset, here, unlimited = _placed_in_file(dataset, here, append_dim, region, unlimited)
         if here.placement is not None:
             placed.append((dataset, here))
-        planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, blocks))
+        planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, request))
     if append_dim is not None and not has_dim:
         raise ValueError(f"{path}: append_dim={append_dim!r} does not match any dimension of what is to be appended")
     if append_dim is not None:
@@ -482,7 +456,7 @@ def _plan_group(
     base: dict[str, Any],
     unlimited_dims: Iterable[Hashable] | None,
     dimensions: _Dimensions,
-    blocks: BlockRules,
+    request: WriteRequest,
 ) -> GroupPlan:
     _check_names(dataset, here)
     _check_sizes(dataset, here)
@@ -558,7 +532,7 @@ def _plan_group(
         _in_own_chunks(
             _placed(plan, declared, dimensions, here, strict=bool(base) or name in encoding),
             here,
-            blocks,
+            request,
             asked="chunksizes" in encoding.get(name, ()),
         )
         for name, plan in zip(coded, plans, strict=True)
@@ -1189,8 +1163,8 @@ def _placed(
     return replace(plan, name=name, scales=scales, numbers=numbers, action=action, stored=present)
 
 
-def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked: bool) -> VariablePlan:
-    """The variable with Dask blocks of which no two share a chunk on disk, as far as the rules want it.
+def _in_own_chunks(plan: VariablePlan, here: _Here, request: WriteRequest, *, asked: bool) -> VariablePlan:
+    """The variable with Dask blocks of which no two share a chunk on disk, as far as the request wants it.
 
     `asked` says that the user chose the chunks. Raises ValueError if the blocks do not fit those and may not be moved;
     where chunks follow from the data or are those of the file, blocks are moved without a word.
@@ -1203,9 +1177,9 @@ def _in_own_chunks(plan: VariablePlan, here: _Here, rules: BlockRules, *, asked:
         return plan
     start = (0,) * plan.data.ndim
     found = conflict(plan.data.chunks, chunkshape, start)
-    if found is None or not (rules.safe or rules.align):
+    if found is None or not (request.safe_chunks or request.align_chunks):
         return plan
-    if asked and present is None and not rules.align:
+    if asked and present is None and not request.align_chunks:
         dim, size, sizes = plan.dims[found.axis], chunkshape[found.axis], plan.data.chunks[found.axis]
         raise ValueError(
             f"{here}: variable {plan.name!r}: along dimension {dim!r}, two blocks of the Dask array meet at element "

@@ -32,8 +32,8 @@ from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
 from . import layouts
 from .fitting import cast
-from .placement import Mode
 from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members, teller_of
+from .request import WriteRequest
 from .table_indexes import ColumnIndex, rows_attribute, table_attributes
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")
@@ -69,23 +69,11 @@ class StoredTable:
     """How many hard links lead to it."""
 
 
-def plan_table(
-    obj: object,
-    path: str,
-    *,
-    mode: Mode,
-    group: str,
-    encoding: Mapping[Any, Any] | None,
-    filters: object | None,
-    unlimited_dims: Any,
-    index: Iterable[str] | Mapping[str, str],
-    existing: Existing,
-    version: FileIdentity | None,
-    append_dim: str | None = None,
-) -> WritePlan:
+def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity | None) -> WritePlan:
     """The plan for a table at `group`. Raises TypeError and ValueError for what cannot be one, naming the variable."""
-    where = f"{path}:{group}"
-    obj = _dataset_of(obj, where)
+    path, mode, group, append_dim = request.target, request.mode, request.group, request.append_dim
+    where, encoding, unlimited_dims = f"{path}:{group}", request.encoding or {}, request.unlimited_dims
+    obj = _dataset_of(request.obj, where)
     if mode == "r+":
         raise ValueError(f"{where}: mode='r+' sets values of arrays, not of tables; mode='a' replaces the table")
     parent, leaf = posixpath.split(group)
@@ -95,12 +83,12 @@ def plan_table(
     row_dim, rows = _row_dim(obj, where, append_dim)
     if unlimited_dims is not None and set(unlimited_dims) - {row_dim}:
         raise ValueError(f"{where}: only the rows ({row_dim!r}) of a table can grow, and they always can")
-    base = layouts.filters_as_encoding(filters) if filters is not None else {}
-    columns, attrs = _columns(obj, path, group, encoding or {}, base)
+    base = request.filter_words
+    columns, attrs = _columns(obj, path, group, encoding, base)
     record = _nested([(column.member, column) for column in columns], where)
     by_member = {column.member: column for column in columns}
     columns = [by_member[member] for member in _leaves(record)]  # nested columns stand together
-    layout = _layout(record, rows, row_dim, _storage_wishes(obj, encoding or {}, base, where), where)
+    layout = _layout(record, rows, row_dim, _storage_wishes(obj, encoding, base, where), where)
     replaced = leaf in (existing[parent].tables if parent in existing else ())
     variable = VariablePlan(
         name=leaf,
@@ -112,7 +100,7 @@ def plan_table(
         data=_rows(columns, record, rows, layout),
         action="replace" if replaced else "create",
     )
-    indexes = _checked_index(index, columns, where)
+    indexes = _checked_index(request.index, columns, where)
     return WritePlan(path, mode, (GroupPlan(parent, (), (), (variable,)),), (), version, {group: indexes})
 
 
@@ -320,20 +308,12 @@ def describe_stored(file: File, spec: GroupSpec) -> StoredTable:
 
 
 def plan_append(
-    obj: object,
-    path: str,
-    *,
-    append_dim: str,
-    group: str,
-    encoding: Mapping[Any, Any] | None,
-    index: Iterable[str] | Mapping[str, str],
-    existing: Existing,
-    version: FileIdentity | None,
-    stored: StoredTable,
+    request: WriteRequest, existing: Existing, version: FileIdentity | None, stored: StoredTable
 ) -> WritePlan:
     """The plan for more rows of the table at `group`. Raises TypeError and ValueError for what does not fit it."""
+    path, group, append_dim = request.target, request.group, request.append_dim
     where, (parent, leaf), table = f"{path}:{group}", posixpath.split(group), stored.spec
-    dataset = _dataset_of(obj, where)
+    dataset = _dataset_of(request.obj, where)
     row_dim, rows = _row_dim(dataset, where, append_dim)
     _check_can_grow(stored, path, group, existing)
     made_up = f"{leaf}_row"
@@ -344,7 +324,7 @@ def plan_append(
         )
     present = {str(spec.name): _as_array(spec, row_dim) for spec in table.variables}
     _check_columns(dataset, present, where)
-    variables, _ = encoded_variables(dataset, path, group, encoding or {}, {}, present)
+    variables, _ = encoded_variables(dataset, path, group, request.encoding or {}, {}, present)
     by_name = {str(spec.name): spec for spec in table.variables}
     columns = [_more(_column(original, plan, where), plan, by_name[plan.name], where) for original, plan in variables]
     info = table.variables[0].info
@@ -361,7 +341,7 @@ def plan_append(
         start=(before,),
         stored=_as_rows(table.variables[0]),
     )
-    asked = {each.column: each for each in _checked_index(index, columns, where)}
+    asked = {each.column: each for each in _checked_index(request.index, columns, where)}
     kept = {name: ColumnIndex(name, each.kind, each.optlevel) for name, each in stored.indexes.usable.items()}
     for name, reason in stored.indexes.unusable.items():
         if name not in asked:

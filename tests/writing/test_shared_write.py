@@ -1,0 +1,206 @@
+"""One file that processes fill which no graph holds together: each part counts once, and nothing is torn."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import dask.array
+import h5py
+import netCDF4
+import numpy as np
+import pytest
+import tables
+import xarray as xr
+
+from xr_pytables import SharedWrite, begin_write, to_pytables
+from xr_pytables.disk import arenas
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file.h5"
+
+
+def template(chunks: object = (4, 6)) -> xr.Dataset:
+    values = dask.array.zeros((12, 6), chunks=chunks)
+    return xr.Dataset({"v": (("t", "x"), values, {"units": "m"})}, {"x": np.arange(6.0)})
+
+
+def part(first: int, count: int = 4) -> xr.Dataset:
+    return xr.Dataset({"v": (("t", "x"), np.arange(first * 6.0, (first + count) * 6).reshape(count, 6))})
+
+
+def whole() -> np.ndarray:
+    return part(0, 12).v.values
+
+
+WORDS = {"v": {"chunksizes": (2, 3), "complib": "blosc:zstd"}}
+WORKER = """
+    import pickle, sys
+    import numpy as np, xarray as xr
+    write, first = pickle.loads(bytes.fromhex(sys.argv[1])), int(sys.argv[2])
+    values = np.arange(first * 6.0, (first + 4) * 6).reshape(4, 6)
+    print("ready", flush=True)
+    input()
+    write.write(xr.Dataset({"v": (("t", "x"), values)}), {"t": slice(first, first + 4)})
+"""
+
+
+def started(write: SharedWrite, first: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(WORKER), pickle.dumps(write).hex(), str(first)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def go(process: subprocess.Popen[str]) -> int:
+    process.communicate("go\n", timeout=60)
+    return process.returncode
+
+
+def test_processes_of_their_own_fill_one_file_that_all_programs_read(path):
+    to_pytables(xr.Dataset({"old": 1}), path)
+    write = begin_write(template(), path, encoding=WORDS)
+    running = [started(write, first) for first in (0, 4, 8, 4)]  # one part by two of them
+    for each in running:
+        assert each.stdout.readline() == "ready\n"
+    for each in running:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    assert [each.wait(60) for each in running] == [0] * 4
+    for each in running:
+        each.stdin.close()
+        each.stdout.close()
+    assert list(xr.open_dataset(path, engine="pytables")) == ["old"]
+    write.commit()
+    assert os.listdir(path.parent) == [path.name]
+    with xr.open_dataset(path, engine="pytables") as ours, h5py.File(path) as theirs, netCDF4.Dataset(path) as file:
+        for found in (ours.v.values, theirs["v"][:], file["v"][:]):
+            np.testing.assert_array_equal(found, whole())
+        assert ours.v.attrs == {"units": "m"}
+        assert ours.x.values.tolist() == list(range(6))
+        assert theirs["v"].chunks == (2, 3)
+
+
+def test_a_killed_process_leaves_its_part_to_be_written_by_another(path, monkeypatch):
+    write = begin_write(template(), path, encoding=WORDS)
+    dead = started(write, 4)
+    assert dead.stdout.readline() == "ready\n"
+    dead.send_signal(signal.SIGKILL)
+    dead.communicate()
+    real = arenas.os.pwrite
+
+    def cut(*args: object) -> int:
+        raise KeyboardInterrupt  # in the middle of a block
+
+    write.write(part(0), {"t": slice(0, 4)})
+    monkeypatch.setattr(arenas.os, "pwrite", cut)
+    with pytest.raises(KeyboardInterrupt):
+        write.write(part(4), {"t": slice(4, 8)})
+    monkeypatch.setattr(arenas.os, "pwrite", real)
+    write.write(part(8), {"t": slice(8, 12)})
+    assert write.missing() == [("/v", (4, 0))]
+    with pytest.raises(OSError, match=r"file\.h5: 1 blocks were not written yet, not the one of /v that begins at"):
+        write.commit()
+    assert not path.exists()
+    assert go(started(write, 4)) == 0
+    write.commit(fsync=False)
+    np.testing.assert_array_equal(xr.load_dataset(path, engine="pytables").v, whole())
+
+
+def test_the_last_whole_copy_of_a_block_counts(path):
+    write = begin_write(template(), path)
+    write.write(part(0, 12) * 0 - 1)
+    write.write(part(0, 8), {"t": slice(0, 8)})
+    write.write(part(8), {"t": slice(8, None)})
+    write.commit()
+    np.testing.assert_array_equal(xr.load_dataset(path, engine="pytables").v, whole())
+
+
+def test_blocks_that_share_chunks_are_put_together_in_the_end(path):
+    write = begin_write(template((3, 6)), path, encoding={"v": {"chunksizes": (4, 6), "zlib": True}})
+    for first in (9, 0, 6, 3):
+        write.write(part(first, 3), {"t": slice(first, first + 3)})
+    write.commit()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["v"][:], whole())
+
+
+def test_values_are_packed_and_checked_as_in_one_write(path):
+    packed = {"v": {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -1, "chunksizes": (4, 6)}}
+    given = template()
+    given["when"] = ("t", dask.array.zeros(12, chunks=4, dtype="M8[s]"))
+    given.when.encoding = {"units": "hours since 2000-01-01", "dtype": "int32"}
+    write = begin_write(given, path, encoding=packed)
+    values = part(0, 12).assign(
+        when=("t", np.datetime64("2000-01-02", "s") + np.arange(12) * np.timedelta64(3600, "s"))
+    )
+    values.v[3, 3] = np.nan
+    with pytest.raises(ValueError, match="16384"):
+        write.write(part(0, 12) * 0 + 16384.0)
+    write.write(values)
+    write.commit()
+    with h5py.File(path) as file:
+        assert file["v"].dtype == "i2"
+        assert file["when"].dtype == "i4"
+        assert file["when"][:3].tolist() == [24, 25, 26]
+    xr.testing.assert_equal(xr.load_dataset(path, engine="pytables")[["v", "when"]].drop_vars("x"), values)
+
+
+def test_arguments_say_what_the_file_is_like(path):
+    words = {"unlimited_dims": ["t"], "checksums": False, "write_empty_chunks": False, "group": "/g"}
+    write = begin_write(template(), path, filters=tables.Filters(3, "zlib"), mode="w-", **words)
+    write.write(part(0), {"t": slice(0, 4)})
+    write.write(part(4, 8) * np.nan, {"t": slice(4, 12)})
+    write.commit()
+    with h5py.File(path) as file:
+        array = file["g/v"]
+        assert (array.maxshape, array.compression, array.fletcher32) == ((None, 6), "gzip", False)
+        assert array.id.get_num_chunks() < 3
+        np.testing.assert_array_equal(array[:4], whole()[:4])
+    with pytest.raises(FileExistsError):
+        begin_write(template(), path, mode="x")
+
+
+def test_a_data_array_and_its_parts(path):
+    write = begin_write(template().v, path)
+    write.write(part(0, 12).v)
+    write.commit()
+    np.testing.assert_array_equal(xr.load_dataarray(path, engine="pytables"), whole())
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ({"t": slice(0, 3)}, r"along dimension 't' the part of 4 elements for 0 to 3 is not whole blocks of the templ"),
+        ({"t": slice(2, 6)}, "Write whole blocks, or chunk the template otherwise"),
+        ({"y": slice(0, 4)}, r"region has the dimension 'y', the variable has \('t', 'x'\)"),
+        (None, "along dimension 't' the part of 4 elements for 0 to 12"),
+    ],
+)
+def test_parts_that_are_no_blocks_are_refused(path, region, message):
+    write = begin_write(template(), path)
+    with pytest.raises(ValueError, match=message):
+        write.write(part(0), region)
+    with pytest.raises(ValueError, match=r"the template has no Dask array 'w' to write; it has v"):
+        write.write(part(0).rename(v="w"), {"t": slice(0, 4)})
+    assert len(write.missing()) == 3
+    write.abandon()
+    assert os.listdir(path.parent) == []
+
+
+def test_only_new_files_and_only_while_it_lasts(path):
+    to_pytables(part(0, 12), path)
+    with pytest.raises(ValueError, match=r"mode must be one of 'w', 'w-', 'x', not 'a'.*region="):
+        begin_write(template(), path, mode="a")
+    write = begin_write(template(), path)
+    write.abandon()
+    for step in (lambda: write.write(part(0), {"t": slice(0, 4)}), write.commit, write.missing):
+        with pytest.raises(FileNotFoundError, match="was committed or given up, or this process does not see the"):
+            step()
+    assert os.listdir(path.parent) == [path.name]
+    np.testing.assert_array_equal(xr.load_dataset(path, engine="pytables").v, whole())

@@ -1,0 +1,72 @@
+"""What is in a file already, before a write is planned, and whether it may be changed at all.
+
+Tested in `tests/writing/test_writing.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import tables
+
+from ..disk.door import Visit, check_no_writer
+from ..disk.files import FileBusyError, FileIdentity, checked_path, hdf5_lock
+from ..disk.journal import check_for_writing
+from ..model.nodes import GroupSpec, NodeReader, ReadOptions
+from .placement import Mode
+from .table_plan import StoredTable, describe_stored
+
+
+def look(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, GroupSpec]]:
+    """The version of the file that will be changed and its groups; None and nothing if the file is made anew.
+
+    Raises for what the mode does not allow.
+    """
+    if mode in ("w-", "x") and os.path.lexists(path):
+        raise FileExistsError(f"{path}: the file already exists. mode='w' replaces it, mode='a' adds to it")
+    if not os.path.exists(path):
+        if mode == "r+":
+            raise FileNotFoundError(f"{path}: there is no such file, and mode='r+' only changes existing variables")
+        return None, {}
+    checked_path(path)
+    check_for_writing(path)
+    _check_not_busy(path)
+    if mode == "w":
+        return None, {}
+    version = FileIdentity.of(path)
+    with Visit() as visit:
+        reader = NodeReader(visit.file(path), _AS_STORED, visit.linked)
+        found = {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
+        visit.check_unchanged()
+    return version, found
+
+
+_AS_STORED: Final = ReadOptions(external_links="never", pandas_objects=False)
+
+
+def look_at_table(path: str, group: str) -> StoredTable:
+    """The table at `group` of a file, to which rows shall be added."""
+    with Visit() as visit:
+        file = visit.file(path)
+        return describe_stored(file, NodeReader(file, _AS_STORED, visit.linked).dataset(group))
+
+
+def _check_not_busy(path: str) -> None:
+    """Raise FileBusyError if anybody is writing to the file through HDF5."""
+    with hdf5_lock():
+        for handle in list(tables.file._open_files.handlers):
+            if handle.mode != "r" and _leads_to(handle, path):
+                raise FileBusyError(
+                    f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r})"
+                )
+    with open(path, "rb") as file:
+        check_no_writer(file.fileno(), path)
+
+
+def _leads_to(handle: tables.File, path: str) -> bool:
+    """Whether a file that PyTables has open is the one at `path`, whatever name it was opened by."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
+    except (OSError, ValueError, tables.HDF5ExtError):  # a driver without a descriptor
+        return bool(os.path.abspath(handle.filename) == path)

@@ -1,0 +1,89 @@
+"""What the caller of one write wants, as one value: all arguments that say what is written, checked on their own.
+
+Tested in `tests/writing/test_writing.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final, Literal
+
+from xarray import DataTree
+
+from ..disk.files import checked_group
+from . import words
+from .layouts import asks_for_checksums, filters_as_encoding
+from .placement import Mode
+
+MODES: Final = ("w", "w-", "x", "a", "r+")
+Layout = Literal["arrays", "table"]
+
+
+@dataclass(frozen=True)
+class WriteRequest:
+    """The arguments of `to_pytables` that are about one file and what goes there, by their names.
+
+    Raises TypeError and ValueError for those that make no sense.
+    """
+
+    obj: Any = field(repr=False)
+    path: str | os.PathLike[str]
+    _: KW_ONLY
+    mode: Mode = "w"
+    group: str = "/"
+    encoding: Mapping[Any, Any] | None = None
+    filters: object | None = None
+    unlimited_dims: Any = None
+    append_dim: str | None = None
+    region: Any = None
+    safe_chunks: bool = True
+    align_chunks: bool = False
+    checksums: bool = True
+    write_inherited_coords: bool = False
+    layout: Layout = "arrays"
+    index: Iterable[str] | Mapping[str, str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", checked_group(self.group))
+        if not self.checksums and (
+            asks_for_checksums(self.encoding or {}) or getattr(self.filters, "fletcher32", False)
+        ):
+            raise ValueError("checksums=False writes none in any array, but encoding or filters ask for fletcher32")
+        if self.layout not in ("arrays", "table"):
+            raise ValueError(f"layout must be 'arrays' or 'table', not {self.layout!r}")
+        if self.index and self.layout != "table":
+            raise ValueError("only the columns of a table can have an index: index needs layout='table'")
+        ours = _in_our_words(self.obj, self.encoding, f"{self.target}:{self.group}")
+        object.__setattr__(self, "encoding", ours)
+        if self.layout == "table" and self.region is not None:
+            raise NotImplementedError(
+                f"{self.target}: region cannot change rows of a table. Change them with plain PyTables "
+                "(Table.modify_rows), or write the whole table again; append_dim appends rows"
+            )
+
+    @property
+    def target(self) -> str:
+        """The absolute path of the file."""
+        return os.path.abspath(os.path.expanduser(os.fspath(self.path)))
+
+    @property
+    def filter_words(self) -> dict[str, Any]:
+        """What `filters` say, as `encoding` says it."""
+        return {} if self.filters is None else filters_as_encoding(self.filters)
+
+
+def _in_our_words(obj: object, encoding: Mapping[Any, Any] | None, where: str) -> Mapping[Any, Any] | None:
+    """`encoding=` in our own words, that of a DataTree group by group. What is no mapping is left to who checks it."""
+    if not isinstance(encoding, Mapping):
+        return encoding
+    if isinstance(obj, DataTree):
+        return {key: _in_our_words(None, value, f"{where}: group {key!r}") for key, value in encoding.items()}
+    found = {}
+    for name, asked in encoding.items():
+        label = f"{where}: variable {name!r}"
+        found[name] = words.in_our_words(asked, label) if isinstance(asked, Mapping) else asked
+        if isinstance(asked, Mapping):
+            words.check_dtype(asked, label)
+    return found

@@ -1,0 +1,197 @@
+"""One new file that processes fill which no Dask graph holds together: a job array, Beam, Ray, a script on each host.
+
+One process begins and describes the whole by a template, any number write parts, in any order and more than once, and
+one commits. It is the way of Dask's workers (`new_file`), in public steps.
+
+Tested in `tests/writing/test_shared_write.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from xarray import DataArray, Dataset
+
+from ..disk.arenas import SharedRoom
+from ..disk.transaction import Transaction
+from .execution import begin_delayed, commit_delayed
+from .new_file import Part, parts_of, places_of
+from .plan import WritePlan, plan_write
+from .request import WriteRequest
+from .targets import Effort, Place, SharedNotes
+from .writer import planned
+
+if TYPE_CHECKING:
+    from tables import Filters
+
+
+def begin_write(
+    template: Dataset | DataArray,
+    path: str | os.PathLike[str],
+    *,
+    mode: Literal["w", "w-", "x"] = "w",
+    group: str = "/",
+    encoding: Mapping[Any, Any] | None = None,
+    filters: Filters | None = None,
+    unlimited_dims: Iterable[Hashable] | None = None,
+    write_empty_chunks: bool = True,
+    checksums: bool = True,
+) -> SharedWrite:
+    """Begin a new file that many processes fill, also without Dask. Nothing is at `path` before `commit`.
+
+    Parameters
+    ----------
+    template
+        Shapes, dtypes, attributes and encodings of all variables. Those with Dask arrays (`dask.array.zeros` will do)
+        are not computed: their blocks are the pieces to write. Variables in memory are written now.
+    path
+        The file. Its folder must exist, and all processes must see it.
+    mode
+        `"w"` replaces the file in the end; `"w-"` or `"x"` refuses if it exists.
+    group, encoding, filters, unlimited_dims, write_empty_chunks, checksums
+        As for `to_pytables`.
+
+    Raises
+    ------
+    TypeError, ValueError, FileExistsError, FileNotFoundError, PermissionError, FileBusyError
+        As `to_pytables` does.
+    """
+    if mode not in ("w", "w-", "x"):
+        raise ValueError(
+            f"mode must be one of 'w', 'w-', 'x', not {mode!r}: begin_write makes a new file. In a file that is there, "
+            "to_pytables(part, path, region=..., wait=...) writes parts"
+        )
+    request = WriteRequest(
+        template, path, mode=mode, group=group, encoding=encoding, filters=filters, unlimited_dims=unlimited_dims,
+        checksums=checksums, safe_chunks=False,
+    )  # fmt: skip
+    plan, transaction = planned(request)
+    effort = Effort(write_empty_chunks=write_empty_chunks)
+    parts = parts_of(plan, transaction, SharedRoom(transaction.folder), SharedNotes(transaction.folder), effort)
+    begin_delayed(plan.without_lazy_data(), transaction, effort)
+    variables = (
+        template.to_dataset(name=template.name or "_").variables
+        if isinstance(template, DataArray)
+        else (template.variables)
+    )
+    kept = {str(name): dict(variable.encoding) for name, variable in variables.items()}
+    dims = {f"{group_plan.path.rstrip('/')}/{each.name}": each.dims for group_plan, each in plan}
+    return SharedWrite(
+        request.target, replace(request, obj=None), kept, dims, transaction, plan.without_data(), tuple(parts), effort
+    )
+
+
+@dataclass(frozen=True)
+class SharedWrite:
+    """A new file that is being written. Pickles; each process that sees the folder of the file can write to it."""
+
+    path: str
+    _request: WriteRequest = field(repr=False)
+    _encodings: Mapping[str, Mapping[Any, Any]] = field(repr=False)
+    _dims: Mapping[str, tuple[str, ...]] = field(repr=False)
+    _transaction: Transaction = field(repr=False)
+    _plan: WritePlan = field(repr=False)
+    _parts: tuple[Part, ...] = field(repr=False)
+    _effort: Effort = field(repr=False)
+
+    def write(self, part: Dataset | DataArray, region: Mapping[str, slice] | None = None) -> None:
+        """Write a part of the variables, whose place is `region`: slices of elements, by dimension; all of the others.
+
+        Along each dimension a part begins and ends where blocks of the template do. A block may be written again; the
+        last whole copy counts. Raises ValueError for other parts, and for values that the stored form cannot hold;
+        FileNotFoundError if the write was committed or given up, or this process does not see the folder.
+        """
+        dataset = part.to_dataset(name=part.name) if isinstance(part, DataArray) else part
+        self._check_begun()
+        by_path = {each.path: each for each in self._parts}
+        prefix = self._request.group.rstrip("/")
+        for name in dataset.data_vars:
+            if f"{prefix}/{name}" not in by_path:
+                raise ValueError(
+                    f"{self.path}: the template has no Dask array {name!r} to write; it has "
+                    f"{', '.join(path.removeprefix(prefix + '/') for path in by_path) or 'none'}"
+                )
+        wanted = {name: each for name, each in dataset.variables.items() if f"{prefix}/{name}" in by_path}
+        encoded = self._encoded(Dataset({name: each.copy(deep=False) for name, each in wanted.items()}))
+        for name, values in encoded.items():
+            whole = by_path[f"{prefix}/{name}"]
+            for box, inside in _blocks(
+                whole, self._dims[whole.path], region or {}, values.shape, f"{self.path}:{name}"
+            ):
+                self._transaction.store(whole.target, box, values[inside])
+
+    def _encoded(self, dataset: Dataset) -> dict[str, np.ndarray]:
+        """The values as they are stored."""
+        wishes = {
+            name: {key: value for key, value in words.items() if key != "chunksizes"}
+            for name, words in (self._request.encoding or {}).items()
+            if name in dataset.variables
+        }
+        for name, variable in dataset.variables.items():
+            variable.encoding = {
+                key: value for key, value in self._encodings.get(str(name), {}).items() if key not in _OF_THE_WHOLE
+            }
+        plan = plan_write(replace(self._request, obj=dataset, encoding=wishes, unlimited_dims=None), {})
+        return {each.name: np.asarray(each.data) for _, each in plan}
+
+    def missing(self) -> list[tuple[str, Place]]:
+        """Path of the array and first element of each block that was not written yet."""
+        self._check_begun()
+        return [
+            (part.path, start)
+            for part in self._parts
+            for start, _ in places_of(part.blocks)
+            if not os.path.exists(part.file_of(start))
+        ]
+
+    def commit(self, *, fsync: bool = True) -> None:
+        """Put the file into its place. Raises OSError if a block is missing: it can be written, and this called again.
+
+        With `fsync` it is on the disk then.
+        """
+        if missing := self.missing():
+            path, start = missing[0]
+            raise OSError(
+                f"{self.path}: {len(missing)} blocks were not written yet, not the one of {path} that begins at {start}"
+            )
+        commit_delayed(None, self._plan, self._transaction, self._parts, self._effort, fsync)
+
+    def abandon(self) -> None:
+        """Give the write up: what was at `path` stays, and all that was written goes."""
+        self._transaction.remove()
+
+    def _check_begun(self) -> None:
+        if not os.path.exists(self._transaction.folder):
+            raise FileNotFoundError(
+                f"{self.path}: this write was committed or given up, or this process does not see the folder"
+            )
+
+
+_OF_THE_WHOLE = ("chunksizes", "preferred_chunks", "source", "original_shape", "unlimited_dims", "contiguous")
+
+
+def _blocks(
+    part: Part, dims: tuple[str, ...], region: Mapping[str, slice], shape: tuple[int, ...], label: str
+) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Where each block of a part is, in the whole and in the part. Raises ValueError if the part is no whole blocks."""
+    unknown = [dim for dim in region if dim not in dims]
+    if unknown:
+        raise ValueError(f"{label}: region has the dimension {unknown[0]!r}, the variable has {dims}")
+    along = []
+    for dim, size, blocks, count in zip(dims, part.shape, part.blocks, shape, strict=True):
+        first, last, step = region.get(dim, slice(None)).indices(size)
+        edges = [0, *itertools.accumulate(blocks)]
+        if step != 1 or last - first != count or first not in edges or last not in edges:
+            raise ValueError(
+                f"{label}: along dimension {dim!r} the part of {count} elements for {first} to {last} is not whole "
+                f"blocks of the template, which are {blocks[:6]}. Write whole blocks, or chunk the template otherwise"
+            )
+        inside = [(a, b) for a, b in itertools.pairwise(edges) if first <= a and b <= last and a < b]
+        along.append([(slice(a, b), slice(a - first, b - first)) for a, b in inside])
+    for sides in itertools.product(*along):
+        yield tuple(box for box, _ in sides), tuple(inside for _, inside in sides)
