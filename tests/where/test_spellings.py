@@ -143,7 +143,9 @@ def test_an_index_answers_for_each_value(paths: dict[str, Path], monkeypatch: py
     assert compile_condition("a in b", {"a": np.dtype("i4")}, {"b": range(1000)}).indexable is None
     answers = []
     find = queries.find_rows
-    monkeypatch.setattr("xr_pytables.store.find_rows", lambda *a, **k: answers.append(find(*a, **k)) or answers[-1])
+    monkeypatch.setattr(
+        "xr_pytables.where.queries.find_rows", lambda *a, **k: answers.append(find(*a, **k)) or answers[-1]
+    )
     assert found(paths["table"], "number in [1, 2]") == rows(FRAME["number"].isin([1, 2]))
     assert answers[0].used == ("number",)
 

@@ -538,6 +538,10 @@ def test_auto_refuses_what_is_not_one_part_of_the_file(path, grid):
     before = path.read_bytes()
     with pytest.raises(ValueError, match="non-contiguous"):
         to_pytables(grid.isel(x=[0, 2, 3], y=[5, 6]), path, region="auto")
+    with pytest.raises(ValueError, match=r"sortby\('x'\) may help"):
+        to_pytables(grid.isel(x=[3, 2], y=[5, 6]), path, region="auto")
+    with pytest.raises(ValueError, match=r"'x' of the new values has \S+ more than once, .*drop_duplicates\('x'\)"):
+        to_pytables(grid.isel(x=[2, 2], y=[5, 6]), path, region="auto")
     with pytest.raises(KeyError, match="not all values of coordinate 'x'"):
         to_pytables(grid.assign_coords(x=grid.x + 5), path, region="auto")
     later = xr.Dataset({"test": (("x", "y"), np.ones((3, 10)))}, coords={"x": [40, 50, 60], "y": grid.y})
@@ -596,6 +600,10 @@ def region_errors():
     yield two.assign(v=2), {"region": {"x": slice(2)}}, ValueError, "at least one dimension in common"
     yield two, {"region": {"x": slice(None)}, "append_dim": "x"}, ValueError, "cannot list the same dimension in both"
     yield two, {"region": {"x": slice(3)}}, ValueError, "'u' already exists with different dimension sizes"
+    beyond = r"sizes: \{'x': 1\} != \{'x': 2\}: the region x=4:6 goes beyond its 5 elements along 'x'\. Only append_dim"
+    yield two, {"region": {"x": slice(4, 6)}}, ValueError, beyond
+    yield two, {"region": {"x": slice(7, 9)}}, ValueError, "the region x=7:9 goes beyond its 5 elements along 'x'"
+    yield two, {"region": {"x": slice(7, None)}}, ValueError, "the region x=7:None goes beyond its 5 elements"
     yield two.rename(u="w"), {"region": {"x": slice(2)}}, ValueError, "dataset contains non-pre-existing variables"
     yield two.rename(u="w"), {"region": {"x": slice(2)}, "mode": "a"}, ValueError, "non-pre-existing variables"
     yield two + 0.5, {"region": {"x": slice(2)}}, ValueError, "cannot hold the values"

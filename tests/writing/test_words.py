@@ -105,7 +105,7 @@ def test_words_of_a_tree_and_of_a_table(tmp_path: Path) -> None:
         ({"zstd": True}, "Did you mean complib='blosc:zstd' instead of 'zstd'?"),
         ({"dtype": "int7"}, "encoding has dtype='int7', which is no type of NumPy. Did you mean 'int"),
         ({"dtype": "Float32"}, "encoding has dtype='Float32', which is no type of NumPy. Did you mean 'float32'?"),
-        ({"dtype": object()}, "which is no type of NumPy"),
+        ({"dtype": "no type"}, "which is no type of NumPy"),
     ],
     ids=str,
 )
@@ -181,3 +181,28 @@ def test_a_filter_that_its_reader_cannot_name_is_told_of(tmp_path: Path) -> None
 def test_compressor_of_source_prefers_our_own_words() -> None:
     assert compressor_of_source({"complib": "bzip2", "zstd": True}) == ({}, None)
     assert compressor_of_source({"blosc": {"compressor": "blosc_snappy"}}) == ({}, None)
+
+
+# -- the fill value ----------------------------------------------------------------------------------------
+
+
+def test_zeros_are_no_empty_chunks_of_floats_and_a_warning_says_so(tmp_path: Path) -> None:
+    path, chunks = tmp_path / "v.h5", {"chunksizes": (100,)}
+
+    def stored(dataset: xr.Dataset, **encoding: Any) -> int:
+        to_pytables(dataset, path, encoding={"v": {**chunks, **encoding}}, write_empty_chunks=False)
+        with h5py.File(path) as file:
+            found: int = file["v"].id.get_num_chunks()
+            np.testing.assert_array_equal(file["v"][:], dataset["v"])
+            return found
+
+    zeros, gaps = xr.Dataset({"v": ("x", np.zeros(300))}), xr.Dataset({"v": ("x", np.full(300, np.nan))})
+    with pytest.warns(UserWarning, match="leaves out chunks of NaN, and none of zeros, of 'v'.*'_FillValue': None"):
+        assert stored(zeros) == 3
+    assert stored(zeros, _FillValue=None) == 0
+    assert stored(gaps, _FillValue=np.nan) == 0
+    assert stored(zeros.astype("i4")) == 0
+    tree = xr.DataTree.from_dict({"/g": zeros})
+    with pytest.warns(UserWarning, match="none of zeros, of 'v'"):
+        to_pytables(tree, path, write_empty_chunks=False)
+    to_pytables(tree, path, encoding={"/g": {"v": {"_FillValue": None}}}, write_empty_chunks=False)

@@ -69,7 +69,8 @@ def _renew_team() -> None:
     _team = _Team()
 
 
-os.register_at_fork(after_in_child=_renew_team)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_team)
 
 
 _own = threading.local()  # `workspace`: that of the running thread, which goes with it

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 import click
 
@@ -78,7 +78,13 @@ class Location(NamedTuple):
         return self.file if self.node == "/" else f"{self.file}:{self.node}"
 
 
-class LocationType(click.ParamType[Location]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Location]
+else:
+    _ParamType = click.ParamType  # older versions are not generic
+
+
+class LocationType(_ParamType):
     """FILE or FILE:/node, where a file that is called like that wins."""
 
     name = "file"

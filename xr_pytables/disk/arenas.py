@@ -22,6 +22,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..sources.positioned import pwrite
+
 _ALIGNMENT: Final = 8
 _PAGE: Final = 4096
 """Regions of different processes share no page: clients of network file systems write whole pages back."""
@@ -205,7 +207,7 @@ def write_at(descriptor: int, data: Any, offset: int) -> None:
     """Write all bytes of a contiguous buffer at an offset. Raises OSError, with a full disk say."""
     view = memoryview(data).cast("B")
     while len(view):
-        count = os.pwrite(descriptor, view, offset)
+        count = pwrite(descriptor, view, offset)
         view, offset = view[count:], offset + count
 
 

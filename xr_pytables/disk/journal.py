@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Self
 
+from ..sources.positioned import pread, pwrite
 from ..sources.warning import warn
 
 try:
@@ -121,7 +122,7 @@ def _read_contents(fd: int, path: str) -> _Contents:
     Nothing of what it says is out of bounds: ranges are ascending, apart and inside of the file as it was, and the
     journal has their bytes.
     """
-    header, status = os.pread(fd, _HEADER.size, 0), os.fstat(fd)
+    header, status = pread(fd, _HEADER.size, 0), os.fstat(fd)
     if status.st_size > _MOST_SPARSE * 512 * getattr(status, "st_blocks", 0) > 0:
         raise _damaged(path)  # mostly holes: nothing that was saved, and terabytes to look at
     _, version, _, size, modified, device, inode, saved_count, sample_count, checksum = _HEADER.unpack(header)
@@ -168,7 +169,7 @@ def _read_whole(fd: int, offset: int, count: int) -> bytes:
     """`count` bytes, or fewer at the end of the file."""
     pieces = []
     while count:
-        data = os.pread(fd, min(count, _PIECE), offset)
+        data = pread(fd, min(count, _PIECE), offset)
         if not data:
             break
         pieces.append(data)
@@ -179,7 +180,7 @@ def _read_whole(fd: int, offset: int, count: int) -> bytes:
 def _write_whole(fd: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
-        written = os.pwrite(fd, view, offset)
+        written = pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
 
 
@@ -464,7 +465,7 @@ def _settle(target: str, path: str, *, unfinished: Literal["leave", "remove"] = 
         return False
     fd, writable = found
     try:
-        is_finished = _is_valid(os.pread(fd, _HEADER.size, 0))
+        is_finished = _is_valid(pread(fd, _HEADER.size, 0))
         if not is_finished and unfinished == "leave":
             return False
         if not writable:

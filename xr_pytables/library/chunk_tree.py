@@ -21,6 +21,7 @@ from ..disk.arenas import write_at
 from ..hdf5 import checksum
 from ..hdf5.chunk_btree1 import tree_node
 from ..hdf5.object_header import CONTINUATION, DATA_LAYOUT, decode_prefix
+from ..sources.positioned import pread
 from . import libhdf5 as h5
 from .libhdf5 import call, opened
 
@@ -142,10 +143,10 @@ def set_root(fd: int, header: int, root: int) -> None:
 
     Raises FormatError if that is not a chunked dataset of the format in which files are made here.
     """
-    version, prefix, start, end = decode_prefix(os.pread(fd, _LONGEST_PREFIX, header))
+    version, prefix, start, end = decode_prefix(pread(fd, _LONGEST_PREFIX, header))
     blocks = [(header, start, end)]  # a block of the header: where it is, where in it messages begin and end
     for address, start, end in blocks:  # grows while it is walked
-        block = bytearray(os.pread(fd, end, address))
+        block = bytearray(pread(fd, end, address))
         for place, kind, body in _messages(block, start, end, prefix):
             if kind == CONTINUATION:
                 at, count = struct.unpack_from("<QQ", body)
@@ -176,7 +177,7 @@ def _messages(block: bytearray, start: int, end: int, prefix: int) -> Iterator[t
 
 def set_end_of_file(fd: int, end: int) -> None:
     """Make the file end at `end`, for HDF5 and for the system. ChunkError for another format of superblock."""
-    block = os.pread(fd, _END_OF_FILE, 0)
+    block = pread(fd, _END_OF_FILE, 0)
     # version of the superblock, sizes of addresses and lengths, base address
     if block[:9] != SIGNATURE + b"\0" or block[13:15] != b"\x08\x08" or any(block[24:32]):
         raise ChunkError("the superblock is not of version 0, in which files are made")

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
 
+from .positioned import pread, read_once
 from .source import WritableBuffer, cut_off, flat_view, in_range, printable
-
-_HAS_PREADV: Final = hasattr(os, "preadv")  # not on older macOS
 
 
 class LocalFile:
@@ -27,7 +25,7 @@ class LocalFile:
 
     def read(self, offset: int, count: int) -> bytes:
         in_range(self, offset, count)
-        data = os.pread(self.descriptor, count, offset)
+        data = pread(self.descriptor, count, offset)
         if len(data) == count:
             return data
         whole = bytearray(count)  # a signal, or more than the system gives at once
@@ -38,24 +36,16 @@ class LocalFile:
     def read_into(self, buffer: WritableBuffer, offset: int) -> int:
         view, done = flat_view(buffer), 0
         while done < len(view):
-            got = _read_once(self.descriptor, view[done:], offset + done)
+            got = read_once(self.descriptor, view[done:], offset + done)
             if not got:
                 break
             done += got
         return done
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        read, descriptor = os.pread, self.descriptor
+        read, descriptor = pread, self.descriptor
         found = [read(descriptor, count, offset) for offset, count in ranges]
         for i, (offset, count) in enumerate(ranges):
             if len(found[i]) != count:  # rare: goes on where the system stopped, or says that there is no more
                 found[i] = self.read(offset, count)
         return found
-
-
-def _read_once(descriptor: int, view: memoryview, offset: int) -> int:
-    if _HAS_PREADV:
-        return os.preadv(descriptor, [view], offset)
-    data = os.pread(descriptor, len(view), offset)
-    view[: len(data)] = data
-    return len(data)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import posixpath
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from ..sources.filesystems import UrlTarget
 from ..sources.place import Place
 from ..sources.remote import RemotePlace
 from ..sources.url import shown
+from ..sources.warning import warn
 from ..store import read_options
 from .arrays import NotVirtualError, VirtualArray, virtual_arrays
 
@@ -79,7 +79,7 @@ def described(place: Place, group: str, fit: Callable[[VirtualArray], VirtualArr
             groups.append(VirtualGroup(relative.strip("/"), _group_attributes(spec, arrays), tuple(arrays)))
         visit.check_unchanged()
     if left_out:
-        warnings.warn(f"{place.path}: {len(left_out)} variable(s) are left out: {'; '.join(left_out)}", stacklevel=3)
+        warn(f"{place.path}: {len(left_out)} variable(s) are left out: {'; '.join(left_out)}")
     return groups
 
 

@@ -31,6 +31,7 @@ from ..disk.transaction import Transaction
 from ..hdf5.file import File
 from ..library.target_file import TargetFile, planned_storage, why_not_encode
 from ..sources.local import LocalFile
+from ..sources.positioned import pread
 from ..sources.source import Source
 from . import chunk_writer
 from .blocks import BlockTarget, InMemory, PutAside, Values
@@ -202,7 +203,7 @@ def _change_copy(work: _Work, transaction: Transaction, old: int, *, fsync: bool
     making = os.path.join(transaction.folder, f"making-{uuid.uuid4().hex[:8]}.h5")
     shutil.copyfile(transaction.target, making)
     with kept_open(making) as file:
-        _apply(work, file, lambda offset, count: os.pread(old, count, offset))
+        _apply(work, file, lambda offset, count: pread(old, count, offset))
     with hdf5_lock():
         create_indexes(making, transaction.folder, work.plan.indexes, ours_alone=False)
     os.replace(making, transaction.new_file)

@@ -57,8 +57,14 @@ class Placement:
             start.append(first)
             shape.append(stored)
         if expected != given:
+            beyond = [
+                f"the region {name}={part.start}:{part.stop} goes beyond its {stored} elements along {name!r}"
+                for name, part, stored in zip(dims, map(self.region.get, dims), spec.shape, strict=True)
+                if part is not None and max(part.start or 0, part.stop or 0) > stored
+            ]
             raise ValueError(
-                f"{where} already exists with different dimension sizes: {expected} != {given}. Only append_dim (here "
+                f"{where} already exists with different dimension sizes: {expected} != {given}"
+                f"{': ' if beyond else ''}{', '.join(beyond)}. Only append_dim (here "
                 f"{self.append_dim!r}) changes the size of a dimension; region writes to a part of it"
             )
         return tuple(start), tuple(shape)
@@ -130,7 +136,14 @@ def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -
             f"{where}: coordinate {dim!r} of the file has some value more than once, so that region='auto' cannot tell "
             "where to write. Give a slice"
         )
-    places = index.get_indexer(pd.Index(dataset[dim].data))
+    wanted = pd.Index(dataset[dim].data)
+    if not wanted.is_unique:
+        raise ValueError(
+            f"{where}: coordinate {dim!r} of the new values has {wanted[wanted.duplicated()][0]!r} more than once, so "
+            "that region='auto' cannot tell where to write. Give a slice, or drop duplicates: "
+            f".drop_duplicates({dim!r})"
+        )
+    places = index.get_indexer(wanted)
     if (places == -1).any():
         missing = dataset[dim].values[places == -1]
         raise KeyError(
@@ -140,7 +153,7 @@ def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -
     if (np.diff(places) != 1).any():
         raise ValueError(
             f"{where}: the auto-detected region of coordinate {dim!r} had non-contiguous indices. A region must be a "
-            "contiguous part of what the file has"
+            f"contiguous part of what the file has, in its order: .sortby({dim!r}) may help, or one write for each part"
         )
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 

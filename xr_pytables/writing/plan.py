@@ -421,6 +421,20 @@ def _as_dataset(array: DataArray) -> Dataset:
     return array.to_dataset()
 
 
+def filled_with_nan_by_default(
+    obj: Dataset | DataArray | DataTree, encoding: Mapping[Any, Any] | None
+) -> list[Hashable]:
+    """Names of variables of floats of which nobody said `_FillValue`, so that it is NaN and not zero."""
+    found: list[Hashable] = []
+    for relative, dataset in _groups_of(obj, write_inherited_coords=False):
+        asked = _for_group(obj, relative, encoding, None)[0]
+        for name, variable in dataset.data_vars.items():
+            said = [variable.attrs, asked[name] if isinstance(asked.get(name), Mapping) else variable.encoding]
+            if variable.dtype.kind == "f" and not any({"_FillValue", "missing_value"} & set(each) for each in said):
+                found.append(name)
+    return found
+
+
 def _for_group(
     obj: object, relative: str, encoding: Mapping[Any, Any] | None, unlimited_dims: Any
 ) -> tuple[Mapping[Any, Any], Iterable[Hashable] | None]:

@@ -30,6 +30,7 @@ from ..disk.arenas import Room, write_in_a_row
 from ..disk.files import FileBusyError, hdf5_lock
 from ..disk.transaction import Transaction
 from ..library.target_file import TargetFile
+from ..sources.positioned import BINARY
 from .fitting import cast
 from .progress import Done, nobody
 from .segment import Segment, SegmentError, SegmentWriter
@@ -218,7 +219,7 @@ class ArenaTarget:
         certain = self.effort.write_empty_chunks and all(
             step.id in OF_CONSTANT_SIZE for step in self.storage.pipeline.filters
         )
-        descriptor = os.open(self.file, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(self.file, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | BINARY)
 
         def put(chunks: Sequence[EncodedChunk]) -> None:
             data = [np.frombuffer(chunk.data, np.uint8) for chunk in chunks]

@@ -22,10 +22,11 @@ from ..disk.files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..library.target_file import filter_available
 from ..sources.url import is_url
+from ..sources.warning import warn
 from .execution import Again, Job, delayed, execute
 from .existing import look, look_at_table
 from .placement import Mode, checked_append_dim, chosen_mode
-from .plan import WritePlan, plan_write
+from .plan import WritePlan, filled_with_nan_by_default, plan_write
 from .progress import check_available
 from .request import MODES, Layout, WriteRequest
 from .table_plan import plan_append, plan_table
@@ -135,7 +136,7 @@ def to_pytables(
         Move the borders of the blocks to those of the chunks that `encoding` asks for, too.
     write_empty_chunks
         False leaves chunks that hold nothing but the fill value out of new arrays: they take no room, and read as if
-        they were there.
+        they were there. The fill value of floats is NaN, unless `encoding` has `{"_FillValue": None}`: then it is zero.
     checksums
         False writes no checksums in any new array, for programs that cannot read them.
     write_inherited_coords
@@ -203,6 +204,8 @@ def to_pytables(
         raise ValueError("storage_options has no effect on a path on this machine")
     if wait and not compute:
         raise ValueError("wait= is about a write that happens now, not with compute=False")
+    if not write_empty_chunks:
+        _tell_what_is_empty(obj, encoding)
     patience = Patience.of(wait)
     request = WriteRequest(
         obj,
@@ -228,6 +231,17 @@ def to_pytables(
     title = os.path.basename(plan.path)
     execute([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
     return None
+
+
+def _tell_what_is_empty(obj: _Obj, encoding: Mapping[Any, Any] | None) -> None:
+    """Warn that chunks of zeros are no empty chunks of floats, whose fill value is NaN unless somebody says another."""
+    names = filled_with_nan_by_default(obj, encoding)
+    if names:
+        warn(
+            f"write_empty_chunks=False leaves out chunks of NaN, and none of zeros, of {', '.join(map(repr, names))}: "
+            "NaN is the fill value of floats unless encoding says another. {'_FillValue': None} makes it zero and "
+            "{'_FillValue': np.nan} says that NaN is meant"
+        )
 
 
 def planned(request: WriteRequest) -> Job:
