@@ -117,7 +117,7 @@ def fork_a_reader(folder: Path, rng: random.Random) -> None:
     if not child:
         code = 1
         try:
-            faulthandler.dump_traceback_later(200, exit=True)
+            signal.alarm(200)  # (the watchdog of `faulthandler` waits for the parent's, which a child does not have)
             read_still(folder, rng)
             code = 0
         finally:
@@ -219,8 +219,8 @@ def crowd(folder: Path, *, seconds: float, threads: int, rounds: int, seed: int 
     for process in reading:
         process.start()
     rng, kills, problems = random.Random(seed), 0, list[str]()
-    while any(process.is_alive() for process in reading):
-        reading[0].join(rng.uniform(0.2, 2.0))
+    while alive := [process for process in reading if process.is_alive()]:
+        alive[0].join(rng.uniform(0.2, 2.0))
         work = rng.choice(list(writers))
         if writers[work].is_alive():
             os.kill(writers[work].pid, signal.SIGKILL)
