@@ -13,12 +13,19 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .backend import PyTablesBackendEntrypoint
-    from .disk.files import FileChangedError
-    from .disk.journal import FileBusyError, ForeignJournalError, NeedsRecoveryError, recover
+    from .disk.journal import recover
+    from .errors import (
+        FileBusyError,
+        FileChangedError,
+        ForeignJournalError,
+        FormatError,
+        MissingNodeError,
+        NeedsRecoveryError,
+        RemoteError,
+    )
     from .indexes import save_index
     from .listing import tree
     from .model.attributes import OpaqueBytes
-    from .sources.source import RemoteError
     from .tools.converting import convert
     from .tools.differences import diff
     from .tools.repacking import repack
@@ -31,6 +38,8 @@ __all__ = [
     "FileBusyError",
     "FileChangedError",
     "ForeignJournalError",
+    "FormatError",
+    "MissingNodeError",
     "NeedsRecoveryError",
     "OpaqueBytes",
     "PyTablesBackendEntrypoint",
@@ -50,15 +59,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FileBusyError": "disk.journal",
-    "FileChangedError": "disk.files",
-    "ForeignJournalError": "disk.journal",
-    "NeedsRecoveryError": "disk.journal",
+    "FileBusyError": "errors",
+    "FileChangedError": "errors",
+    "ForeignJournalError": "errors",
+    "FormatError": "errors",
+    "MissingNodeError": "errors",
+    "NeedsRecoveryError": "errors",
     "OpaqueBytes": "model.attributes",
     "PyTablesBackendEntrypoint": "backend",
     "convert": "tools.converting",
     "diff": "tools.differences",
-    "RemoteError": "sources.source",
+    "RemoteError": "errors",
     "recover": "disk.journal",
     "repack": "tools.repacking",
     "save_index": "indexes",

@@ -20,7 +20,8 @@ from xarray import Coordinates, Dataset, Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.conventions import decode_cf_variables
 
-from .sources.source import FormatError, printable
+from .errors import FormatError
+from .sources.source import printable
 from .sources.warning import warn
 
 _VALUE_KEYS: Final = (

@@ -13,6 +13,7 @@ from typing import Any
 
 from .backend import PyTablesBackendEntrypoint
 from .disk.door import Visit, place_of
+from .errors import FileChangedError, FormatError
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
@@ -20,7 +21,6 @@ from .model.leaves import storage_of
 from .model.nodes import NodeReader
 from .sources.remote import RemotePlace
 from .sources.saved_index import FORMAT, RecordedPlace
-from .sources.source import FileChangedError, FormatError
 from .store import read_options
 from .where.table_index import describe_indexes
 

@@ -17,12 +17,13 @@ import numpy as np
 
 from .chunks import codecs
 from .disk.door import Visit, located
+from .errors import FormatError
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
 from .model.leaves import storage_of
 from .model.nodes import GroupSpec, NodeReader, Skipped, VariableSpec
-from .sources.source import FormatError, printable
+from .sources.source import printable
 from .store import encoding, read_options
 from .value_text import one_line, plain
 

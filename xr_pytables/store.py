@@ -23,12 +23,13 @@ from xarray.core import indexing
 from .arrays.leaf_arrays import PyTablesArray
 from .decoding import no_garbage_collection
 from .disk.door import Visit
-from .disk.files import FileChangedError, OpenedFile, checked_group
+from .disk.files import OpenedFile, checked_group
+from .errors import FileChangedError, RemoteError
 from .model import leaves
 from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .sources.place import Place
-from .sources.source import RemoteError, printable, shortened
+from .sources.source import printable, shortened
 from .sources.warning import warn
 
 if TYPE_CHECKING:

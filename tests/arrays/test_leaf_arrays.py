@@ -25,7 +25,7 @@ from xarray.core import indexing
 from xr_pytables import FileChangedError
 from xr_pytables.arrays import leaf_arrays
 from xr_pytables.arrays.leaf_arrays import PyTablesArray
-from xr_pytables.chunks.index import ChunkError
+from xr_pytables.errors import ChunkError
 
 from ..helpers_properties import examples
 from ..helpers_reading import plain_file

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from xr_pytables import OpaqueBytes
 from xr_pytables.arrays.ragged import VariableLengthArray
 from xr_pytables.chunks import vlen
-from xr_pytables.chunks.index import ChunkError
+from xr_pytables.errors import ChunkError
 from xr_pytables.sources.local import LocalFile
 
 from ..helpers_properties import examples

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import xr_pytables
 from xr_pytables import FileChangedError
-from xr_pytables.hdf5.file import MissingNodeError
+from xr_pytables.errors import MissingNodeError
 
 from ..helpers_properties import examples
 from ..helpers_reading import run_python

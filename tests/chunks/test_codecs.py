@@ -32,7 +32,7 @@ from xr_pytables.chunks.filters import (
     FilterPipeline,
     pipeline,
 )
-from xr_pytables.chunks.index import ChunkError
+from xr_pytables.errors import ChunkError
 
 from ..helpers_properties import examples
 from ..helpers_reading import described

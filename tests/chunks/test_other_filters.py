@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from xr_pytables.chunks import codecs, packed_bits, plugins
 from xr_pytables.chunks.codecs import decode_chunk, why_not
 from xr_pytables.chunks.filters import Filter, FilterPipeline
-from xr_pytables.chunks.index import ChunkError
+from xr_pytables.errors import ChunkError
 
 from ..helpers_properties import examples
 

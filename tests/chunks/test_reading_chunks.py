@@ -27,8 +27,9 @@ from xr_pytables.chunks import codecs, decoder, dense, libblosc2, reading, scatt
 from xr_pytables.chunks.decoder import ChunkDecoder
 from xr_pytables.chunks.dense import Dense
 from xr_pytables.chunks.filters import BLOSC, BLOSC2, Filter, FilterPipeline
-from xr_pytables.chunks.index import ChunkError, ChunkIndex, ChunkStorage, bounding_region, plan_selection
+from xr_pytables.chunks.index import ChunkIndex, ChunkStorage, bounding_region, plan_selection
 from xr_pytables.chunks.reading import read_contiguous, read_into, read_points
+from xr_pytables.errors import ChunkError
 from xr_pytables.hdf5.chunk_indexes import read_index
 from xr_pytables.sources.local import LocalFile
 

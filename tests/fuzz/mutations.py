@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from unittest import mock
 
+from xr_pytables.errors import FormatError
 from xr_pytables.hdf5 import checksum
 from xr_pytables.hdf5.chunk_entries import IndexFile
 from xr_pytables.hdf5.file import File
 from xr_pytables.hdf5.metadata import Metadata
 from xr_pytables.sources.buffer import Buffer
-from xr_pytables.sources.source import FormatError
 
 LARGE = (2**64 - 1, 2**63, 2**63 - 1, 2**32 - 1, 2**32, 2**31, 2**48, 2**56 + 1)
 NAMES = (b"..", b"/", b"\0", b"\x1b[2J", b"\xff\xfe", b"a" * 200, b"CLASS", b"TITLE", b"_i_table", b".", b"/../x")

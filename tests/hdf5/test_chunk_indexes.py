@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables.chunks.filters import Filter, FilterPipeline
-from xr_pytables.chunks.index import DAMAGED, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
+from xr_pytables.chunks.index import DAMAGED, MISSING, ChunkIndex, ChunkStorage, Region
 from xr_pytables.chunks.reading import read_into
+from xr_pytables.errors import ChunkError
 from xr_pytables.hdf5 import chunk_btree1
 from xr_pytables.hdf5.checksum import lookup3
 from xr_pytables.hdf5.chunk_indexes import read_index

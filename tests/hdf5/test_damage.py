@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
+from xr_pytables.errors import FormatError
 from xr_pytables.hdf5 import checksum
 from xr_pytables.hdf5.attributes import Unreadable
 from xr_pytables.hdf5.file import File
 from xr_pytables.sources.buffer import Buffer
-from xr_pytables.sources.source import FormatError
 
 from .helpers_corpus import write_with_h5py, write_with_netcdf4, write_with_pytables
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tables
 
+from xr_pytables.errors import MissingNodeError
 from xr_pytables.hdf5 import checksum, object_header
 from xr_pytables.hdf5.attributes import Unreadable
-from xr_pytables.hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError, Place
+from xr_pytables.hdf5.file import ExternalLinkError, ExternalTarget, File, Place
 from xr_pytables.hdf5.metadata import Metadata
 from xr_pytables.sources.buffer import Buffer
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables.chunks.filters import FilterPipeline
-from xr_pytables.chunks.index import ChunkError, ChunkIndex, ChunkStorage
+from xr_pytables.chunks.index import ChunkIndex, ChunkStorage
+from xr_pytables.errors import ChunkError, FormatError
 from xr_pytables.hdf5.chunk_indexes import read_index
 from xr_pytables.library.chunk_tree import check_with_hdf5, set_end_of_file, set_root, tree_size, write_tree
 from xr_pytables.sources.local import LocalFile
-from xr_pytables.sources.source import FormatError
 
 from ..helpers_properties import examples
 

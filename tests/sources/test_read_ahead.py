@@ -7,11 +7,11 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from xr_pytables.errors import RemoteError
 from xr_pytables.sources import read_ahead
 from xr_pytables.sources.filesystems import UrlTarget
 from xr_pytables.sources.read_ahead import ReadAhead, Windows
 from xr_pytables.sources.remote import RemotePlace, Transfer
-from xr_pytables.sources.source import RemoteError
 
 from ..helpers_server import running, status
 

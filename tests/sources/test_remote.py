@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from xr_pytables.errors import FileChangedError, FormatError, RemoteError
 from xr_pytables.sources import remote
 from xr_pytables.sources.filesystems import UrlTarget
 from xr_pytables.sources.ranges import Run, merged, parts
 from xr_pytables.sources.remote import HEAD, Answer, Fetched, ObjectVersion, Remote, RemotePlace, Transfer
-from xr_pytables.sources.source import FileChangedError, FormatError, RemoteError
 from xr_pytables.sources.url import shown, without_secrets
 
 from .. import helpers_server

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from xr_pytables.errors import FormatError
 from xr_pytables.sources import local
 from xr_pytables.sources.buffer import Buffer
 from xr_pytables.sources.file_object import FileObject
 from xr_pytables.sources.local import LocalFile
 from xr_pytables.sources.pieces import Piece, Pieces
-from xr_pytables.sources.source import FormatError
 
 DATA = np.random.default_rng(0).bytes(10_000)
 

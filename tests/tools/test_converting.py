@@ -17,7 +17,7 @@ import tables
 import xarray as xr
 
 import xr_pytables
-from xr_pytables.sources.source import FormatError
+from xr_pytables.errors import FormatError
 from xr_pytables.tools.converting import convert
 from xr_pytables.tools.differences import diff
 from xr_pytables.tools.verifying import verify

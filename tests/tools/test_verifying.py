@@ -15,7 +15,8 @@ import tables
 import xarray as xr
 
 import xr_pytables
-from xr_pytables.hdf5.file import File, MissingNodeError
+from xr_pytables.errors import MissingNodeError
+from xr_pytables.hdf5.file import File
 from xr_pytables.sources.buffer import Buffer
 from xr_pytables.tools.verifying import Damage, verify
 

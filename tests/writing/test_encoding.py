@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 from xr_pytables import save_mfdataset, to_pytables
 from xr_pytables.chunks import codecs, encoder
 from xr_pytables.chunks.encoder import whole_chunks
-from xr_pytables.chunks.index import ChunkError, ChunkStorage
+from xr_pytables.chunks.index import ChunkStorage
+from xr_pytables.errors import ChunkError
 from xr_pytables.hdf5.file import File
 from xr_pytables.library import target_file
 from xr_pytables.library.target_file import TargetFile

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xr_pytables.writing.segment import Segment, SegmentError, SegmentWriter
+from xr_pytables.errors import SegmentError
+from xr_pytables.writing.segment import Segment, SegmentWriter
 
 
 def make_segment(path: Path, count: int = 4) -> list[tuple[object, ...]]:

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from xr_pytables import to_pytables
-from xr_pytables.disk.files import FileBusyError, FileChangedError
+from xr_pytables.errors import FileBusyError, FileChangedError
 from xr_pytables.writing import execution, waiting
 from xr_pytables.writing.waiting import Patience
 

@@ -30,8 +30,8 @@ from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
 from xr_pytables.disk import transaction
-from xr_pytables.disk.files import FileBusyError, FileChangedError
 from xr_pytables.disk.transaction import Transaction, remove_stale
+from xr_pytables.errors import FileBusyError, FileChangedError
 from xr_pytables.library import libhdf5
 from xr_pytables.library.target_file import TargetFile
 from xr_pytables.model import attributes

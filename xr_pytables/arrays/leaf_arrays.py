@@ -18,17 +18,16 @@ from xarray.core import indexing
 from ..chunks import memory, reading
 from ..chunks.index import ChunkIndex, ChunkStorage, Region, Selection, bounding_region, plan_selection
 from ..disk import journal
-from ..disk.files import FileChangedError, OpenedFile, hdf5_of
+from ..disk.files import OpenedFile, hdf5_of
+from ..errors import FileChangedError, FormatError, MissingNodeError, RemoteError
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
-from ..hdf5.file import MissingNodeError
 from ..model import leaves
 from ..model.nodes import Conversion, VariableSpec
 from ..model.pytables_types import as_pytables
 from ..sources.place import Opened, Version
 from ..sources.remote import Remote
-from ..sources.source import FormatError, RemoteError
 from .lazy_array import LazyArray
 
 SMALL_GRID: Final = 1 << 16

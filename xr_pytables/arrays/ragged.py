@@ -17,9 +17,10 @@ from xarray import Variable
 from xarray.core import indexing
 
 from ..chunks import vlen
-from ..chunks.index import ChunkError, Selection
+from ..chunks.index import Selection
 from ..chunks.vlen import DESCRIPTOR
 from ..disk.files import OpenedFile
+from ..errors import ChunkError
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.nodes import ElementSpec, VariableSpec
 from ..sources.place import Opened, Version

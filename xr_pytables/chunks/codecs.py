@@ -29,6 +29,7 @@ import deflate
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ChunkError
 from . import libblosc2
 from .filters import (
     BLOSC,
@@ -46,7 +47,6 @@ from .filters import (
     FilterPipeline,
 )
 from .fletcher32 import fletcher32
-from .index import ChunkError
 from .libblosc2 import Bytes
 
 ENTRY_POINTS: Final = "xr_pytables.codecs"

@@ -16,10 +16,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ChunkError
 from . import codecs, libblosc2
 from .codecs import Workspace
 from .filters import BLOSC, BLOSC2, FLETCHER32, SHUFFLE, FilterPipeline
-from .index import ChunkError, ChunkStorage
+from .index import ChunkStorage
 from .libblosc2 import Box, Bytes
 
 CACHED: Final = 1 << 19

@@ -17,14 +17,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ChunkError, FormatError
 from ..sources.local import LocalFile
 from ..sources.ranges import part_size, parts
 from ..sources.remote import Fetched, Remote
-from ..sources.source import FormatError, Source
+from ..sources.source import Source
 from . import scatter, team
 from .codecs import Workspace
 from .decoder import CACHED, Piece, extent, is_box, is_swapped, piece_length, positions, take_pieces
-from .index import ChunkError, cut, prefix
+from .index import cut, prefix
 from .libblosc2 import Bytes, pointer
 
 _SLAB: Final = CACHED  # bytes of raw data read into scratch at once

@@ -15,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sources.source import FormatError
 from .filters import FilterPipeline
 
 AxisSelection = int | np.integer[Any] | slice | NDArray[np.integer[Any]]
@@ -35,10 +34,6 @@ DAMAGED: Final = 2**64 - 1
 UNDEFINED: Final = 2**64 - 1
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 MAX_GRID: Final = 2**27  # chunks: 2 GiB of (lazily allocated) address space for an index
-
-
-class ChunkError(FormatError):
-    """The bytes of a chunk, or those that say where chunks are, cannot be what a sound file contains."""
 
 
 def prefix(label: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ChunkError
 from ..sources.remote import Remote
 from ..sources.source import Source
 from . import libblosc2, team
@@ -24,7 +25,6 @@ from .index import (
     DAMAGED,
     MISSING,
     AxisPlan,
-    ChunkError,
     ChunkIndex,
     ChunkStorage,
     Selection,

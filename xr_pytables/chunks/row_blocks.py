@@ -20,11 +20,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ChunkError
 from ..sources.remote import Remote
 from ..sources.source import Source
 from . import memory, reading, team
 from .codecs import Workspace
-from .index import AxisPlan, AxisSelection, ChunkError, ChunkIndex, ChunkStorage, plan_axis
+from .index import AxisPlan, AxisSelection, ChunkIndex, ChunkStorage, plan_axis
 
 CACHE_BYTES: Final = min(128 * 2**20, memory.kept_bytes(128 * 2**20))
 """Decoded rows that the process keeps."""

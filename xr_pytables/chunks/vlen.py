@@ -19,11 +19,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ChunkError
 from ..sources.remote import Remote
 from ..sources.source import Source
 from . import team
 from .codecs import Workspace
-from .index import UNDEFINED, ChunkError, run_starts
+from .index import UNDEFINED, run_starts
 
 DESCRIPTOR: Final = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 """One variable-length value in a dataset (VIII.B, with addresses of 8 bytes): elements, collection, object in it."""

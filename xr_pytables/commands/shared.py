@@ -53,7 +53,7 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, KeyError):  # whose text is a representation
         return Failure(str(error.args[0]) if error.args else "KeyError")
     if isinstance(error, OSError | ValueError | TypeError | ImportError | NotImplementedError | MemoryError):
-        from ..sources.source import FormatError  # imports numpy
+        from ..errors import FormatError
 
         message = str(error) or type(error).__name__
         return Damage(message) if isinstance(error, FormatError) else Failure(message)

@@ -20,23 +20,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from ..errors import FileBusyError, FileChangedError, RemoteError
 from ..hdf5.file import File
 from ..sources.place import BytesPlace, FileObjectPlace, Place
 from ..sources.remote import RemotePlace, Transfer
-from ..sources.source import RemoteError, printable
+from ..sources.source import printable
 from ..sources.url import is_url
 from . import journal, own_writers
-from .files import (
-    Descriptor,
-    FileBusyError,
-    FileChangedError,
-    LocalPlace,
-    OpenedFile,
-    checked_group,
-    checked_path,
-    hdf5_lock,
-    hdf5_of,
-)
+from .files import Descriptor, LocalPlace, OpenedFile, checked_group, checked_path, hdf5_lock, hdf5_of
 from .open_nodes import is_open_node, place_of_node
 
 try:

@@ -22,13 +22,11 @@ from xarray.backends import CachingFileManager
 from xarray.backends.file_manager import FILE_CACHE
 from xarray.backends.locks import HDF5_LOCK
 
+from ..errors import FileChangedError
 from ..hdf5.file import File
 from ..sources.local import LocalFile
 from ..sources.place import Opened, Place, Version
-from ..sources.source import FileChangedError as FileChangedError
 from ..sources.url import is_url, shown
-from .journal import FileBusyError as FileBusyError
-from .journal import NeedsRecoveryError as NeedsRecoveryError
 
 _FORK_PATIENCE: Final = 60.0
 _HOST: Final = platform.node()

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Self
 
+from ..errors import FileBusyError, ForeignJournalError, NeedsRecoveryError, NoLocksError
 from ..sources.positioned import pread, pwrite
 from ..sources.warning import warn
 
@@ -48,22 +49,6 @@ _MOST_SPARSE: Final = 1000
 _PATIENCE: Final = 5.0
 """Seconds to wait for somebody who looks at a journal at the same time."""
 _PAUSE: Final = 0.005
-
-
-class FileBusyError(BlockingIOError):
-    """Somebody else has the file open for writing."""
-
-
-class NeedsRecoveryError(OSError):
-    """The writer of a file died, and the file can be put back to what it was only by somebody who may write to it."""
-
-
-class ForeignJournalError(OSError):
-    """What has the name of a journal beside a file was not left by anybody who could have changed the file."""
-
-
-class NoLocksError(OSError):
-    """The file system has no locks, without which nobody can tell a live writer from a dead one."""
 
 
 def is_supported() -> bool:

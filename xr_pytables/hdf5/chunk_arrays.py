@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.index import ChunkError
+from ..errors import ChunkError
 from .chunk_entries import (
     ADDRESS,
     CHECKSUM,

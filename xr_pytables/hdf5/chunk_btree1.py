@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.index import ChunkError
+from ..errors import ChunkError
 from .chunk_entries import Box, Entries, IndexFile, batches, check_each_once
 from .metadata import UNDEFINED
 

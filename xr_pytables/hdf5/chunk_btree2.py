@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.index import ChunkError
+from ..errors import ChunkError
 from .chunk_entries import ADDRESS, CHECKSUM, Box, Entries, IndexFile, batches, check_each_once, integers
 from .damage import bytes_needed
 

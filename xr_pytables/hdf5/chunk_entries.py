@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.index import ChunkError
-from ..sources.source import FormatError, Source
+from ..errors import ChunkError, FormatError
+from ..sources.source import Source
 from .checksum import mismatches
 
 ADDRESS: Final = 8

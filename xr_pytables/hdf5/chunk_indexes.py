@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.index import DAMAGED, MAX_GRID, MISSING, ChunkError, ChunkIndex, ChunkStorage, Region
-from ..sources.source import FormatError, Source
+from ..chunks.index import DAMAGED, MAX_GRID, MISSING, ChunkIndex, ChunkStorage, Region
+from ..errors import ChunkError, FormatError
+from ..sources.source import Source
 from .chunk_arrays import extensible_array_entries, fixed_array_entries, implicit_entries
 from .chunk_btree1 import btree1_entries, btree1_listing
 from .chunk_btree2 import btree2_entries

@@ -10,7 +10,8 @@ import struct
 from types import TracebackType
 from typing import Final
 
-from ..sources.source import FormatError, shortened
+from ..errors import FormatError
+from ..sources.source import shortened
 
 
 class Damaged(ValueError):  # noqa: N818 - a finding, which becomes a FormatError

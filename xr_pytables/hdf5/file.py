@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from ..chunks.filters import FilterPipeline
-from ..sources.source import FormatError, Source, printable, shortened
+from ..errors import FormatError, MissingNodeError
+from ..sources.source import Source, printable, shortened
 from .attributes import (
     MAX_ATTRIBUTE_BYTES,
     AttributeHead,
@@ -80,10 +81,6 @@ _MAX_KEPT_VALUES: Final = 1 << 13
 _MAX_KEPT_BODY: Final = 512  # bytes of a message
 _MAX_KEPT_GROUPS: Final = 8
 _MAX_DENSE: Final = 1 << 14  # objects whose attributes outside of the header are looked at together
-
-
-class MissingNodeError(OSError):
-    """A path names no object of the file, or a link on the way leads nowhere."""
 
 
 class ExternalTarget(NamedTuple):

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ..sources.source import FormatError
+from ..errors import FormatError
 from .btree_v2 import HUGE_OBJECTS, BTreeV2
 from .damage import OF_WRONG_BYTES, Damaged, Unsupported, bytes_needed, check_signature, check_version, taken
 from .metadata import UNDEFINED, Metadata

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ..sources.source import FormatError, Source
+from ..errors import FormatError
+from ..sources.source import Source
 from . import checksum
 
 UNDEFINED: Final = 2**64 - 1

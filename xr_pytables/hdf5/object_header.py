@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from ..sources.source import FormatError
+from ..errors import FormatError
 from . import checksum
 from .damage import OF_WRONG_BYTES, Damaged, check_version, located
 from .metadata import Metadata

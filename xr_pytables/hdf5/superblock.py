@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from ..sources.source import FormatError, Source
+from ..errors import FormatError
+from ..sources.source import Source
 from . import checksum
 from .damage import Damaged, Reading, Unsupported, check_version
 from .metadata import UNDEFINED

@@ -16,8 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks.index import MISSING, SIGNATURE, UNDEFINED, ChunkError, ChunkIndex, ChunkStorage
+from ..chunks.index import MISSING, SIGNATURE, UNDEFINED, ChunkIndex, ChunkStorage
 from ..disk.arenas import write_at
+from ..errors import ChunkError
 from ..hdf5 import checksum
 from ..hdf5.chunk_btree1 import tree_node
 from ..hdf5.object_header import CONTINUATION, DATA_LAYOUT, decode_prefix

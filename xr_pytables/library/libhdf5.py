@@ -28,6 +28,8 @@ from typing import Final
 
 import tables
 
+from ..errors import HDF5Error
+
 DEFAULT: Final = 0  # H5P_DEFAULT, H5S_ALL, H5E_DEFAULT
 UNLIMITED: Final = 2**64 - 1
 
@@ -45,13 +47,6 @@ INDEX_NAME, INDEX_CREATION_ORDER = 0, 1
 INCREASING, NATIVE_ORDER = 0, 2
 CREATION_ORDER_TRACKED, CREATION_ORDER_INDEXED = 1, 2
 EARLIEST: Final = 0  # H5F_libver_t
-
-
-class HDF5Error(OSError):
-    """A call of libhdf5 failed; the message is what HDF5 says of the innermost cause.
-
-    `errno` is set where the disk was the cause.
-    """
 
 
 class VariableLength(ctypes.Structure):

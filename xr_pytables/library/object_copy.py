@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
+from ..errors import HDF5Error
 from . import libhdf5 as h5
-from .libhdf5 import HDF5Error, call, opened
+from .libhdf5 import call, opened
 from .target_file import access_properties
 
 _AT_ONCE: Final = 1 << 23  # bytes of elements in memory that HDF5 converts at once

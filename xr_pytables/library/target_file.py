@@ -24,6 +24,7 @@ import numpy as np
 from ..chunks import codecs
 from ..chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
 from ..chunks.index import ChunkStorage
+from ..errors import HDF5Error
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
@@ -33,7 +34,7 @@ from ..model.dimensions import NOT_A_VARIABLE
 from ..sources.local import LocalFile
 from . import datatypes
 from . import libhdf5 as h5
-from .libhdf5 import HDF5Error, Identifier, call, opened
+from .libhdf5 import Identifier, call, opened
 
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""

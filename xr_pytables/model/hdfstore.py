@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..errors import MissingNodeError
 from ..hdf5.attributes import RawAttribute
 from ..hdf5.dataset import DatasetInfo
-from ..hdf5.file import File, MissingNodeError
+from ..hdf5.file import File
 from . import attributes, frames, leaves, safe_pickle
 from .frames import Frame, StoredArray, UnknownLayoutError
 from .pytables_types import as_pytables

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from ..chunks import reading, vlen
 from ..chunks.index import ChunkStorage, Selection, plan_selection
 from ..chunks.vlen import DESCRIPTOR
+from ..errors import FormatError
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.conversion import convert
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
-from ..sources.source import FormatError, Source
+from ..sources.source import Source
 
 
 def storage_of(

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
+from ..errors import FormatError, MissingNodeError
 from ..hdf5.attributes import RawAttribute
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
-from ..hdf5.file import ExternalLinkError, ExternalTarget, File, MissingNodeError
-from ..sources.source import FormatError, printable, shortened
+from ..hdf5.file import ExternalLinkError, ExternalTarget, File
+from ..sources.source import printable, shortened
 from ..sources.url import is_url
 from . import attributes, dimensions
 from .columns import Column, describe_columns, is_table

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..errors import FileChangedError, RemoteError
 from .http import HTTPClient
 from .remote import Answer, Client, ObjectVersion, TemporaryError
 from .s3 import S3Client
-from .source import FileChangedError, RemoteError
 from .url import shown, without_secrets
 
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5")

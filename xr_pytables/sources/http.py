@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import FileChangedError, RemoteError
 from .remote import Answer, ObjectVersion, TemporaryError
-from .source import FileChangedError, RemoteError
 from .url import without_secrets
 
 if TYPE_CHECKING:

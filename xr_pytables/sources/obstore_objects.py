@@ -9,8 +9,9 @@ import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..errors import FileChangedError, RemoteError
 from .remote import Answer, Client, ObjectVersion, TemporaryError
-from .source import FileChangedError, RemoteError, printable
+from .source import printable
 
 if TYPE_CHECKING:
     from obstore import GetOptions

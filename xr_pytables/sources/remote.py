@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
+from ..errors import FileChangedError, RemoteError
 from .place import Opened, Place, Version
 from .ranges import GAP, MOST, Run, merged, part_size, parts
 from .read_ahead import ReadAhead, Windows
-from .source import FileChangedError, RemoteError, WritableBuffer, flat_view, in_range, printable
+from .source import WritableBuffer, flat_view, in_range, printable
 
 HEAD: Final = 1 << 20
 """Bytes of the first request: files that are written front-loaded have all their metadata in them."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from ..errors import FileChangedError, RemoteError
 from .remote import Answer, ObjectVersion, TemporaryError
-from .source import FileChangedError, RemoteError
 
 _TEMPORARY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")

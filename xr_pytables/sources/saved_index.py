@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..errors import FileChangedError
 from .place import Opened, Version
 from .ranges import merged
 from .read_ahead import Windows
 from .remote import Client, ObjectVersion, Remote, RemotePlace, Transfer
-from .source import FileChangedError, WritableBuffer, flat_view
+from .source import WritableBuffer, flat_view
 
 FORMAT: Final = "xr_pytables index 1"
 """What a file of indexes says that it is."""

@@ -13,19 +13,9 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import FormatError
+
 WritableBuffer = bytearray | memoryview | NDArray[np.uint8]
-
-
-class FormatError(OSError):
-    """The bytes of a file are not what its format wants: it is damaged, cut off, or not of this format."""
-
-
-class FileChangedError(OSError):
-    """A file is no longer what it was when it was opened."""
-
-
-class RemoteError(OSError):
-    """A server did not give what it was asked for: it cannot be reached, refuses, or its answer is wrong or cut off."""
 
 
 class Source(Protocol):

@@ -16,7 +16,8 @@ from typing import Any, Final
 import xarray as xr
 
 from ..disk.files import checked_group
-from ..sources.source import FormatError, printable
+from ..errors import FormatError
+from ..sources.source import printable
 
 Groups = dict[str, xr.Dataset]
 """Datasets by path from where they were opened ("/" for that itself)."""

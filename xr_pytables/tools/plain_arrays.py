@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sources.source import FormatError
+from ..errors import FormatError
 
 _ROWS: Final = 100_000
 """Of a table in text that are parsed at once."""

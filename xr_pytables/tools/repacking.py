@@ -32,16 +32,16 @@ from ..chunks.index import MISSING, ChunkStorage
 from ..disk.door import Visit
 from ..disk.files import FileIdentity, checked_path, hdf5_lock
 from ..disk.transaction import Transaction
+from ..errors import FormatError, HDF5Error
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.file import File
 from ..library import libhdf5 as h5
 from ..library import object_copy as copying
-from ..library.libhdf5 import HDF5Error, opened
+from ..library.libhdf5 import opened
 from ..library.target_file import TargetFile, filter_available
 from ..model import attributes, leaves
 from ..model.attributes import EncodedAttribute
-from ..sources.source import FormatError
 from ..writing.progress import bar, check_available
 from .opening import blocks, steps
 from .verifying import checked_file

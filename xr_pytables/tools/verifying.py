@@ -29,18 +29,19 @@ from numpy.typing import NDArray
 from ..chunks import codecs, team
 from ..chunks.codecs import Workspace
 from ..chunks.filters import DEFLATE, FLETCHER32, FilterPipeline
-from ..chunks.index import DAMAGED, MISSING, ChunkError, ChunkStorage
+from ..chunks.index import DAMAGED, MISSING, ChunkStorage
 from ..chunks.vlen import DESCRIPTOR, read_values
 from ..disk.door import Visit
 from ..disk.files import checked_group, checked_path
+from ..errors import ChunkError, FormatError, MissingNodeError
 from ..hdf5.attributes import RawAttribute, Unreadable
 from ..hdf5.chunk_btree1 import is_after
 from ..hdf5.chunk_indexes import listed_chunks, read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
-from ..hdf5.file import File, MissingNodeError
-from ..sources.source import FormatError, printable
+from ..hdf5.file import File
+from ..sources.source import printable
 from ..writing.progress import bar, check_available
 
 Done = Callable[[int], None]

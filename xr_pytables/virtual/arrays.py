@@ -21,11 +21,11 @@ from ..chunks import codecs, libblosc2
 from ..chunks.codecs import ChunkType
 from ..chunks.filters import BLOSC, BLOSC2, BZIP2, DEFLATE, FLETCHER32, SHUFFLE, Filter, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkIndex, ChunkStorage
+from ..errors import FormatError
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.file import File
 from ..model import leaves
 from ..model.nodes import GroupSpec, VariableSpec
-from ..sources.source import FormatError
 
 _BLOCK: Final = 1 << 26  # bytes of a contiguous array in one virtual chunk, where it can be divided
 _ZSTD: Final = 32015

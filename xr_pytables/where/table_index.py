@@ -22,8 +22,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MissingNodeError
 from ..hdf5.attributes import RawAttribute
-from ..hdf5.file import File, MissingNodeError, Place
+from ..hdf5.file import File, Place
 from ..model import attributes
 from ..model.nodes import VariableSpec
 from ..model.pytables_types import as_pytables

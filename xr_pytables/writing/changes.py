@@ -25,9 +25,10 @@ import numpy as np
 from dask.delayed import Delayed
 
 from ..arrays.leaf_arrays import storage_of
-from ..disk.files import FileChangedError, FileIdentity, hdf5_lock
-from ..disk.journal import Journal, NoLocksError, exclusive, is_supported
+from ..disk.files import FileIdentity, hdf5_lock
+from ..disk.journal import Journal, exclusive, is_supported
 from ..disk.transaction import Transaction
+from ..errors import FileChangedError, NoLocksError
 from ..hdf5.file import File
 from ..library.target_file import TargetFile, planned_storage, why_not_encode
 from ..sources.local import LocalFile

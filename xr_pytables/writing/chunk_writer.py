@@ -25,7 +25,8 @@ import numpy as np
 from ..chunks import codecs, team
 from ..chunks.encoder import is_fill
 from ..chunks.filters import OF_CONSTANT_SIZE, FilterPipeline
-from ..chunks.index import DAMAGED, MISSING, ChunkError, ChunkIndex, ChunkStorage
+from ..chunks.index import DAMAGED, MISSING, ChunkIndex, ChunkStorage
+from ..errors import ChunkError
 from ..hdf5.chunk_indexes import read_index
 from ..library.target_file import TargetFile
 from ..sources.source import Source

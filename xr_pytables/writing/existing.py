@@ -11,8 +11,9 @@ from typing import Final
 import tables
 
 from ..disk.door import Visit, check_no_writer
-from ..disk.files import FileBusyError, FileIdentity, checked_path, hdf5_lock
+from ..disk.files import FileIdentity, checked_path, hdf5_lock
 from ..disk.journal import check_for_writing
+from ..errors import FileBusyError
 from ..model.nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode
 from .table_plan import StoredTable, describe_stored

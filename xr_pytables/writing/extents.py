@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from ..chunks.index import DAMAGED, MISSING
 from ..disk.files import FileIdentity
+from ..errors import FormatError
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.file import File
 from ..model.leaves import storage_of
-from ..sources.source import FormatError, Source
+from ..sources.source import Source
 
 Extents = NDArray[np.int64]
 """Rows of (offset, count) in bytes."""

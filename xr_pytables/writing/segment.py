@@ -24,14 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..chunks.libblosc2 import Bytes
+from ..errors import SegmentError
 
 SIGNATURE: Final = b"XRPTSEG1"
 _FOOTER: Final = struct.Struct("<QIIIQ")  # offset, length and checksum of the table; rank; size of the file
 _VALUES, _TEXT, _ROWS = range(3)
-
-
-class SegmentError(OSError):
-    """A segment is damaged, cut off, or not what it should be."""
 
 
 @dataclass(frozen=True, eq=False)

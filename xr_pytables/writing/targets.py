@@ -27,13 +27,14 @@ from ..chunks.encoder import Block, EncodedChunk, encode_block, whole_chunks
 from ..chunks.filters import OF_CONSTANT_SIZE
 from ..chunks.index import ChunkStorage
 from ..disk.arenas import Room, write_in_a_row
-from ..disk.files import FileBusyError, hdf5_lock
+from ..disk.files import hdf5_lock
 from ..disk.transaction import Transaction
+from ..errors import FileBusyError, SegmentError
 from ..library.target_file import TargetFile
 from ..sources.positioned import BINARY
 from .fitting import cast
 from .progress import Done, nobody
-from .segment import Segment, SegmentError, SegmentWriter
+from .segment import Segment, SegmentWriter
 
 
 @dataclass(frozen=True)

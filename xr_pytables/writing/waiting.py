@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from ..disk.files import FileChangedError
+from ..errors import FileChangedError
 
 _T = TypeVar("_T")
 _FIRST_PAUSE: Final = 0.01
