@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,7 +13,6 @@ from typing import Final
 WATCHDOG: Final = 300.0
 """Seconds until what waits for ever fails. Long, because a busy machine is slow: no outcome may depend on it."""
 
-_TRIES = 200
 _NEVER = 1e5  # seconds
 
 
@@ -26,10 +27,11 @@ def nobody_takes_the_gil() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def gives_way_in(function: str, work: Callable[[], object]) -> bool:
+def gives_way_in(function: str, work: Callable[[], object], *, tries: int | None = None) -> bool:
     """Whether other threads run while `work` is in a call that `function`, by its name, makes.
 
-    `work` is repeated until they do, as the system may let them wait for longer than one call takes, but not for ever.
+    `work` is repeated until they do, as the system may let them wait for longer than one call takes: at most `tries`
+    times, or until the watchdog barks.
     """
     worker, seen, ends = threading.get_ident(), set[str](), threading.Event()
 
@@ -41,11 +43,13 @@ def gives_way_in(function: str, work: Callable[[], object]) -> bool:
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            for _ in range(_TRIES):
+            deadline = time.monotonic() + WATCHDOG
+            for number in itertools.count():
+                if number == tries or time.monotonic() > deadline:
+                    return False
                 work()
                 if function in seen:
                     return True
         finally:
             ends.set()
             thread.join()
-    return False
