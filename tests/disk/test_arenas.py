@@ -151,7 +151,7 @@ def test_a_file_system_without_symbolic_links_is_named(tmp_path, monkeypatch):
 
 def test_short_writes_go_on(tmp_path: Path, monkeypatch):
     real = os.pwrite
-    monkeypatch.setattr(arenas.os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
+    monkeypatch.setattr(arenas, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
     descriptor = os.open(tmp_path / "a", os.O_CREAT | os.O_WRONLY)
     write_at(descriptor, b"0123456789", 2)
     os.close(descriptor)

@@ -182,7 +182,7 @@ def abandoned(target: Path, ranges, edit: bytes, at: int, size: int | None = Non
         file.write(edit)
         if size is not None:
             file.truncate(size)
-    os.close(change._fd)  # as the system does for a dead process
+    change._close()  # as the system does for a dead process
     return Path(journal.path_of(str(target))).read_bytes()
 
 
@@ -274,7 +274,7 @@ def test_who_may_not_write_to_a_journal_learns_whether_its_writer_lives(shared_f
     """
     assert "FileBusyError" in (said := as_user(1001, asked))
     assert "somebody is changing the file right now" in said
-    os.close(change._fd)  # as if its process had died
+    change._close()  # as if its process had died
     assert "NeedsRecoveryError" in (said := as_user(1001, asked))
     assert "its writer died in the middle of a change" in said
     assert "call xr_pytables.recover(path)" in said

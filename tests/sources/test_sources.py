@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from xr_pytables.errors import FormatError
-from xr_pytables.sources import local
 from xr_pytables.sources.buffer import Buffer
 from xr_pytables.sources.file_object import FileObject
 from xr_pytables.sources.local import LocalFile
@@ -55,7 +54,7 @@ def source(request, tmp_path, monkeypatch):
             del buffer._view
     else:
         if "without" in kind:
-            monkeypatch.setattr(local, "_HAS_PREADV", False)
+            monkeypatch.delattr(os, "preadv")
         yield LocalFile(descriptor, str(path))
     os.close(descriptor)
 

@@ -92,16 +92,16 @@ def test_a_killed_process_leaves_its_part_to_be_written_by_another(path, monkeyp
     assert dead.stdout.readline() == "ready\n"
     dead.send_signal(signal.SIGKILL)
     dead.communicate()
-    real = arenas.os.pwrite
+    real = arenas.pwrite
 
     def cut(*args: object) -> int:
         raise KeyboardInterrupt  # in the middle of a block
 
     write.write(part(0), {"t": slice(0, 4)})
-    monkeypatch.setattr(arenas.os, "pwrite", cut)
+    monkeypatch.setattr(arenas, "pwrite", cut)
     with pytest.raises(KeyboardInterrupt):
         write.write(part(4), {"t": slice(4, 8)})
-    monkeypatch.setattr(arenas.os, "pwrite", real)
+    monkeypatch.setattr(arenas, "pwrite", real)
     write.write(part(8), {"t": slice(8, 12)})
     assert write.missing() == [("/v", (4, 0))]
     with pytest.raises(OSError, match=r"file\.h5: 1 blocks were not written yet, not the one of /v that begins at"):

@@ -282,7 +282,8 @@ def test_queries_find_old_and_new_rows(
     answers: list[queries.FoundRows] = []
     find = queries.find_rows
     monkeypatch.setattr(
-        "xr_pytables.store.find_rows", lambda *args, **kwargs: answers.append(find(*args, **kwargs)) or answers[-1]
+        "xr_pytables.where.queries.find_rows",
+        lambda *args, **kwargs: answers.append(find(*args, **kwargs)) or answers[-1],
     )
     for condition, expected in (
         ("energy > 2.5", rows["energy"] > 2.5),
