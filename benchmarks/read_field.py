@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import tables
 import xarray as xr
+from results import keep
 
 from xr_pytables import to_pytables
 from xr_pytables.arrays.leaf_arrays import storage_of
@@ -190,7 +191,8 @@ def physical_limit(path: Path, shape: tuple[int, ...]) -> float:
         return time.perf_counter() - start
 
 
-def compare(name: str, files: dict[str, Path], shape: tuple[int, ...], rounds: int) -> None:
+def compare(name: str, files: dict[str, Path], shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
     size = float(np.prod(shape)) * 4
     readers = {engine: reader(engine, path) for engine, path in files.items()}
     for lazy, title in ((False, ".values"), (True, ".mean()")):
@@ -205,6 +207,7 @@ def compare(name: str, files: dict[str, Path], shape: tuple[int, ...], rounds: i
                 if turn:
                     taken[engine].append(seconds)
         speeds = {engine: size / statistics.median(times) / 1e6 for engine, times in taken.items()}
+        rows.append({"title": f"{name}, {title}", "speeds": {engine: round(speed) for engine, speed in speeds.items()}})
         ratios = "  ".join(
             f"{speeds['pytables'] / speed:.2f}x {engine}" for engine, speed in speeds.items() if engine != "pytables"
         )
@@ -213,6 +216,7 @@ def compare(name: str, files: dict[str, Path], shape: tuple[int, ...], rounds: i
             limits = [physical_limit(files["pytables"], shape) for _ in range(max(1, rounds // 2))]
             limit = size / statistics.median(limits) / 1e6
             print(f"{'':12} {'limit':8} {limit:6.0f} MB/s   {speeds['pytables'] / limit:.2f} of it reached", flush=True)
+    return rows
 
 
 def main() -> None:
@@ -221,14 +225,18 @@ def main() -> None:
     parser.add_argument("--shape", default="240,721,1440")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--json", type=Path, help="where to keep the speeds, for the plots of the documentation")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # plain PyTables warns of DIMENSION_LIST, zarr of codecs
     shape = tuple(int(size) for size in arguments.shape.split(","))
     dataset = xr.Dataset({"field": (("time", "lat", "lon"), make_field(shape))})
+    rows = []
     for name in arguments.codecs.split(","):
         with contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as folder:
             files = make_files(Path(folder), name, dataset)
-            compare(name, files, shape, arguments.rounds)
+            rows += compare(name, files, shape, arguments.rounds)
+    if arguments.json:
+        keep(arguments.json, "read_field", f"float32 {shape}, median of {arguments.rounds}", rows)
 
 
 if __name__ == "__main__":

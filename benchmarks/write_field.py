@@ -30,6 +30,7 @@ import numpy as np
 import tables
 import xarray as xr
 from read_field import CHUNKS, make_block, make_field, zarr_codec
+from results import keep
 
 from xr_pytables import to_pytables
 
@@ -91,7 +92,7 @@ def compare(
     folder: Path,
     only: list[str] | None,
     packing: dict[str, object],
-) -> None:
+) -> dict[str, object]:
     found = {
         engine: write for engine, write in writers(name, dataset, chunks, packing).items() if not only or engine in only
     }
@@ -113,6 +114,7 @@ def compare(
     peers = "  ".join(f"{speed['pytables'] / speed[engine]:.2f}x {engine}" for engine in found if engine not in own)
     beside = ", ".join(f"{speed[engine]:.0f} {engine}" for engine in own[1:] if engine in speed)
     print(f"{name:12} {speed['pytables']:6.0f} MB/s ({beside})   {peers}", flush=True)
+    return {"title": name, "speeds": {engine: round(value) for engine, value in speed.items()}}
 
 
 def main() -> None:
@@ -125,11 +127,13 @@ def main() -> None:
     parser.add_argument("--scheduler", choices=("threads", "distributed"), default="threads")
     parser.add_argument("--chunks", help="on disk, e.g. 12,181,360; default: those of the blocks")
     parser.add_argument("--folder", help="where to write; default: the system's temporary folder")
+    parser.add_argument("--json", type=Path, help="where to keep the speeds, for the plots of the documentation")
     arguments = parser.parse_args()
     shape = tuple(int(size) for size in arguments.shape.split(","))
     blocks = tuple(min(chunk, size) for chunk, size in zip(CHUNKS, shape, strict=True))
     chunks = tuple(map(int, arguments.chunks.split(","))) if arguments.chunks else blocks
     only = arguments.engines.split(",") if arguments.engines else None
+    rows = []
     with contextlib.ExitStack() as stack:
         if arguments.scheduler == "distributed":
             stack.enter_context(_cluster())
@@ -141,7 +145,9 @@ def main() -> None:
         for name in arguments.codecs.split(","):
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder))
             packing = dict(PACKED) if arguments.packed else {}
-            compare(name, dataset, chunks, arguments.rounds, Path(folder), only, packing)
+            rows.append(compare(name, dataset, chunks, arguments.rounds, Path(folder), only, packing))
+    if arguments.json:
+        keep(arguments.json, "write_field", f"float32 {shape}, median of {arguments.rounds}", rows)
 
 
 @contextlib.contextmanager

@@ -94,8 +94,10 @@ class _Tree:
             numbers = np.arange(first, min(first + _NODES_AT_ONCE, count))
             block = np.zeros(len(numbers), self.node)
             block["signature"], block["type"], block["level"] = b"TREE", 1, level
-            block["left"] = np.where(numbers > 0, at + (numbers - 1) * self.node.itemsize, UNDEFINED)
-            block["right"] = np.where(numbers < count - 1, at + (numbers + 1) * self.node.itemsize, UNDEFINED)
+            places = (at + numbers * self.node.itemsize).astype("u8")
+            none, size = np.uint64(UNDEFINED), np.uint64(self.node.itemsize)
+            block["left"] = np.where(numbers > 0, places - size, none)
+            block["right"] = np.where(numbers < count - 1, places + size, none)
             begins = numbers * _CAPACITY
             ends = np.minimum(begins + _CAPACITY, entries)
             block["used"] = ends - begins
