@@ -131,7 +131,8 @@ def test_ctrl_c_in_any_function_leaves_the_old_or_the_new_file_and_nothing_locke
     tried, old, new = map(int, run_python(INTERRUPT, way, folder, 6).split())
     assert tried > 20
     assert old + new == tried
-    assert old > 10
+    # where the main thread gets the signal, the thread that changes the file may be through before it is told to stop
+    assert old > 10 or way == "signal"
 
 
 FULL = """
