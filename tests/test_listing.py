@@ -151,3 +151,12 @@ def test_arrays_for_which_a_filter_is_missing_are_named_with_what_brings_it(
     assert lacks["zlib"] == ""
     assert f"cannot be read here: {lacks['lzf']}" in repr(tree)
     assert "cannot be read here" in tree._repr_html_()
+
+
+def test_a_name_makes_no_line_of_its_own(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("ok\na.h5: sound").create_dataset("b\nc", data=[1])
+        file["null\nd"] = h5py.Empty("f4")
+    lines = list(xr_pytables.tree(tmp_path / "a.h5").lines(values=True))
+    assert not [line for line in lines if "\n" in line]
+    assert any("ok\\na.h5: sound" in line for line in lines)

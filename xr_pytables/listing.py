@@ -101,17 +101,17 @@ class FileTree:
         for group in self.groups:
             what = "" if group.kind == "group" else f"  ({group.kind})"
             names = f"  [{', '.join(group.attributes)}]" if group.attributes and not values else ""
-            yield group.group + what + names
+            yield printable(group.group + what + names)
             if values:
                 yield from _values(group.attributes, "  @")
             for array in group.arrays:
-                yield f"  {array}"
+                yield printable(f"  {array}")
                 if values:
                     yield from _values(array.attributes, "    @")
             for node in group.skipped:
-                yield f"  not shown: {node.path}: {node.reason}"
+                yield printable(f"  not shown: {node.path}: {node.reason}")
             for problem in group.problems:
-                yield f"  mind: {problem}"
+                yield printable(f"  mind: {problem}")
 
     def as_dicts(self) -> list[dict[str, object]]:
         """The list as what JSON can hold."""

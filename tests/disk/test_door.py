@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import mmap
 import os
@@ -471,3 +472,14 @@ def test_nothing_stays_when_a_dataset_is_closed(server: Server) -> None:
 
 def test_public_names() -> None:
     assert issubclass(xr_pytables.RemoteError, OSError)
+
+
+def test_a_compressed_file_object_is_what_it_reads_and_not_the_file_behind_it(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = [1, 2]
+    with gzip.open(tmp_path / "a.gz", "wb") as packed:
+        packed.write((tmp_path / "a.h5").read_bytes())
+    with gzip.open(tmp_path / "a.gz") as packed, xr.open_dataset(packed, engine="pytables") as ds:
+        assert ds["a"].values.tolist() == [1, 2]
+    with open(tmp_path / "a.h5") as text, pytest.raises(TypeError, match="binary mode"):
+        xr.open_dataset(text, engine="pytables")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import dask.array
@@ -204,3 +205,84 @@ def test_only_new_files_and_only_while_it_lasts(path):
             step()
     assert os.listdir(path.parent) == [path.name]
     np.testing.assert_array_equal(xr.load_dataset(path, engine="pytables").v, whole())
+
+
+# -- parts in another form than the template's ------------------------------------------------------------------
+
+
+def written(template, part, region=None, **how):
+    """A part through a file of its own in the working folder."""
+    write = begin_write(template, "c.h5", **how)
+    try:
+        write.write(part, region)
+    except BaseException:
+        write.abandon()
+        raise
+    write.commit(fsync=False)
+    return xr.load_dataset("c.h5", engine="pytables")
+
+
+def lazy(dims, shape, dtype):
+    return xr.Dataset({"a": (dims, dask.array.zeros(shape, chunks=2, dtype=dtype))})
+
+
+@pytest.mark.parametrize("how", [{}, {"encoding": {"a": {"units": "minutes since 2000-01-01", "dtype": "i8"}}}])
+def test_times_mean_the_same_in_every_part(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    times = np.array(["2010-01-01T03:30", "2010-01-01T10:30", "2011-05-05", "2012-01-01"], "M8[ns]")
+    write = begin_write(lazy("t", 4, "M8[ns]"), "c.h5", **how)
+    for start in (0, 2):
+        write.write(xr.Dataset({"a": ("t", times[start : start + 2])}), {"t": slice(start, start + 2)})
+    write.commit(fsync=False)
+    np.testing.assert_array_equal(xr.load_dataset("c.h5", engine="pytables").a.values, times)
+    np.testing.assert_array_equal(xr.load_dataset("c.h5", engine="netcdf4").a.values, times)
+
+
+def test_durations_mean_the_same_in_every_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    days = np.array([1, 2], "m8[D]").astype("m8[ns]")
+    found = written(lazy("t", 2, "m8[ns]"), xr.Dataset({"a": ("t", days)})).a
+    np.testing.assert_array_equal(found.values, days)
+
+
+def test_times_that_the_units_of_the_template_cannot_hold_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    times = np.array(["2000-01-01T01", "2000-01-01T02:00:00.5"], "M8[ns]")
+    how = {"encoding": {"a": {"units": "seconds since 2000-01-01", "dtype": "int64"}}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # xarray says that it takes finer units
+        with pytest.raises(ValueError, match=r"c\.h5.*'a'"):
+            written(lazy("t", 2, "M8[ns]"), xr.Dataset({"a": ("t", times)}), **how)
+
+
+@pytest.mark.parametrize(
+    ("template", "part", "said"),
+    [
+        (lazy(("t", "x"), (2, 2), "f8"), (("x", "t"), np.zeros((2, 2))), "the part has the dimensions"),
+        (lazy(("t", "x"), (2, 2), "f8"), (("q", "x"), np.zeros((2, 2))), "the part has the dimensions"),
+        (lazy("t", 2, "f8"), ("t", np.array(["2010-01-01", "2011-01-01"], "M8[ns]")), "units="),
+        (lazy("t", 2, "?"), ("t", np.array([7, 1])), "dtype="),
+        (lazy("t", 2, "S4"), ("t", np.array(["ab", "c"])), "_xr_pytables_text="),
+        (lazy("t", 2, "f8"), ("t", np.array([b"ab", b"c"])), "fixed-length strings, the template says numbers"),
+    ],
+)
+def test_parts_that_would_be_stored_otherwise_are_refused(tmp_path, monkeypatch, template, part, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"variable 'a': .*{said}"):
+        written(template, xr.Dataset({"a": part}))
+    assert os.listdir(tmp_path) == []
+
+
+def test_text_of_any_length_in_memory_for_text_in_dask(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = np.array(["ä", "b"], object)
+    template = xr.Dataset({"a": ("t", dask.array.from_array(text, chunks=1))})
+    assert written(template, xr.Dataset({"a": ("t", text)})).a.values.tolist() == ["ä", "b"]
+
+
+def test_a_part_without_a_name_and_a_region_that_is_no_slice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part = xr.DataArray([1.0, 2.0], dims="t")
+    assert written(lazy("t", 2, "f8"), part).a.values.tolist() == [1, 2]
+    with pytest.raises(TypeError, match="region must be slices by dimension"):
+        written(lazy("t", 2, "f8"), part, {"t": [0, 1]})

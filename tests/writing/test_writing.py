@@ -1510,3 +1510,25 @@ def test_fsync_is_called_on_file_and_folder_as_asked(path, monkeypatch, fsync):
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or real(fd))
     to_pytables(field(), path, fsync=fsync)
     assert [Path(name).name for name in synced] == (["new.h5", path.parent.name] if fsync else [])
+
+
+def test_a_single_text_of_any_length_comes_back(tmp_path):
+    to_pytables(xr.Dataset({"s": "text"}), tmp_path / "a.h5", encoding={"s": {"string": "vlen"}})
+    again = xr.open_dataset(tmp_path / "a.h5", engine="pytables")
+    assert again["s"].encoding["string"] == "vlen"
+    to_pytables(again, tmp_path / "b.h5")
+    assert xr.load_dataset(tmp_path / "b.h5", engine="pytables")["s"].item() == "text"
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["s"] = "old"
+    to_pytables(xr.Dataset({"s": "new"}), tmp_path / "c.h5", mode="r+")
+    with h5py.File(tmp_path / "c.h5") as file:
+        assert file["s"].asstr()[()] == "new"
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_value_that_is_rounded_to_the_fill_value_is_refused(tmp_path, lazy):
+    words = {"a": {"dtype": "i2", "_FillValue": -1}}
+    ds = xr.Dataset({"a": ("t", np.array([1.0, -0.6, np.nan]))})
+    with pytest.raises(ValueError, match=r"-0\.6 would be stored as -1, which is the _FillValue"):
+        to_pytables(ds.chunk(t=1) if lazy else ds, tmp_path / "a.h5", encoding=words)
+    assert not (tmp_path / "a.h5").exists()

@@ -144,7 +144,8 @@ def _place_of_file_object(file: Any) -> Place:
     """A file that has a path of its own is opened by that, so that threads need not share its position."""
     name = getattr(file, "name", None)
     try:
-        if isinstance(name, str | os.PathLike) and os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
+        plain = isinstance(getattr(file, "file", file), io.BufferedReader | io.BufferedRandom | io.FileIO)
+        if plain and isinstance(name, str | os.PathLike) and os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
             return LocalPlace(checked_path(name))
     except (OSError, ValueError, AttributeError, TypeError):
         pass

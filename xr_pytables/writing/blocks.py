@@ -63,7 +63,8 @@ class InMemory:
 
     def read(self, box: Box) -> np.ndarray:
         """A view of a part."""
-        return np.asarray(self.array[box])
+        key: Any = (*box, ...)  # the ellipsis: one element stays an array of its dtype
+        return np.asarray(self.array[key])
 
     def pieces(self) -> Iterator[Box]:
         """Slabs of some megabytes."""

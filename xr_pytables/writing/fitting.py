@@ -110,9 +110,12 @@ def _pack(values: _Array, form: Form, out: _Array) -> str | None:
     if form.exact and not form.is_packed and (values != numbers)[~np.isnan(values)].any():
         broken = values[(values != numbers) & ~np.isnan(values)][0]
         return f"{broken} is no integer, and {form} holds nothing else"
-    if form.is_packed and form.fill is not None and low <= form.fill <= high and (numbers == form.fill).any():
-        taken = values[numbers == form.fill][0]
-        return f"{taken} would be stored as {form.fill}, which is the _FillValue and reads as missing"
+    if form.fill is not None and low <= form.fill <= high:
+        taken = numbers == form.fill
+        if not form.is_packed:  # the fill value itself means what is missing
+            taken &= values != form.fill
+        if taken.any():
+            return f"{values[taken][0]} would be stored as {form.fill}, which is the _FillValue and reads as missing"
     missing = np.isnan(numbers)
     if not missing.any():
         out[...] = numbers

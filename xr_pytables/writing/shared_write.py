@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from xarray import DataArray, Dataset
+from xarray import DataArray, Dataset, Variable
 
 from ..disk.arenas import SharedRoom
 from ..disk.transaction import Transaction
+from ..model.attributes import TEXT_MARKER
 from .execution import begin_delayed, commit_delayed
 from .new_file import Part, parts_of, places_of
-from .plan import WritePlan, plan_write
+from .plan import VariablePlan, WritePlan, plan_write
 from .request import WriteRequest
 from .targets import Effort, Place, SharedNotes
 from .writer import planned
@@ -80,9 +81,11 @@ def begin_write(
         else (template.variables)
     )
     kept = {str(name): dict(variable.encoding) for name, variable in variables.items()}
-    dims = {f"{group_plan.path.rstrip('/')}/{each.name}": each.dims for group_plan, each in plan}
+    forms = {
+        f"{group_plan.path.rstrip('/')}/{each.name}": replace(each, data=None, stored=None) for group_plan, each in plan
+    }
     return SharedWrite(
-        request.target, replace(request, obj=None), kept, dims, transaction, plan.without_data(), tuple(parts), effort
+        request.target, replace(request, obj=None), kept, forms, transaction, plan.without_data(), tuple(parts), effort
     )
 
 
@@ -93,7 +96,8 @@ class SharedWrite:
     path: str
     _request: WriteRequest = field(repr=False)
     _encodings: Mapping[str, Mapping[Any, Any]] = field(repr=False)
-    _dims: Mapping[str, tuple[str, ...]] = field(repr=False)
+    _forms: Mapping[str, VariablePlan] = field(repr=False)
+    """How each array is stored, by its path."""
     _transaction: Transaction = field(repr=False)
     _plan: WritePlan = field(repr=False)
     _parts: tuple[Part, ...] = field(repr=False)
@@ -106,10 +110,10 @@ class SharedWrite:
         last whole copy counts. Raises ValueError for other parts, and for values that the stored form cannot hold;
         FileNotFoundError if the write was committed or given up, or this process does not see the folder.
         """
-        dataset = part.to_dataset(name=part.name) if isinstance(part, DataArray) else part
         self._check_begun()
         by_path = {each.path: each for each in self._parts}
         prefix = self._request.group.rstrip("/")
+        dataset = part if isinstance(part, Dataset) else self._as_dataset(part, [*by_path])
         for name in dataset.data_vars:
             if f"{prefix}/{name}" not in by_path:
                 raise ValueError(
@@ -121,15 +125,27 @@ class SharedWrite:
         for name, values in encoded.items():
             whole = by_path[f"{prefix}/{name}"]
             for box, inside in _blocks(
-                whole, self._dims[whole.path], region or {}, values.shape, f"{self.path}:{name}"
+                whole, self._forms[whole.path].dims, region or {}, values.shape, f"{self.path}:{name}"
             ):
                 self._transaction.store(whole.target, box, values[inside])
 
+    def _as_dataset(self, part: DataArray, paths: list[str]) -> Dataset:
+        """A part without a name is one of the template's only array."""
+        name = part.name if part.name is not None or len(paths) != 1 else os.path.basename(paths[0])
+        if name is None:
+            raise ValueError(f"{self.path}: the part is a DataArray without a name: which of {', '.join(paths)} is it?")
+        return part.to_dataset(name=name)
+
     def _encoded(self, dataset: Dataset) -> dict[str, np.ndarray]:
-        """The values as they are stored."""
+        """The values as the template's arrays store them. Raises ValueError for what would be stored otherwise."""
+        prefix = self._request.group.rstrip("/")
+        whole = self._forms
         wishes = {
-            name: {key: value for key, value in words.items() if key != "chunksizes"}
-            for name, words in (self._request.encoding or {}).items()
+            str(name): {
+                **{key: value for key, value in words.items() if key != "chunksizes"},
+                **_form_of(whole[f"{prefix}/{name}"], dataset.variables[name]),
+            }
+            for name, words in {**dict.fromkeys(dataset.variables, {}), **(self._request.encoding or {})}.items()
             if name in dataset.variables
         }
         for name, variable in dataset.variables.items():
@@ -137,7 +153,27 @@ class SharedWrite:
                 key: value for key, value in self._encodings.get(str(name), {}).items() if key not in _OF_THE_WHOLE
             }
         plan = plan_write(replace(self._request, obj=dataset, encoding=wishes, unlimited_dims=None), {})
+        for _, each in plan:
+            is_time = dataset.variables[each.name].dtype.kind in "mM"
+            self._check_same_form(each, whole[f"{prefix}/{each.name}"], is_time=is_time)
         return {each.name: np.asarray(each.data) for _, each in plan}
+
+    def _check_same_form(self, part: VariablePlan, whole: VariablePlan, *, is_time: bool) -> None:
+        """Raise ValueError unless the part is stored as the template says that the whole is."""
+        label = f"{self.path}: variable {whole.name!r}"
+        if part.dims != whole.dims:
+            raise ValueError(f"{label}: the part has the dimensions {part.dims}, the template {whole.dims}")
+        kinds = [_kind(one.layout.dtype) for one in (part, whole)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"{label}: the part would be stored as {kinds[0]}, the template says {kinds[1]}")
+        ours, theirs = _said(part), _said(whole)
+        counts = is_time or " since " in str(theirs.get("units"))
+        for key in (*_MEANING, *(("units", "calendar") if counts else ())):
+            if ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{label}: the part would be stored with {key}={ours.get(key)!r}, the template says "
+                    f"{theirs.get(key)!r}. Give begin_write an encoding that fits all parts"
+                )
 
     def missing(self) -> list[tuple[str, Place]]:
         """Path of the array and first element of each block that was not written yet."""
@@ -172,6 +208,37 @@ class SharedWrite:
             )
 
 
+_MEANING = ("dtype", "scale_factor", "add_offset", TEXT_MARKER)
+"""Attributes by which stored values mean what they mean, besides the units of times."""
+
+
+def _said(plan: VariablePlan) -> dict[str, Any]:
+    """The attributes of an array as Python has them."""
+    found = {each.name: np.asarray(each.value) for each in plan.attributes}
+    return {
+        name: value.item().decode("utf-8", "replace") if value.dtype.kind == "S" and not value.ndim else value.tolist()
+        for name, value in found.items()
+    }
+
+
+def _form_of(whole: VariablePlan, part: Variable) -> dict[str, Any]:
+    """How the template stores an array, as `encoding` says it, where the values of a part would be asked instead."""
+    said, dtype = _said(whole), whole.layout.dtype
+    if part.dtype.kind in "mM" and "units" in said and dtype is not None and dtype.kind in "iuf":
+        form: dict[str, Any] = {key: said[key] for key in ("units", "calendar") if key in said}
+        return {**form, "dtype": dtype.newbyteorder("=")}
+    if dtype is None and whole.layout.row_dtype is None and part.dtype.kind in "OUT":
+        return {"string": "vlen"}
+    return {}
+
+
+def _kind(dtype: np.dtype | None) -> str:
+    """What elements are, as far as one may not be put into the place of another."""
+    if dtype is None:
+        return "values of any length"
+    return {"S": "fixed-length strings", "V": "records or opaque bytes"}.get(dtype.kind, "numbers")
+
+
 _OF_THE_WHOLE = ("chunksizes", "preferred_chunks", "source", "original_shape", "unlimited_dims", "contiguous")
 
 
@@ -179,6 +246,8 @@ def _blocks(
     part: Part, dims: tuple[str, ...], region: Mapping[str, slice], shape: tuple[int, ...], label: str
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Where each block of a part is, in the whole and in the part. Raises ValueError if the part is no whole blocks."""
+    if not all(isinstance(one, slice) for one in region.values()):
+        raise TypeError(f"{label}: region must be slices by dimension, not {region!r}")
     unknown = [dim for dim in region if dim not in dims]
     if unknown:
         raise ValueError(f"{label}: region has the dimension {unknown[0]!r}, the variable has {dims}")
