@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ import pytest
 import xarray as xr
 
 from xr_pytables import to_pytables
-from xr_pytables.errors import FileBusyError, FileChangedError
+from xr_pytables.errors import FileBusyError, FileChangedError, FormatError
 from xr_pytables.writing import execution, waiting
 from xr_pytables.writing.waiting import Patience
 
@@ -154,3 +155,35 @@ def test_times_to_wait_are_checked(path):
     with pytest.raises(ValueError, match="wait= is about a write that happens now, not with compute=False"):
         to_pytables(rows(0, 1), path, wait=1, compute=False)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("step", ["look", "save"])
+def test_a_file_that_looks_damaged_because_others_change_it_was_changed(path, monkeypatch, step):
+    """Between two looks at it another process is in the middle of a change in place."""
+    dataset = xr.Dataset({"v": ("t", np.zeros(12))}, {"big": ("z", np.random.default_rng(0).random(700_000))})
+    to_pytables(dataset, path, encoding={"v": {"chunksizes": (3,)}})
+    sound = path.read_bytes()
+    part = xr.Dataset({"v": ("t", np.ones(3))})
+
+    def torn(*args, **how):
+        path.write_bytes(sound[:-3])  # cut off, as in the middle of a change
+        return real(*args, **how)
+
+    where = "xr_pytables.writing.existing.NodeReader" if step == "look" else "xr_pytables.writing.changes._what_to_save"
+    module, name = where.rpartition(".")[::2]
+    real = getattr(importlib.import_module(module), name)
+    if step == "look":
+
+        def look(file, *args):
+            torn(file, *args)
+            raise FormatError("as it looks now")
+
+        monkeypatch.setattr(where, look)
+    else:
+        monkeypatch.setattr(where, torn)
+    with pytest.raises(FileChangedError):
+        to_pytables(part, path, region={"t": slice(0, 3)})
+    monkeypatch.undo()
+    path.write_bytes(sound)
+    to_pytables(part, path, region={"t": slice(0, 3)})
+    assert xr.load_dataset(path, engine="pytables")["v"].values.tolist() == [1.0] * 3 + [0.0] * 9

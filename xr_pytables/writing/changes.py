@@ -28,7 +28,7 @@ from ..arrays.leaf_arrays import storage_of
 from ..disk.files import FileIdentity, hdf5_lock
 from ..disk.journal import Journal, exclusive, is_supported
 from ..disk.transaction import Transaction
-from ..errors import FileChangedError, NoLocksError
+from ..errors import FileChangedError, FormatError, NoLocksError
 from ..hdf5.file import File
 from ..library.target_file import TargetFile, planned_storage, why_not_encode
 from ..sources.local import LocalFile
@@ -131,14 +131,22 @@ def change(
     check_unchanged(plan, transaction)
     with open(transaction.target, "rb") as old:
         source = LocalFile(old.fileno(), transaction.target)
-        changes = _planned_changes(plan, values, source)
+        try:
+            changes = _planned_changes(plan, values, source)
+            saved = _what_to_save(plan, source, changes, FileIdentity.of(old.fileno()))
+        except FormatError:
+            check_unchanged(plan, transaction)  # somebody else was changing the file while it was looked at
+            raise
         work = _Work(plan, values, changes, effort, done)
-        saved = _what_to_save(plan, source, changes, FileIdentity.of(old.fileno()))
         if saved is not None:
             with contextlib.suppress(NoLocksError):
                 _uninterrupted(lambda stop: _change_in_place(work.until(stop), transaction, saved, fsync=fsync))
                 return
-        _change_copy(work, transaction, old.fileno(), fsync=fsync)
+        try:
+            _change_copy(work, transaction, old.fileno(), fsync=fsync)
+        except OSError:
+            check_unchanged(plan, transaction)  # what was copied may be half of somebody else's change
+            raise
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import tables
@@ -13,7 +15,7 @@ import tables
 from ..disk.door import Visit, check_no_writer
 from ..disk.files import FileIdentity, checked_path, hdf5_lock
 from ..disk.journal import check_for_writing
-from ..errors import FileBusyError
+from ..errors import FileBusyError, FileChangedError, FormatError
 from ..model.nodes import GroupSpec, NodeReader, ReadOptions
 from .placement import Mode
 from .table_plan import StoredTable, describe_stored
@@ -36,11 +38,22 @@ def look(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, GroupSpe
     if mode == "w":
         return None, {}
     version = FileIdentity.of(path)
-    with Visit() as visit:
+    with Visit() as visit, _changed_meanwhile(path, version):
         reader = NodeReader(visit.file(path), _AS_STORED, visit.linked)
         found = {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
         visit.check_unchanged()
     return version, found
+
+
+@contextmanager
+def _changed_meanwhile(path: str, version: FileIdentity) -> Iterator[None]:
+    """Make a FileChangedError of what looks damaged because somebody else was changing the file."""
+    try:
+        yield
+    except FormatError as error:
+        if FileIdentity.of(path).same_version(version):
+            raise
+        raise FileChangedError(f"{path}: the file changes while it is looked at") from error
 
 
 _AS_STORED: Final = ReadOptions(external_links="never", pandas_objects=False)
@@ -48,7 +61,7 @@ _AS_STORED: Final = ReadOptions(external_links="never", pandas_objects=False)
 
 def look_at_table(path: str, group: str) -> StoredTable:
     """The table at `group` of a file, to which rows shall be added."""
-    with Visit() as visit:
+    with Visit() as visit, _changed_meanwhile(path, FileIdentity.of(path)):
         file = visit.file(path)
         return describe_stored(file, NodeReader(file, _AS_STORED, visit.linked).dataset(group))
 
