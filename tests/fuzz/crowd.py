@@ -254,6 +254,7 @@ def crowd(folder: Path, *, seconds: float, threads: int, rounds: int, seed: int 
     read_growing(folder, rng)  # recovers what the last kill left
     read_replaced(folder, rng)
     replace(folder, -1)  # removes what the last kill left
+    to_pytables(steps(0, 4), folder / "grows.h5", unlimited_dims=["t"])  # likewise: it may have been writing anew
     left = {path.name for path in folder.iterdir()} - {"still.h5", "plain.h5", "other.nc", "replaced.h5", "grows.h5"}
     if left:
         problems.append(f"left: {sorted(left)}")
