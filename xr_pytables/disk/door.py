@@ -211,20 +211,22 @@ class Visit:
 
         Raises OSError if it is nowhere.
         """
-        place = self._places[path].beside(target)
-        if isinstance(place, LocalPlace) and not os.path.isfile(place.path):
-            raise FileNotFoundError(f"there is no file {printable(place.path)}")
-        return self.file(place)
+        return self.file(self._beside(path, target))
 
     def raw(self, path: str, target: str) -> tuple[str, int]:
         """Path and size in bytes of a file without a format, named and pinned as those of `linked`."""
-        place = self._places[path].beside(target)
-        if isinstance(place, LocalPlace) and not os.path.isfile(place.path):
-            raise FileNotFoundError(f"there is no file {printable(place.path)}")
+        place = self._beside(path, target)
         if place.path not in self._opened:
             opened = self._opened[place.path] = OpenedFile(place)
             self._descriptors.enter_context(opened.descriptor())
         return place.path, self._opened[place.path].identity.size
+
+    def _beside(self, path: str, target: str) -> Place:
+        """Where the file is that the one opened as `path` names. Raises FileNotFoundError if there is none."""
+        place = self._places[path].beside(target)
+        if isinstance(place, LocalPlace) and not os.path.isfile(place.path):
+            raise FileNotFoundError(f"there is no file {printable(place.path)}")
+        return place
 
     def changed(self) -> str | None:
         """The path of a file that somebody has written to since it was opened here; None if there is none.
