@@ -21,6 +21,7 @@ from .errors import FormatError
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
+from .model.forms import Form
 from .model.leaves import storage_of
 from .model.nodes import GroupSpec, NodeReader, Skipped, VariableSpec
 from .sources.source import printable
@@ -237,9 +238,9 @@ def _kind(spec: VariableSpec) -> str:
 def _dtype(spec: VariableSpec) -> str:
     if spec.rows is not None:
         return f"rows of {spec.rows.dtype}{list(spec.rows.shape) if spec.rows.shape else ''}"
-    names = {"byte rows": "bytes", "object rows": "objects", "unpickled rows": "objects", "paths": "paths"}
-    if spec.conversion in names:
-        return names[spec.conversion]
+    names = {Form.BYTE_ROWS: "bytes", Form.OBJECTS: "objects", Form.PICKLES: "objects", Form.PATHS: "paths"}
+    if spec.form in names:
+        return names[spec.form]
     return "str" if spec.dtype.kind == "O" else str(spec.dtype)
 
 

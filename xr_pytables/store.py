@@ -27,6 +27,7 @@ from .disk.files import OpenedFile, checked_group
 from .errors import FileChangedError, RemoteError
 from .model import leaves
 from .model.dimensions import ONE_ARRAY, PhonyDims
+from .model.forms import Form
 from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
 from .sources.place import Place
 from .sources.source import printable, shortened
@@ -411,7 +412,7 @@ def _inner_datasets(spec: GroupSpec) -> str | None:
 
 def encoding(spec: VariableSpec) -> dict[str, Any]:
     """How the variable is stored, in the words of `to_pytables(encoding=)`."""
-    if spec.conversion == "utf-16":
+    if spec.form is Form.UTF16:
         return {"source": spec.file}
     if spec.reverse:
         flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
@@ -423,10 +424,10 @@ def encoding(spec: VariableSpec) -> dict[str, Any]:
         "original_shape": spec.shape,
         "contiguous": spec.chunks is None and 0 not in spec.shape,  # netCDF has dimensions of size 0 as unlimited ones
     }
-    if spec.conversion == "paths":
+    if spec.form is Form.PATHS:
         return found
-    if spec.conversion in ("text", "fixed text"):  # not dtype=str: for that, xarray loads all text when it opens a file
-        found["string"] = "vlen" if spec.conversion == "text" else "fixed"
+    if spec.form.is_text:  # not dtype=str: for that, xarray loads all text when it opens a file
+        found["string"] = "vlen" if spec.form is Form.TEXT else "fixed"
     elif spec.info.datatype.dtype is None:  # of variable length
         found["ragged"] = "vlen"
     elif spec.dtype.kind not in "mM":  # opaque times: others write times as numbers
@@ -460,7 +461,7 @@ def _filter_words(spec: VariableSpec) -> dict[str, bool | int | str]:
 def lazy_array(files: Mapping[str, OpenedFile], spec: VariableSpec, *, threads: int | None) -> PyTablesArray:
     """The lazy array that fits a variable; `files` are all that were opened, by path."""
     elsewhere = spec.parts or spec.raw_files
-    if elsewhere or spec.member or spec.conversion == "paths" or spec.info.datatype.kind in ("text", "vlen"):
+    if elsewhere or spec.member or spec.form is Form.PATHS or spec.info.datatype.kind in ("text", "vlen"):
         from .arrays.virtual_arrays import array_of  # late, as most files have only plain arrays
 
         return array_of(files, spec, threads=threads)
@@ -469,9 +470,9 @@ def lazy_array(files: Mapping[str, OpenedFile], spec: VariableSpec, *, threads: 
 
 def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple[str, ...]]:
     """The array as the user sees it, and its dimensions."""
-    if spec.conversion == "utf-16" or spec.reverse:
+    if spec.form is Form.UTF16 or spec.reverse:
         from .arrays.views import ReversedArray, UTF16Rows  # late, as only MATLAB's arrays are shown so
-    if spec.conversion == "utf-16":
+    if spec.form is Form.UTF16:
         text = UTF16Rows(array)
         return text, spec.dims[1:] if text.shape else ()
     if spec.reverse:

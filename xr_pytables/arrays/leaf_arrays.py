@@ -24,7 +24,7 @@ from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..model import leaves
-from ..model.nodes import Conversion, VariableSpec
+from ..model.nodes import VariableSpec
 from ..model.pytables_types import as_pytables
 from ..sources.place import Opened, Version
 from ..sources.remote import Remote
@@ -342,22 +342,7 @@ def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: st
 
 def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:
     """Stored elements as the user sees them: native byte order, times as integers, text as str."""
-    return as_seen(without_padding(stored, spec.datatype), spec.dtype, spec.conversion)
-
-
-def as_seen(stored: np.ndarray, dtype: np.dtype, conversion: Conversion) -> np.ndarray:
-    """The same for elements that become `dtype`."""
-    if conversion in ("text bytes", "paths"):  # `table_arrays` and `views` know what becomes of them
-        return stored
-    if conversion in ("text", "fixed text"):
-        texts = np.empty(stored.shape, object)
-        texts.reshape(-1)[:] = [data.decode("utf-8", "surrogateescape") for data in stored.reshape(-1)]
-        return texts
-    native = np.asarray(stored).astype(dtype, copy=False)
-    if conversion == "time64":  # seconds << 32 | microseconds (PyTables, src/typeconv.c)
-        microseconds: np.ndarray = (native >> 32) * 1_000_000 + (native & 0xFFFFFFFF).astype("i4")
-        return microseconds
-    return native
+    return spec.form.shown(without_padding(stored, spec.datatype), spec.dtype)
 
 
 def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: Version, current: Version) -> None:

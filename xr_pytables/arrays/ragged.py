@@ -22,11 +22,12 @@ from ..chunks.vlen import DESCRIPTOR
 from ..disk.files import OpenedFile
 from ..errors import ChunkError
 from ..model.attributes import OpaqueBytes, unpickled
+from ..model.forms import Form
 from ..model.nodes import ElementSpec, VariableSpec
 from ..sources.place import Opened, Version
 from ..sources.warning import warn
 from .lazy_array import LazyArray
-from .leaf_arrays import PyTablesArray, as_seen, checked_key, selected_shape, storage_of
+from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of
 from .table_arrays import open_array
 from .views import ReferenceArray
 
@@ -131,13 +132,14 @@ def _rows(data: np.ndarray, ends: np.ndarray, spec: VariableSpec) -> list[Any]:
     width = base.itemsize if base is not None else 1
     stops = (ends * width).tolist()
     whole = data.tobytes()
-    if spec.conversion in ("text", "text rows") and whole.isascii() and b"\0" not in whole:
+    if spec.form in (Form.TEXT, Form.TEXT_ROWS) and whole.isascii() and b"\0" not in whole:
         text = whole.decode("ascii")
         return [text[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
     pieces = [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
-    if spec.conversion in ("object rows", "unpickled rows"):
+    if spec.form.holds_objects:
         return _objects(pieces, spec)
-    return [_SHOWN[spec.conversion](piece, spec) for piece in pieces]
+    byteorder = _base(spec).str[0] if spec.form is Form.UTF32_ROWS else "<"
+    return [spec.form.shown_row(piece, byteorder) for piece in pieces]
 
 
 def elements(data: np.ndarray, spec: VariableSpec) -> np.ndarray:
@@ -145,7 +147,7 @@ def elements(data: np.ndarray, spec: VariableSpec) -> np.ndarray:
     element = spec.rows
     assert element is not None
     stored = data.view(_base(spec)).reshape(-1, *element.shape)
-    return as_seen(stored, element.dtype, element.conversion)
+    return element.form.shown(stored, element.dtype)
 
 
 def _base(spec: VariableSpec) -> np.dtype:
@@ -160,37 +162,19 @@ def _in_rows(values: np.ndarray, element: ElementSpec) -> np.ndarray:
     """Elements of rows that nobody decodes further: times as such."""
     if "units" not in element.attributes:
         return values
-    return values.astype("M8[us]" if element.conversion == "time64" else "M8[s]")
-
-
-def _up_to_nul(data: bytes, spec: VariableSpec) -> bytes:
-    """HDF5 ends a text at its first NUL."""
-    return data.split(b"\0", 1)[0]
-
-
-def _utf32(data: bytes, spec: VariableSpec) -> str:
-    return data.decode("utf-32-be" if _base(spec).str[0] == ">" else "utf-32-le", "replace")
-
-
-_SHOWN: Final[dict[str, Callable[[bytes, VariableSpec], object]]] = {
-    "text": lambda data, spec: _up_to_nul(data, spec).decode("utf-8", "surrogateescape"),
-    "text bytes": _up_to_nul,
-    "text rows": lambda data, spec: data.decode("utf-8", "surrogateescape"),
-    "byte rows": lambda data, spec: data,
-    "utf-32 rows": _utf32,
-}
+    return values.astype("M8[us]" if element.form is Form.TIME64 else "M8[s]")
 
 
 def _objects(pickles: Sequence[bytes], spec: VariableSpec) -> list[object]:
     """What rows of PyTables' ObjectAtom hold. One warning for those that the restricted decoder refuses."""
-    found = [_object(data, spec.conversion) for data in pickles]
+    found = [_object(data, spec.form) for data in pickles]
     opaque = [value for value in found if isinstance(value, OpaqueBytes)]
     if opaque:
         warn(f"{spec.label}: {len(opaque)} of {len(found)} rows are shown undecoded: {opaque[0].reason}")
     return found
 
 
-def _object(data: bytes, conversion: str) -> object:
+def _object(data: bytes, form: Form) -> object:
     if not data:
         return None  # as PyTables has it
     from ..model import safe_pickle  # late, as few arrays hold objects
@@ -200,7 +184,7 @@ def _object(data: bytes, conversion: str) -> object:
     except safe_pickle.NotAPickleError as error:
         return OpaqueBytes(data, str(error))
     except safe_pickle.UnsafePickleError as error:
-        if conversion == "unpickled rows":
+        if form is Form.PICKLES:
             return unpickled(data)
         return OpaqueBytes(data, f"{error}; allow_pickle=True would run it, if you trust the file")
 
@@ -294,6 +278,6 @@ def lazy_array(file: OpenedFile, spec: VariableSpec, *, threads: int | None = No
         return open_array(file, spec, threads=threads)
     if spec.info.datatype.kind in ("text", "vlen"):
         return VariableLengthArray(file, spec, threads=threads)
-    if spec.conversion == "paths":
+    if spec.form is Form.PATHS:
         return ReferenceArray(file, spec, threads=threads)
     return PyTablesArray(file, spec, threads=threads)

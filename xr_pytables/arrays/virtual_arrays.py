@@ -16,6 +16,7 @@ from ..chunks import memory, reading
 from ..chunks.index import ChunkStorage, Selection
 from ..disk.files import OpenedFile
 from ..model import leaves
+from ..model.forms import Form
 from ..model.mappings import Grid, Part, aligned, coordinates, ordinals
 from ..model.nodes import VariableSpec
 from ..sources.pieces import Piece, Pieces
@@ -61,7 +62,7 @@ class VirtualArray(PyTablesArray):
         """Of elements that no source has, as the user sees it."""
         datatype, stored = self.spec.info.datatype, self.spec.info.fill_value
         if self.dtype.kind == "O":  # text
-            return b"" if self.spec.conversion == "text bytes" else ""
+            return b"" if self.spec.form is Form.TEXT_BYTES else ""
         if stored is None:
             return np.zeros((), self.dtype)
         values = np.frombuffer(stored, datatype.stored_dtype).reshape(datatype.shape)

@@ -30,6 +30,7 @@ from ..sources.url import is_url
 from . import attributes, dimensions
 from .columns import Column, describe_columns, is_table
 from .dimensions import Leaf, PhonyDims, Scales
+from .forms import Form
 from .matlab import MatlabArray, holds_sizes
 from .pytables_types import as_pytables, as_shown, with_truth
 
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from .mappings import Part
 
 ExternalLinks = Literal["near", "any", "never"]
-Conversion = Literal[
-    "none", "time64", "time", "text", "fixed text", "text bytes", "rows", "byte rows", "text rows", "utf-32 rows",
-    "object rows", "unpickled rows", "paths", "utf-16",
-]  # fmt: skip
 Ragged = Literal["object", "flat"]
 Strings = Literal["as stored", "text", "bytes"]
 
@@ -60,7 +57,7 @@ class ElementSpec:
     """As the user sees it, before xarray decodes anything: native byte order."""
     shape: tuple[int, ...] = ()
     """Of one element (PyTables: of a multi-dimensional atom)."""
-    conversion: Conversion = "none"
+    form: Form = Form.SAME
     """How a stored element becomes `dtype`."""
     attributes: dict[str, object] = field(default_factory=dict)
     """What tells xarray what the elements mean (CF), if they are the values of a variable."""
@@ -96,7 +93,7 @@ class VariableSpec:
     dims: tuple[str, ...]
     chunks: tuple[int, ...] | None = None
     """Elements per chunk for each dimension of `shape`; None if not chunked."""
-    conversion: Conversion = "none"
+    form: Form = Form.SAME
     """How the stored elements become `dtype`."""
     attributes: dict[str, object] = field(default_factory=dict)
     unlimited_dims: tuple[str, ...] = ()
@@ -107,7 +104,7 @@ class VariableSpec:
     reverse: bool = False
     """Whether the user sees the dimensions in reverse order (MATLAB). `shape`, `dims`, `chunks` are as in the file."""
     rows: ElementSpec | None = None
-    """Of a ragged array of numbers, strings or times (conversion "rows"): what its rows consist of."""
+    """Of a ragged array of numbers, strings or times (`Form.ELEMENTS`): what its rows consist of."""
     ragged: Ragged = "object"
     """Whether such an array becomes one variable of rows, or the values of all rows and the size of each."""
     member: tuple[str, ...] = ()
@@ -499,7 +496,7 @@ class NodeReader:
             info, raw_files = self._in_raw_files(place, info)
         if info.shape is None or not _becomes(info.datatype, virtual.datatype):
             raise ValueError(f"{what} has another type: {_named(info.datatype)}, expected {_named(virtual.datatype)}")
-        dtype, conversion, _, rows = _in_memory(info.datatype, raw, self._options)
+        dtype, form, _, rows = _in_memory(info.datatype, raw, self._options)
         atom = info.datatype.shape
         return VariableSpec(
             file=place.file.path,
@@ -510,7 +507,7 @@ class NodeReader:
             dtype=dtype,
             dims=tuple(f"dim_{axis}" for axis in range(len(info.shape) + len(atom))),
             chunks=None if info.chunkshape is None else (*info.chunkshape, *atom),
-            conversion=conversion,
+            form=form,
             base_address=place.file.base_address,
             rows=rows,
             parts=parts,
@@ -851,10 +848,10 @@ class NodeReader:
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
         unlimited = tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows)
-        dtype, conversion, added, rows = _in_memory(datatype, leaf.raw, self._options)
+        dtype, form, added, rows = _in_memory(datatype, leaf.raw, self._options)
         matlab = MatlabArray.of(leaf.raw) if column is None else None
         if matlab is not None and matlab.is_text(info):
-            dtype, conversion = _TEXT, "utf-16"
+            dtype, form = _TEXT, Form.UTF16
         elif matlab is not None:
             dtype = np.dtype(bool) if matlab.is_truth(info) else dtype
             dims, shape = dims[::-1], shape[::-1]
@@ -870,13 +867,13 @@ class NodeReader:
             dtype=dtype,
             dims=dims,
             chunks=chunks,
-            conversion=conversion,
+            form=form,
             attributes={**user.values, **added},
             unlimited_dims=unlimited,
             base_address=place.file.base_address,
             characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",
-            reverse=matlab is not None and conversion != "utf-16",
+            reverse=matlab is not None and form is not Form.UTF16,
             rows=rows,
             ragged=self._options.ragged,
             member=() if column is None else column.member,
@@ -1022,33 +1019,33 @@ def _is_scale(raw: Mapping[str, RawAttribute]) -> bool:
     return attributes.text(raw.get("CLASS")) == "DIMENSION_SCALE"
 
 
-_Meaning = tuple[np.dtype, Conversion, dict[str, object], ElementSpec | None]
+_Meaning = tuple[np.dtype, Form, dict[str, object], ElementSpec | None]
 _TEXT: Final = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
 _BYTES: Final = np.dtype(object, metadata={"element_type": bytes})
 
 
 def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
-    """dtype and conversion of the elements, attributes (CF conventions) that tell xarray what they mean, and what the
+    """dtype and form of the elements, attributes (CF conventions) that tell xarray what they mean, and what the
     elements of ragged rows are."""
     if datatype.kind == "vlen":
         return _rows_in_memory(datatype, raw, options)
     if datatype.kind == "text" or datatype.dtype is None:
-        return (_BYTES, "text bytes", {}, None) if options.string == "bytes" else (_TEXT, "text", {}, None)
+        return (_BYTES, Form.TEXT_BYTES, {}, None) if options.string == "bytes" else (_TEXT, Form.TEXT, {}, None)
     if datatype.kind == "string" and _is_text(datatype, raw, options):
-        return _TEXT, "fixed text", {}, None
+        return _TEXT, Form.FIXED_TEXT, {}, None
     native = datatype.dtype.newbyteorder("=")
     if datatype.kind == "reference":
-        return _TEXT, "paths", {}, None
+        return _TEXT, Form.PATHS, {}, None
     if datatype.kind == "opaque" and native.kind in "mM":
-        return as_shown(native) or native, "none", {}, None
+        return as_shown(native) or native, Form.SAME, {}, None
     if datatype.kind == "time":
         unit = "seconds" if native.itemsize == 4 else "microseconds"
         added = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
-        return np.dtype(native), "none" if native.itemsize == 4 else "time64", dict(added), None
+        return np.dtype(native), Form.SAME if native.itemsize == 4 else Form.TIME64, dict(added), None
     if datatype.kind == "enum":
         coded = np.dtype(native, metadata={"enum": dict(datatype.members)})
-        return coded, "none", _flags(datatype.members, native), None
-    return native, "none", {}, None
+        return coded, Form.SAME, _flags(datatype.members, native), None
+    return native, Form.SAME, {}, None
 
 
 def _is_text(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> bool:
@@ -1065,18 +1062,18 @@ def _rows_in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options
     assert base.dtype is not None
     pseudo, width = attributes.text(raw.get("PSEUDOATOM")), base.dtype.itemsize
     if pseudo == "object" and width == 1:
-        return np.dtype(object), "unpickled rows" if options.allow_pickle else "object rows", {}, None
+        return np.dtype(object), Form.PICKLES if options.allow_pickle else Form.OBJECTS, {}, None
     if pseudo == "vlunicode" and width == 4:
-        return _TEXT, "utf-32 rows", {}, None
+        return _TEXT, Form.UTF32_ROWS, {}, None
     if pseudo == "vlstring" and width == 1:
-        return (_TEXT, "text rows", {}, None) if options.string == "text" else (_BYTES, "byte rows", {}, None)
-    dtype, conversion, added, _ = _in_memory(replace(base, shape=()), raw, options)
-    element = ElementSpec(dtype, base.shape, conversion, added)
+        return (_TEXT, Form.TEXT_ROWS, {}, None) if options.string == "text" else (_BYTES, Form.BYTE_ROWS, {}, None)
+    dtype, form, added, _ = _in_memory(replace(base, shape=()), raw, options)
+    element = ElementSpec(dtype, base.shape, form, added)
     kept = added if base.kind == "enum" and options.ragged == "object" else {}
     if base.kind == "time":
         dtype = np.dtype("M8[s]" if base.dtype.itemsize == 4 else "M8[us]")
     of_row = np.dtype((dtype, base.shape)) if base.shape else dtype
-    return np.dtype(object, metadata={"vlen": of_row}), "rows", dict(kept), element
+    return np.dtype(object, metadata={"vlen": of_row}), Form.ELEMENTS, dict(kept), element
 
 
 def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, object]:

@@ -25,6 +25,7 @@ from ..errors import FormatError
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.file import File
 from ..model import leaves
+from ..model.forms import Form
 from ..model.nodes import GroupSpec, VariableSpec
 
 _BLOCK: Final = 1 << 26  # bytes of a contiguous array in one virtual chunk, where it can be divided
@@ -160,7 +161,7 @@ def virtual_array(file: File, spec: VariableSpec) -> VirtualArray:
         attributes=spec.attributes,
         column=column,
         row_fill=(info.fill_value or b"") if column is not None else b"",
-        is_text=spec.conversion == "fixed text",
+        is_text=spec.form is Form.FIXED_TEXT,
     )
     if 0 in spec.shape:
         return found
@@ -187,16 +188,16 @@ def _check_type(file: File, spec: VariableSpec) -> None:
         raise NotVirtualError("its values have a variable length, and lie in heaps of the file, not in its chunks")
     if spec.decoding is not None or spec.categories is not None:
         raise NotVirtualError("it is a column of a pandas object, whose values are made from several nodes")
-    if spec.reverse or spec.conversion not in ("none", "fixed text", "time"):
-        raise NotVirtualError(f"its stored values become others when they are read ({_conversion(spec)})")
+    if spec.reverse or spec.form not in (Form.SAME, Form.FIXED_TEXT):
+        raise NotVirtualError(f"its stored values become others when they are read ({_change(spec)})")
     if datatype.dtype is None or not datatype.exact or datatype.dtype.kind not in "biufcSV" or datatype.space_padded:
         raise NotVirtualError(f"its type ({datatype.dtype or datatype.kind}) has no equal in Zarr")
     if datatype.dtype.kind == "V" or spec.dtype.kind in "mM":
         raise NotVirtualError(f"its type ({spec.dtype}) has no equal in Zarr")
 
 
-def _conversion(spec: VariableSpec) -> str:
-    return "its dimensions are in reverse" if spec.reverse else spec.conversion
+def _change(spec: VariableSpec) -> str:
+    return "its dimensions are in reverse" if spec.reverse else spec.form.value
 
 
 def _dtype(spec: VariableSpec) -> np.dtype[Any]:

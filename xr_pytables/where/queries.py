@@ -20,6 +20,7 @@ from ..arrays.table_arrays import ColumnArray, open_array
 from ..chunks import memory
 from ..disk.files import OpenedFile
 from ..hdf5.file import File
+from ..model.forms import Form, time64_seconds
 from ..model.leaves import is_implausible, native
 from ..model.nodes import GroupSpec, VariableSpec
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
@@ -134,9 +135,9 @@ def _dtype(spec: VariableSpec) -> np.dtype[Any] | str:
         return "it is nested"
     if len(spec.shape) > 1:
         return "it has more than one value in each row"
-    if spec.conversion == "time64":
+    if spec.form is Form.TIME64:
         return np.dtype("f8")
-    if spec.conversion == "text":
+    if spec.form is Form.TEXT:
         return "it is text of variable length"
     stored = spec.datatype.dtype
     assert stored is not None  # else it is variable-length text
@@ -234,10 +235,9 @@ def _read(arrays: Sequence[ColumnArray], rows: slice | NDArray[np.int64], count:
 
 def _as_compared(stored: NDArray[Any], spec: VariableSpec) -> NDArray[Any]:
     """Stored values as conditions see them: PyTables takes times as seconds."""
-    if spec.conversion != "time64":
+    if spec.form is not Form.TIME64:
         return without_padding(stored, spec.datatype)
-    microseconds = (stored & 0xFFFFFFFF).astype("i4")
-    return (stored >> 32).astype("i4") + microseconds * 1e-6
+    return time64_seconds(stored)
 
 
 def _all_of(part: Indexable) -> Iterator[Comparison | AnyOf]:

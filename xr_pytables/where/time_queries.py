@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from ..model.forms import Form
 from ..model.nodes import VariableSpec
 from .conditions import MAX_LENGTH
 from .spellings import as_list, is_list, listed
@@ -206,7 +207,7 @@ def _missing(spec: VariableSpec) -> list[int | float]:
 
 
 def _comparison(name: str, spec: VariableSpec, operator: type[ast.cmpop], time: pd.Timestamp) -> ast.expr:
-    if spec.conversion == "time64":
+    if spec.form is Form.TIME64:
         return _plain(name, operator, _seconds(time))
     clock = _Clock.of(spec)
     number = Fraction(_nanoseconds(time) - _nanoseconds(clock.begin), clock.nanoseconds)

@@ -29,6 +29,7 @@ from ..library.target_file import ArrayLayout
 from ..model import attributes, frames
 from ..model.attributes import EncodedAttribute
 from ..model.dimensions import NON_COORDINATE_PREFIX
+from ..model.forms import Form, text_of
 from ..model.nodes import GroupSpec, Scale, VariableSpec
 from ..sources.warning import warn
 from . import cf_encoding, layouts, ragged_layout
@@ -579,7 +580,7 @@ def _of_kind(variable: Variable, present: VariableSpec | None) -> Variable:
     values = np.asarray(variable.data)
     if any(value is not None for value in values.reshape(-1)):
         return variable
-    if present.conversion in ("text", "fixed text"):
+    if present.form.is_text:
         return variable.copy(data=np.full(values.shape, "", "U1"))
     base = present.info.datatype.base
     if base is None or base.dtype is None:
@@ -654,8 +655,8 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     if variable.dtype.kind == "f":
         found.setdefault("_FillValue", None)  # else xarray would want NaN
     stored = spec.info.datatype.dtype
-    if spec.conversion in ("text", "fixed text"):
-        return {**found, "string": "vlen" if spec.conversion == "text" else "fixed"}
+    if spec.form.is_text:
+        return {**found, "string": "vlen" if spec.form is Form.TEXT else "fixed"}
     if spec.info.datatype.base is not None:
         return {**found, "ragged": "vlen", "dtype": spec.info.datatype.base.dtype}
     if stored is None or (stored.kind == "S" and stored.itemsize == 1):  # which asks for arrays of characters
@@ -957,7 +958,7 @@ def _says_no_fill(value: object) -> bool:
 
 def _text_width(spec: VariableSpec | None) -> int | None:
     """Bytes of each text of an array of text of fixed length; None for other arrays."""
-    dtype = spec.info.datatype.dtype if spec is not None and spec.conversion == "fixed text" else None
+    dtype = spec.info.datatype.dtype if spec is not None and spec.form is Form.FIXED_TEXT else None
     return None if dtype is None else dtype.itemsize
 
 
@@ -992,8 +993,8 @@ def _with_text(
         raise ValueError(f"{label}: encoding string must be one of {_STRINGS}, not {string!r}")
     if string == "vlen":
         if isinstance(data, dask.array.Array):
-            return variable.copy(data=data.map_blocks(_as_str, label, dtype=object)), "vlen"
-        return variable.copy(data=_as_str(np.asarray(data), label)), "vlen"
+            return variable.copy(data=data.map_blocks(Form.TEXT.stored, label, dtype=object)), "vlen"
+        return variable.copy(data=Form.TEXT.stored(np.asarray(data), label)), "vlen"
     if isinstance(data, dask.array.Array):
         width = width or declared
         if width is None and variable.dtype.kind == "U":
@@ -1001,8 +1002,10 @@ def _with_text(
             width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
         elif width is None:
             width = _longest(data)
-        return variable.copy(data=data.map_blocks(_utf8, width, label, dtype=f"S{width}")), "fixed"
-    return variable.copy(data=_utf8(np.asarray(data), width or declared, label)), "fixed"
+        return variable.copy(
+            data=data.map_blocks(Form.FIXED_TEXT.stored, label, width=width, dtype=f"S{width}")
+        ), "fixed"
+    return variable.copy(data=Form.FIXED_TEXT.stored(np.asarray(data), label, width=width or declared)), "fixed"
 
 
 def _without_width(variable: Variable) -> Variable:
@@ -1033,50 +1036,8 @@ def _longest(data: dask.array.Array) -> int:
 
 
 def _block_width(values: np.ndarray) -> np.ndarray:
-    widths = [len(_text_of(value).encode("utf-8", "surrogateescape")) for value in values.reshape(-1)]
+    widths = [len(text_of(value).encode("utf-8", "surrogateescape")) for value in values.reshape(-1)]
     return np.full((1,) * values.ndim, max(widths, default=0), np.int64)
-
-
-def _as_str(values: np.ndarray, label: str) -> np.ndarray:
-    """Text as `str` objects; a missing value is the empty text, as xarray has it."""
-    texts = np.empty(values.shape, object)
-    texts.reshape(-1)[:] = [_text_of(value) for value in values.reshape(-1)]
-    for text in texts.reshape(-1):
-        _encoded_text(text, label)
-        if "\0" in text:
-            raise ValueError(f"{label}: variable-length text cannot hold the NUL in {text!r}; string='fixed' can")
-    return texts
-
-
-def _text_of(value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
-    return "" if pd.isna(value) else str(value)
-
-
-def _encoded_text(text: str, label: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{label}: {text!r} cannot be encoded: it holds half of a character (a lone surrogate). Repair the text"
-        ) from None
-
-
-def _utf8(values: np.ndarray, width: int | None, label: str) -> np.ndarray:
-    encoded = [_encoded_text(_text_of(value), label) for value in values.reshape(-1)]
-    for data in encoded:
-        if data.endswith(b"\0"):
-            raise ValueError(f"{label}: fixed-length text cannot keep a NUL at its end")
-    longest = max(map(len, encoded), default=1) or 1
-    if width is not None and longest > width:
-        text = max(encoded, key=len).decode("utf-8", "surrogateescape")
-        raise ValueError(
-            f"{label}: a text of {longest} bytes does not fit the {width} bytes that the array, or its encoding, has "
-            f"for one: {text!r}. Write all of it anew with mode='a' and a wider dtype in encoding, or string='vlen'"
-        )
-    longest = width or longest
-    return np.array(encoded, dtype=f"S{longest}").reshape(values.shape)
 
 
 def _quantized(variable: Variable, wishes: Mapping[str, Any], label: str) -> tuple[Variable, dict[str, object]]:
@@ -1359,8 +1320,8 @@ def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -
     if plan.layout.row_dtype is not None:
         return False  # rows are compared by writing them
     stored = _stored_variable(spec, version).values
-    if spec.conversion == "fixed text":
-        stored = _utf8(stored, None, plan.name)
+    if spec.form is Form.FIXED_TEXT:
+        stored = spec.form.stored(stored, str(plan.name))
     return bool(np.array_equal(stored, np.asarray(plan.data), equal_nan=stored.dtype.kind in "fc"))
 
 
@@ -1385,8 +1346,8 @@ def _rewritten(
     """The array made anew, such that it can grow: what is in the file, and the new values behind it."""
     assert here.version is not None  # there is an array, so there is a file
     old = _in_blocks(_stored_variable(spec, here.version), spec)
-    if spec.conversion == "fixed text" and stored.dtype is not None:
-        old = old.map_blocks(_utf8, stored.dtype.itemsize, str(here), dtype=stored.dtype)
+    if spec.form is Form.FIXED_TEXT and stored.dtype is not None:
+        old = old.map_blocks(spec.form.stored, str(here), width=stored.dtype.itemsize, dtype=stored.dtype)
     new = plan.data if isinstance(plan.data, dask.array.Array) else dask.array.from_array(plan.data, chunks=-1)
     fill = spec.info.fill_value if stored.dtype is not None else None
     layout = replace(

@@ -23,6 +23,7 @@ from ..hdf5.datatype import Datatype
 from ..library import libhdf5 as h5
 from ..library.target_file import ArrayLayout
 from ..model.attributes import EncodedAttribute
+from ..model.forms import Form
 from ..model.nodes import ElementSpec, VariableSpec
 from . import layouts
 from .fitting import cast
@@ -164,21 +165,10 @@ def stored(data: Any, plan: ArrayLayout, rows: Rows, label: str) -> Any:
 def _stored_rows(values: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], pseudo: str, label: str) -> np.ndarray:
     out = np.empty(values.shape, object)
     flat = out.reshape(-1)
+    form = Form.BYTE_ROWS if pseudo == "vlstring" else Form.UTF32_ROWS
     for number, value in enumerate(values.reshape(-1)):
-        flat[number] = _as_bytes(value, pseudo, label) if pseudo else _as_row(value, dtype, shape, label)
+        flat[number] = form.stored_row(value, label) if pseudo else _as_row(value, dtype, shape, label)
     return out
-
-
-def _as_bytes(value: object, pseudo: str, label: str) -> np.ndarray:
-    kind = bytes if pseudo == "vlstring" else str
-    if value is None:
-        value = kind()
-    if not isinstance(value, kind):
-        raise TypeError(f"{label}: {value!r} is no {kind.__name__}, as the first of its values is")
-    if isinstance(value, str):
-        return np.frombuffer(value.encode("utf-32-le", "surrogatepass"), "<u4")
-    assert isinstance(value, bytes)
-    return np.frombuffer(value, "u1")
 
 
 def _as_row(value: object, dtype: np.dtype, shape: tuple[int, ...], label: str) -> np.ndarray:
@@ -204,8 +194,13 @@ _PLAIN_KINDS: Final = ("integer", "float", "complex", "string")
 
 def check_rows(rows: Rows | None, spec: VariableSpec, label: str) -> None:
     """Raise ValueError if the rows of the array in the file are something else: bytes, text, objects, other numbers."""
-    told = {"rows": "", "byte rows": "vlstring", "text rows": "vlstring", "utf-32 rows": "vlunicode"}
-    stored, base = told.get(spec.conversion), spec.info.datatype.base
+    told = {
+        Form.ELEMENTS: "",
+        Form.BYTE_ROWS: "vlstring",
+        Form.TEXT_ROWS: "vlstring",
+        Form.UTF32_ROWS: "vlunicode",
+    }
+    stored, base = told.get(spec.form), spec.info.datatype.base
     if stored is None or base is None or base.dtype is None or base.kind not in _PLAIN_KINDS:
         kind = "pickled objects" if base is None or stored is None else f"of kind {base.kind!r}"
         raise ValueError(f"{label}: the rows in the file are {kind}, which are never written")
@@ -230,7 +225,7 @@ def with_stored_rows(spec: VariableSpec) -> VariableSpec:
         return spec
     element = ElementSpec(base.dtype.newbyteorder("="), base.shape)
     dtype = np.dtype(object, metadata={"vlen": element.dtype})
-    return replace(spec, rows=element, ragged="object", conversion="rows", dtype=dtype)
+    return replace(spec, rows=element, ragged="object", form=Form.ELEMENTS, dtype=dtype)
 
 
 # -- from one form to the other ----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from ..library.target_file import ArrayLayout
 from ..model import attributes, frames
 from ..model.attributes import EncodedAttribute
 from ..model.columns import OF_COLUMN, owner_of
+from ..model.forms import Form
 from ..model.nodes import GroupSpec, VariableSpec
 from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
@@ -398,7 +399,7 @@ def _as_array(spec: VariableSpec, row_dim: str) -> VariableSpec:
         spec,
         info=replace(spec.info, datatype=datatype),
         dims=(row_dim, *spec.dims[1:]),
-        conversion="fixed text" if datatype.kind == "string" else spec.conversion,
+        form=Form.FIXED_TEXT if datatype.kind == "string" else spec.form,
         member=(),
         element=None,
     )
@@ -470,20 +471,11 @@ def _more(column: _Column, plan: VariablePlan, spec: VariableSpec, where: str) -
             f"{where}: variable {plan.name!r} has the shape {column.shape} in each row, the column {spec.shape[1:]}"
         )
     data, label = column.data, f"{where}: variable {plan.name!r}"
-    if spec.conversion == "time64" and isinstance(data, dask.array.Array):
-        data = data.map_blocks(_as_time64, label, dtype=np.int64, meta=np.empty((0,) * data.ndim, np.int64))
-    elif spec.conversion == "time64":
-        data = _as_time64(np.asarray(data), label)
+    if spec.form is Form.TIME64 and isinstance(data, dask.array.Array):
+        data = data.map_blocks(spec.form.stored, label, dtype=np.int64, meta=np.empty((0,) * data.ndim, np.int64))
+    elif spec.form is Form.TIME64:
+        data = spec.form.stored(np.asarray(data), label)
     return replace(column, member=spec.member, data=data)
-
-
-def _as_time64(microseconds: np.ndarray, label: str) -> np.ndarray:
-    """Microseconds since 1970 as PyTables stores times: 32 bits of seconds, 32 bits of microseconds."""
-    seconds, rest = np.divmod(microseconds.astype(np.int64), 1_000_000)
-    if seconds.size and (seconds.min() < -(2**31) or seconds.max() >= 2**31):
-        raise ValueError(f"{label}: a Time64Col of PyTables holds times from 1901 to 2038, and no missing ones (NaT)")
-    joined: np.ndarray = (seconds << 32) | rest
-    return joined
 
 
 # -- rows -----------------------------------------------------------------------------------------------------
