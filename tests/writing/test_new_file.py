@@ -482,7 +482,7 @@ def cluster(workers: int = 2) -> Iterator[object]:
     with (
         dask.config.set({"distributed.admin.log-format": "", "logging.distributed": "critical"}),
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=100
         ) as made,
         distributed.Client(made) as client,
     ):
