@@ -322,7 +322,8 @@ def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np
 
 
 def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: str) -> indexing.ExplicitIndexer:
-    """`key` with 0:0 for each slice that selects nothing: xarray's adapter fails on those with a negative step.
+    """`key` with 0:0 for what selects nothing: xarray's adapter fails on slices with a negative step, and before 2026.2
+    on empty arrays.
 
     Raises IndexError, which begins with `where`, for what lies outside of `shape`: whoever reads would take it for a
     place that has the fill value, or read something else.
@@ -330,7 +331,12 @@ def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: st
     plain: list[Any] = []
     for axis, (index, size) in enumerate(zip(key.tuple, shape, strict=True)):
         if isinstance(index, slice):
+            if index.stop == -1 and index.step is not None and index.step < 0:  # xarray before 2026.2 says so for None
+                index = slice(index.start, None, index.step)
             plain.append(index if range(size)[index] else slice(0, 0))
+            continue
+        if isinstance(key, indexing.OuterIndexer) and not np.size(index):
+            plain.append(slice(0, 0))
             continue
         extremes = (index.min(), index.max()) if isinstance(index, np.ndarray) and index.size else ()
         for position in (index,) if not isinstance(index, np.ndarray) else extremes:
