@@ -83,6 +83,11 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         between (512 KiB).
     timeout
         For files that are not local: seconds until a request that gets no answer is tried again (60).
+    cache_dir
+        For files that are not local: a folder in which what was read of them is kept for the next time, by URL and
+        version. It must belong to the user alone. None keeps nothing on disk.
+    cache_bytes
+        How many bytes about `cache_dir` may hold (10 GiB); what was used longest ago goes.
     mask_and_scale
         Whether to apply `_FillValue`, `scale_factor`, `add_offset` and `_Unsigned`; or a dict by variable, as for the
         decoders below.
@@ -110,7 +115,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         "filename_or_obj", "mask_and_scale", "decode_times", "concat_characters", "decode_coords", "drop_variables",
         "use_cftime", "decode_timedelta", "group", "dims", "phony_dims", "external_links", "allow_pickle", "threads",
         "ragged", "string", "where", "condvars", "start", "stop", "step", "storage_options", "store", "index",
-        "concurrency", "gap", "timeout",
+        "concurrency", "gap", "timeout", "cache_dir", "cache_bytes",
     )  # fmt: skip
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -160,6 +165,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         concurrency: int | None = None,
         gap: int | None = None,
         timeout: float | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
     ) -> Dataset:
         """One group (or one array) as a lazy Dataset; what the parameters mean stands in the docstring of the class."""
         with no_garbage_collection():
@@ -182,7 +189,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             storage_options=storage_options,
             store=store,
             index=index,
-            transfer=checked_transfer(concurrency, gap, timeout),
+            transfer=checked_transfer(concurrency, gap, timeout, cache_dir, cache_bytes),
         )
         opened = PyTablesDataStore.open(place, group=group, options=options, query=query, threads=threads)
         dataset = _decoded(
@@ -228,6 +235,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         concurrency: int | None = None,
         gap: int | None = None,
         timeout: float | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
     ) -> dict[str, Dataset]:
         """The group and all groups below it, by path relative to it, from one opening of the file.
 
@@ -253,7 +262,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
             storage_options=storage_options,
             store=store,
             index=index,
-            transfer=checked_transfer(concurrency, gap, timeout),
+            transfer=checked_transfer(concurrency, gap, timeout, cache_dir, cache_bytes),
         )
         stores = PyTablesDataStore.open_tree(place, group=group, options=options, query=query, threads=threads)
         return {

@@ -27,6 +27,7 @@ import xarray as xr
 import xr_pytables
 from xr_pytables import FileChangedError, RemoteError, to_pytables, tree
 from xr_pytables.disk.door import checked_transfer, place_of
+from xr_pytables.sources.disk_cache import DiskCache
 
 from ..helpers_reading import open_quietly, plain_file, run_python
 from ..helpers_server import Server, cut, running, status
@@ -394,16 +395,19 @@ def test_bytes_have_nothing_beside_them(linked: Server) -> None:
 # -- arguments ----------------------------------------------------------------------------------------------
 
 
-def test_arguments_of_requests_reach_them(server: Server) -> None:
-    with open_quietly(server.url(), cache=False, concurrency=3, gap=0, timeout=7) as ds:
+def test_arguments_of_requests_reach_them(server: Server, tmp_path: Path) -> None:
+    kept = {"cache_dir": tmp_path / "kept", "cache_bytes": 10**6}
+    with open_quietly(server.url(), cache=False, concurrency=3, gap=0, timeout=7, **kept) as ds:
         array = ds["packed"].variable._data
         while not hasattr(array, "file"):
             array = array.array
         transfer = array.file._pin.place.transfer
         assert (transfer.concurrency, transfer.gap, transfer.timeout) == (3, 0, 7.0)
+        assert transfer.cache == DiskCache(str(tmp_path / "kept"), 10**6)
         server.asked.clear()
         ds["packed"][:, 0].load()
         apart = len(server.asked)
+        assert apart > 0
     with open_quietly(server.url(), cache=False, gap=10_000_000) as ds:
         server.asked.clear()
         ds["packed"][:, 0].load()
@@ -417,6 +421,9 @@ def test_arguments_of_requests_reach_them(server: Server) -> None:
         ({"concurrency": True}, "concurrency must be an integer"),
         ({"gap": -1}, "gap must be an integer of at least 0, not -1"),
         ({"gap": 1.5}, "gap must be an integer"),
+        ({"cache_dir": 5}, "cache_dir must be the path of a folder, not 5"),
+        ({"cache_dir": "a", "cache_bytes": 0}, "cache_bytes must be an integer of at least 1, not 0"),
+        ({"cache_bytes": 100}, "cache_bytes has no effect without cache_dir"),
         ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
         ({"timeout": float("nan")}, "timeout must be"),
     ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import h5py
 import numpy as np
 import pytest
@@ -13,8 +16,12 @@ from xr_pytables.hdf5.attributes import Unreadable
 from xr_pytables.hdf5.file import ExternalLinkError, ExternalTarget, File, Place
 from xr_pytables.hdf5.metadata import Metadata
 from xr_pytables.sources.buffer import Buffer
+from xr_pytables.sources.filesystems import UrlTarget
+from xr_pytables.sources.remote import RemotePlace, Transfer
 
 from ..helpers_reading import plain_file
+from ..helpers_server import running
+from ..helpers_threads import WATCHDOG
 
 
 class Counting(Buffer):
@@ -142,6 +149,81 @@ def with_dense_attributes(h5):
         for name in range(12):
             h5.create_dataset(f"{number}/a", data=number) if not name else None
             h5[f"{number}/a"].attrs[f"attribute {name}"] = np.bytes_(f"{name} of {number}")
+
+
+class Rounds(Buffer):
+    """Notes what is asked for together: each time somebody waits, behind a network."""
+
+    def __init__(self, data, name="a.h5"):
+        super().__init__(data, name)
+        self.rounds = []
+
+    def read(self, offset, count):
+        self.rounds.append([offset])
+        return super().read(offset, count)
+
+    def read_many(self, ranges):
+        self.rounds.append([offset for offset, _ in ranges])
+        return [Buffer.read(self, *extent) for extent in ranges]
+
+
+def scattered(file):
+    """Links and attributes outside of headers, with data between everything."""
+    group = file.create_group("group", track_order=True)
+    for number in range(200):
+        array = group.create_dataset(f"array_{number:03}", data=np.full(20_000, number))
+        for name in range(10):
+            array.attrs[f"attribute {name}"] = f"{number} {name}"
+
+
+def test_structures_of_a_group_that_are_known_of_are_read_together():
+    source = Rounds(image(scattered, libver="latest"))
+    file = File(source)
+    group = file.link(file.root, "group").address
+    file.header(group)
+    source.rounds.clear()
+    links = file.links(group)
+    assert [link.name for link in links] == [f"array_{number:03}" for number in range(200)]
+    assert len(source.rounds) <= 3  # the heads of heap and tree, their roots, what is below the roots
+    assert max(map(len, source.rounds)) > 3
+    source.rounds.clear()
+    addresses = [link.address for link in links]
+    file.prefetch(addresses)
+    file.prefetch_attributes(addresses)
+    assert len(source.rounds) <= 4  # headers, their continuations, heads of heaps and trees, what is in them
+    assert file.attributes(addresses[7])["attribute 3"].value.item() == b"7 3"
+
+
+def test_groups_behind_a_network_are_looked_at_side_by_side():
+    def write(file):
+        groups = [file.create_group(f"group_{number}") for number in range(40)]
+        for name in "abc":
+            for group in groups:
+                group.create_dataset(name, data=np.zeros(10_000)).attrs["is"] = name
+
+    data = image(write)
+    with running(objects={"a.h5": data}) as server:
+        file = File(RemotePlace.of(UrlTarget(server.url()), Transfer(gap=0)).open(None).source)
+        groups = [link.address for link in file.links(file.root)]
+        file.prefetch(groups)
+        number, several = itertools.count(1), threading.Event()
+
+        def wait(handler):  # until three are under way
+            if next(number) == 3:
+                several.set()
+            return not several.wait(WATCHDOG)
+
+        server.always = wait
+        file.prefetch_groups(groups)
+        server.always = None
+        server.asked.clear()
+        for group in groups:
+            assert [file.attributes(link.address)["is"].value.item() for link in file.links(group)] == [
+                b"a",
+                b"b",
+                b"c",
+            ]
+        assert server.asked == []
 
 
 def test_dense_attributes_of_many_objects_are_checked_together(monkeypatch):

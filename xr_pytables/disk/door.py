@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from ..errors import FileBusyError, FileChangedError, RemoteError
 from ..hdf5.file import File
+from ..sources.disk_cache import MOST, DiskCache
 from ..sources.place import BytesPlace, FileObjectPlace, Place
 from ..sources.remote import RemotePlace, Transfer
 from ..sources.source import printable
@@ -119,10 +120,12 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
     return LocalPlace(checked_path(what))
 
 
-def checked_transfer(concurrency: object, gap: object, timeout: object) -> Transfer:
+def checked_transfer(
+    concurrency: object, gap: object, timeout: object, cache_dir: object = None, cache_bytes: object = None
+) -> Transfer:
     """How to ask for bytes; None leaves what is usual. Raises ValueError, naming the argument."""
     given: dict[str, Any] = {}
-    for name, value, least in (("concurrency", concurrency, 1), ("gap", gap, 0)):
+    for name, value, least in (("concurrency", concurrency, 1), ("gap", gap, 0), ("cache_bytes", cache_bytes, 1)):
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -132,6 +135,13 @@ def checked_transfer(concurrency: object, gap: object, timeout: object) -> Trans
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         given["timeout"] = float(timeout)
+    most = given.pop("cache_bytes", MOST)
+    if cache_dir is not None:
+        if not isinstance(cache_dir, str | os.PathLike):
+            raise ValueError(f"cache_dir must be the path of a folder, not {cache_dir!r}")
+        given["cache"] = DiskCache(os.path.abspath(os.path.expanduser(os.fspath(cache_dir))), most)
+    elif cache_bytes is not None:
+        raise ValueError("cache_bytes has no effect without cache_dir")
     return replace(_TRANSFER, **given)
 
 

@@ -130,6 +130,12 @@ class BTreeV2:
         """Address and bytes of the root, to be verified together with those of other trees."""
         return [(self._root.address, self._used(self._root))] if self._root else []
 
+    def children(self) -> list[tuple[int, int]]:
+        """The same of the nodes below the root."""
+        if self._root is None or not self.depth:
+            return []
+        return [(node.address, self._used(node)) for node in self._read([self._root])[0][1]]
+
     def _pointer_size(self, level: int) -> int:
         return 8 + self._count_width + self._levels[level - 1].total_width
 

@@ -66,6 +66,12 @@ class FractalHeap:
                 raise Damaged("objects of a fractal heap share their bytes")
             yield found
 
+    def root(self) -> list[tuple[int, int]]:
+        """Address and bytes of the block that all others are found by."""
+        if self._root == UNDEFINED:
+            return []
+        return [(self._root, self._indirect_size(self._root_rows) if self._root_rows else self._start)]
+
     def extents(self) -> list[tuple[int, int]]:
         """Address and bytes of all direct blocks that have a checksum, as far as they are found.
 
@@ -176,7 +182,7 @@ class FractalHeap:
         children = self._indirect.get(address)
         if children is None:
             count = rows * self._width
-            data = self._metadata.read(address, 17 + self._offset_width + 8 * count, "an indirect block")
+            data = self._metadata.read(address, self._indirect_size(rows), "an indirect block")
             self._metadata.check(address, data)
             self._check_head(data, b"FHIB", begin)
             children = struct.unpack_from(f"<{count}Q", data, 13 + self._offset_width)
@@ -184,6 +190,10 @@ class FractalHeap:
         if len(children) != rows * self._width:
             raise Damaged(f"the fractal heap refers to the block at {address} twice")
         return children
+
+    def _indirect_size(self, rows: int) -> int:
+        """Bytes of an indirect block."""
+        return 17 + int(self._offset_width) + 8 * rows * int(self._width)
 
     def _block(self, address: int, size: int, begin: int) -> bytes:
         data = self._direct.get(address)

@@ -84,12 +84,16 @@ class DenseLinks:
     """Links in a fractal heap, found by the hash of their name."""
 
     def __init__(self, metadata: Metadata, heap: int, names: int, *, ordered: bool) -> None:
+        metadata.prefetch([(heap, FractalHeap.HEADER_BYTES), (names, BTreeV2.HEADER_BYTES)])
         self._metadata, self._heap = metadata, FractalHeap(metadata, heap)
         self._names = BTreeV2(metadata, names, LINK_NAMES)
         self._ordered = ordered
 
     def links(self) -> list[Link]:
-        self._metadata.verify(self._heap.extents(), self._heap.gap)
+        self._metadata.prefetch([*self._heap.root(), *self._names.extents()])
+        blocks = self._heap.extents()
+        self._metadata.prefetch([*blocks, *self._names.children()])
+        self._metadata.verify(blocks, self._heap.gap)
         bodies = self._heap.objects(record[4:11] for record in self._names.records())
         return _sorted(map(decode_link, bodies), self._ordered)
 

@@ -15,6 +15,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
 MAX_GROUPS: Final = 1_000_000
 MAX_DEPTH: Final = 256
+_GROUPS_AT_ONCE: Final = 64  # that are asked for together, behind a network
 """Levels of groups in a tree: xarray takes seconds for a thousand, and fails for more."""
 
 
@@ -308,7 +310,14 @@ class NodeReader:
         self._whole_tree = True
         hard, linked = deque([("/", start)]), deque[tuple[str, _Place]]()
         shown: dict[tuple[str, int], str] = {}
+        known = 0  # of the next ones
         while hard or linked:
+            if not known:
+                some = list(islice(hard, _GROUPS_AT_ONCE))
+                for file in {one.file for _, one in some}:
+                    file.prefetch_groups([one.address for _, one in some if one.file is file])
+                known = len(some)
+            known = max(known - 1, 0)
             relative, place = (hard or linked).popleft()
             key = (place.file.path, place.address)
             if key in shown or len(shown) >= MAX_GROUPS:

@@ -35,6 +35,10 @@ class UrlTarget:
     def name(self) -> str:
         return shown(self.url)
 
+    @property
+    def key(self) -> str:
+        return self.url
+
     def client(self) -> Client:
         from fsspec.core import url_to_fs  # not everybody reads from a network
 
@@ -61,6 +65,10 @@ class FilesystemTarget:
         protocol = self.filesystem.protocol
         scheme = protocol if isinstance(protocol, str) else protocol[0]
         return shown(self.path if "://" in self.path else f"{scheme}://{self.path}")
+
+    @property
+    def key(self) -> str:
+        return f"{type(self.filesystem).__name__} {self.path}"
 
     def client(self) -> Client:
         # made from its options again: one that is asynchronous, or of the process before a fork, cannot be used

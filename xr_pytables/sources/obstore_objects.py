@@ -28,6 +28,10 @@ class StoreTarget:
     def name(self) -> str:
         return printable(f"{type(self.store).__name__}:{self.path}")
 
+    @property
+    def key(self) -> str:
+        return f"{self.store!r} {self.path}"
+
     def client(self) -> Client:
         return StoreClient(self.store, self.path)
 

@@ -18,18 +18,21 @@ import threading
 import weakref
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import FileChangedError, RemoteError
+from .disk_cache import BLOCK, DiskCache, KeptBlocks
 from .place import Opened, Place, Version
 from .ranges import GAP, MOST, Run, merged, part_size, parts
 from .read_ahead import ReadAhead, Windows
 from .source import WritableBuffer, flat_view, in_range, printable
 
+PROBE: Final = 1 << 9
+"""Bytes that are asked for to see which version is there, if what it holds may be known."""
 HEAD: Final = 1 << 20
 """Bytes of the first request: files that are written front-loaded have all their metadata in them."""
 _BLOCK: Final = 1 << 14  # bytes that are kept, or not, together
@@ -104,6 +107,10 @@ class Target(Protocol):
     def name(self) -> str:
         """For messages."""
 
+    @property
+    def key(self) -> str:
+        """What tells it from all other objects. May hold secrets."""
+
     def client(self) -> Client:
         """Whoever gets its bytes, in this process."""
 
@@ -124,6 +131,8 @@ class Transfer:
     tries: int = 5
     pause: float = 0.2
     """Seconds before the second try; doubled before each further one."""
+    cache: DiskCache | None = None
+    """Where bytes are kept on disk; None for nowhere."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +150,24 @@ class RemotePlace:
     def open(self, version: Version | None) -> Opened:
         """The first request is for the head of the object, if the version is not known yet; else there is none."""
         assert version is None or isinstance(version, ObjectVersion)
-        client = self.target.client()
+        client, cache = self.target.client(), self.transfer.cache
+        if cache is not None:
+            cache.prepare()
         if version is not None:
             return OpenedObject(self.made(client, version), self)
-        answer = in_loop(_Asking(client, self.path, self.transfer).get(0, HEAD, None)).result()
+        known = cache is not None and cache.knows(self.target.key)
+        answer = in_loop(_Asking(client, self.path, self.transfer).get(0, PROBE if known else HEAD, None)).result()
         assert answer.version is not None  # checked by who asked
-        return OpenedObject(self.made(client, answer.version, answer.data), self)
+        return OpenedObject(self.made(client, answer.version, b"" if known else answer.data), self)
 
     def made(self, client: Client, version: ObjectVersion, head: bytes = b"") -> Remote:
         """The source of one version; `head` are its first bytes, if they were read already."""
-        return Remote(client, self.path, version, self.transfer, head=head)
+        return Remote(client, self.path, version, self.transfer, head=head, kept=self.kept(version))
+
+    def kept(self, version: ObjectVersion) -> KeptBlocks | None:
+        """What is on disk of that version."""
+        cache, told = self.transfer.cache, (version.tag, version.number, version.modified)
+        return cache.of(self.target.key, told, version.size) if cache is not None else None
 
     def beside(self, path: str) -> Place:
         return RemotePlace.of(self.target.beside(path), self.transfer)
@@ -232,15 +249,20 @@ class _Asking:
 
     async def whole(self, offset: int, count: int, version: ObjectVersion) -> bytes:
         """A range of any length, of which the pieces come side by side."""
-        pieces = [asyncio.ensure_future(self.get(*part, version)) for part in parts(offset, count, part_size(count))]
-        try:
-            answers = await asyncio.gather(*pieces)
-        except BaseException:
-            for piece in pieces:
-                piece.cancel()
-            await asyncio.gather(*pieces, return_exceptions=True)
-            raise
+        answers = await _together(self.get(*part, version) for part in parts(offset, count, part_size(count)))
         return answers[0].data if len(answers) == 1 else b"".join(answer.data for answer in answers)
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """The results of all; if one fails, the others end before it is told."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _check(answer: Answer, count: int, version: ObjectVersion | None) -> None:
@@ -292,15 +314,23 @@ class Remote:
     """Whether whoever reads metadata should ask for nothing but what it needs."""
 
     def __init__(
-        self, client: Client, name: str, version: ObjectVersion, transfer: Transfer, *, head: bytes = b""
+        self,
+        client: Client,
+        name: str,
+        version: ObjectVersion,
+        transfer: Transfer,
+        *,
+        head: bytes = b"",
+        kept: KeptBlocks | None = None,
     ) -> None:
-        """`head` are the first bytes, if they were read already: whole blocks, or all."""
+        """`head` are the first bytes, if they were read already: whole blocks, or all. `kept` is what is on disk."""
         self.path = self.name = name
         self.version, self.size, self.gap = version, version.size, transfer.gap
         self.failure: OSError | None = None
         """What went wrong last."""
         self._transfer = transfer
         self._asking = _Asking(client, name, transfer)
+        self._kept = kept
         self._lock = threading.Lock()
         self._spans: OrderedDict[int, _Span] = OrderedDict()
         self._of_block: dict[int, _Span] = {}
@@ -311,6 +341,8 @@ class Remote:
             ready: Future[bytes] = Future()
             ready.set_result(head)
             self._add(_Span(range(-(-len(head) // _BLOCK)), ready))
+            if kept is not None:
+                kept.write(0, head)
 
     def __repr__(self) -> str:
         return f"Remote({self.name!r}, {self.version})"
@@ -509,7 +541,24 @@ class Remote:
             nothing: Future[bytes] = Future()
             nothing.set_result(b"")
             return nothing
+        if self._kept is not None:
+            return in_loop(self._by_disk(self._kept, offset, count))
         return in_loop(self._asking.whole(offset, count, self.version))
+
+    async def _by_disk(self, kept: KeptBlocks, offset: int, count: int) -> bytes:
+        """A range, of which comes from disk what is there; the rest is asked for in whole blocks, and kept."""
+        first, stop = offset // BLOCK, -(-(offset + count) // BLOCK)
+        found = await asyncio.to_thread(kept.read, range(first, stop))
+        missing = [(number * BLOCK, BLOCK) for number in range(first, stop) if number not in found]
+
+        async def ask(run: Run) -> tuple[int, bytes]:
+            data = await self._asking.whole(run.offset, min(run.count, self.size - run.offset), self.version)
+            await asyncio.to_thread(kept.write, run.offset // BLOCK, data)
+            return run.offset // BLOCK, data
+
+        found.update(await _together(map(ask, merged(missing, 0, self.size))))
+        data, start = b"".join(found[number] for number in sorted(found)), offset - first * BLOCK
+        return data[start : start + count] if len(data) > count else data
 
     def _result(self, future: Future[bytes]) -> bytes:
         try:

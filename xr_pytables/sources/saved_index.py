@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FileChangedError
+from .disk_cache import KeptBlocks
 from .place import Opened, Version
 from .ranges import merged
 from .read_ahead import Windows
-from .remote import Client, ObjectVersion, Remote, RemotePlace, Transfer
+from .remote import PROBE, Client, ObjectVersion, Remote, RemotePlace, Transfer
 from .source import WritableBuffer, flat_view
 
 FORMAT: Final = "xr_pytables index 1"
 """What a file of indexes says that it is."""
-_PROBE: Final = 512  # bytes that are asked for to see which version is there
 _LARGEST: Final = 1 << 30  # bytes of an index that are believed
 
 
@@ -165,8 +165,10 @@ class Indexed(Remote):
 
     exact = True
 
-    def __init__(self, index: SavedIndex, client: Client, name: str, transfer: Transfer) -> None:
-        super().__init__(client, name, index.version, transfer)
+    def __init__(
+        self, index: SavedIndex, client: Client, name: str, transfer: Transfer, kept: KeptBlocks | None
+    ) -> None:
+        super().__init__(client, name, index.version, transfer, kept=kept)
         self._starts = [offset for offset, _ in index.ranges]
         self._parts, at, view = list[memoryview](), 0, memoryview(index.data)
         for _, count in index.ranges:
@@ -223,7 +225,7 @@ class IndexedPlace(RemotePlace):
 
     def made(self, client: Client, version: ObjectVersion, head: bytes = b"") -> Remote:
         assert self.index is not None
-        return Indexed(self.index, client, self.path, self.transfer)
+        return Indexed(self.index, client, self.path, self.transfer, self.kept(version))
 
     def open(self, version: Version | None) -> Opened:
         """One small request tells whether the object is still the one of which the index was made."""
@@ -231,7 +233,7 @@ class IndexedPlace(RemotePlace):
         if version is None:
             try:
                 source = Remote(self.target.client(), self.path, self.index.version, self.transfer)
-                source.ask(0, min(_PROBE, source.size))
+                source.ask(0, min(PROBE, source.size))
             except FileChangedError as error:
                 raise FileChangedError(f"{error}. The index is of another version: save it again") from None
         return super().open(self.index.version)
