@@ -35,6 +35,7 @@ class WriteOptions(TypedDict, total=False):
     layout: Literal["arrays", "table"]
     index: Iterable[str] | Mapping[str, str]
     compute: bool
+    structure_first: bool
     fsync: bool
     threads: int | None
     wait: float
@@ -58,8 +59,8 @@ class PyTablesAccessor:
 
         The same as `xr_pytables.to_pytables(obj, path, mode=mode, ...)`, which says what the arguments are: `group`,
         `encoding`, `filters`, `unlimited_dims`, `append_dim`, `region`, `safe_chunks`, `align_chunks`,
-        `write_empty_chunks`, `checksums`, `write_inherited_coords`, `layout`, `index`, `compute`, `fsync`, `threads`,
-        `wait`, `progress`, `storage_options`.
+        `write_empty_chunks`, `checksums`, `write_inherited_coords`, `layout`, `index`, `compute`, `structure_first`,
+        `fsync`, `threads`, `wait`, `progress`, `storage_options`.
         """
         from .writing.writer import to_pytables  # imports tables
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 import stat
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import dask
@@ -12,8 +17,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_pytables import save_mfdataset, to_pytables
-from xr_pytables.disk.transaction import Transaction
+from xr_pytables import begin_write, save_mfdataset, to_pytables
+from xr_pytables.disk.transaction import Transaction, _joined, remove_stale
 from xr_pytables.writing import changes
 
 from ..helpers_reading import USERS, as_user, needs_users
@@ -231,3 +236,121 @@ def test_many_files_are_checked_before_the_first_is_written(path: Path, monkeypa
     with pytest.raises(PermissionError, match=r"b\.h5"):
         save_mfdataset([xr.Dataset({"a": 2})] * 2, [path, path.with_name("b.h5")])
     assert xr.load_dataset(path, engine="pytables")["a"] == 1
+
+
+# -- shared folders ---------------------------------------------------------------------------------------------------
+
+GRAPH = """
+    import os, sys, numpy as np, xarray as xr, dask.array
+    from xr_pytables import to_pytables
+    path, end = sys.argv[1:]
+
+    def fails(block, block_info=None):
+        if block_info[None]["chunk-location"] == (1,):
+            if end == "killed":
+                os.kill(os.getpid(), 9)
+            raise ArithmeticError
+        return block
+
+    data = dask.array.ones(4, chunks=2).map_blocks(fails, dtype="f8", meta=np.empty(0))
+    try:
+        to_pytables(xr.Dataset({"v": ("x", data)}), path, compute=False).compute(scheduler="synchronous")
+    except ArithmeticError:
+        print(sum(name.startswith(".") for name in os.listdir(os.path.dirname(path))))
+"""
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_graph_that_fails_leaves_no_folder_when_its_process_ends(path: Path, exists: bool) -> None:
+    if exists:
+        to_pytables(xr.Dataset({"old": 1}), path)
+    code = textwrap.dedent(GRAPH)
+    done = subprocess.run([sys.executable, "-c", code, path, "fails"], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"  # it could be computed again
+    assert os.listdir(path.parent) == [path.name] * exists
+
+
+def test_the_folder_of_a_graph_whose_process_was_killed_is_removed_by_the_next_writer(path: Path) -> None:
+    code = textwrap.dedent(GRAPH)
+    done = subprocess.run([sys.executable, "-c", code, path, "killed"], capture_output=True, check=False)
+    assert done.returncode == -9
+    assert len(os.listdir(path.parent)) == 1
+    to_pytables(xr.Dataset({"new": 1}), path)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_folder_stays_as_long_as_one_of_its_processes_lives(path: Path) -> None:
+    transaction = Transaction.beside(str(path))
+    transaction.begin_shared()
+    transaction.join()
+    transaction.join()
+    code = textwrap.dedent("""
+        import pickle, sys
+        transaction = pickle.loads(bytes.fromhex(sys.argv[1]))
+        transaction.join()
+        print("joined", flush=True)
+        input()
+    """)
+    command = [sys.executable, "-c", code, pickle.dumps(transaction).hex()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "joined\n"
+        assert remove_stale(str(path)) == []
+        _joined.leave(transaction.folder)  # as if this process had ended
+        assert remove_stale(str(path)) == []
+        assert sorted(os.listdir(transaction.folder)) == ["owner"]
+        other.kill()
+        other.communicate()
+    assert remove_stale(str(path)) == [transaction.folder]
+    transaction.join()  # of what is gone: whoever stores says so
+    assert os.listdir(path.parent) == []
+
+
+def test_a_process_keeps_no_descriptor_of_what_others_have_finished(path: Path) -> None:
+    def open_locks() -> int:
+        return sum("owner" in os.readlink(f"/proc/self/fd/{name}") for name in listed())
+
+    def listed() -> list[str]:
+        return [name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")]
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    before = open_locks()
+    for _ in range(3):
+        transaction = Transaction.beside(str(path))
+        transaction.begin_shared()
+        transaction.join()
+        assert open_locks() == before + 1
+        shutil.rmtree(transaction.folder)  # by another process
+    _joined.leave(transaction.folder)
+    assert open_locks() == before
+
+
+def test_a_child_gives_up_no_lock_of_its_parent(path: Path) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    code = textwrap.dedent("""
+        import os, sys
+        from xr_pytables.disk.transaction import Transaction, remove_stale
+        transaction = Transaction.beside(sys.argv[1])
+        transaction.begin_shared()
+        transaction.join()
+        transaction.look_after()
+        child = os.fork()
+        if not child:
+            sys.exit(len(remove_stale(transaction.target)))
+        print(os.waitpid(child, 0)[1], os.path.exists(transaction.folder))
+    """)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 True\n"
+    assert os.listdir(path.parent) == []
+
+
+def test_what_a_job_array_fills_is_not_taken_for_stale(path: Path) -> None:
+    """Between two of its jobs no process may live."""
+    write = begin_write(xr.Dataset({"v": ("x", dask.array.zeros(4, chunks=2))}), path)
+    to_pytables(xr.Dataset({"meanwhile": 1}), path)
+    write.write(xr.Dataset({"v": ("x", np.arange(4.0))}))
+    write.commit()
+    assert xr.load_dataset(path, engine="pytables").v.values.tolist() == [0, 1, 2, 3]
+    assert os.listdir(path.parent) == [path.name]

@@ -463,6 +463,130 @@ def test_a_full_disk_leaves_the_old_file_and_the_process_can_write_again(path, s
     assert sorted(os.listdir(path.parent)) == ["file.h5", "small.h5"]
 
 
+# -- the structure first ----------------------------------------------------------------------------------------------
+
+
+def several() -> xr.Dataset:
+    texts = np.array(["a", "bé"] * 5, object)
+    return some().assign(
+        text=("y", dask.array.from_array(texts, chunks=4)),
+        packed=("y", dask.array.arange(10.0, chunks=5)),
+        plain=("y", dask.array.arange(10, chunks=10)),
+        lat=("x", np.arange(6.0), {"units": "m"}),
+    )
+
+
+FORMS = {"packed": {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -1}, "plain": {"contiguous": True}}
+
+
+def test_the_structure_is_there_before_the_values(path):
+    to_pytables(xr.Dataset({"old": 1}), path)
+    later = to_pytables(several(), path, encoding=FORMS, compute=False, structure_first=True)
+    assert os.listdir(path.parent) == [path.name]
+    with h5py.File(path) as file:
+        assert {name: file[name].shape for name in ("v", "packed")} == {"v": (10, 6), "packed": (10,)}
+        assert file["v"].id.get_num_chunks() == 0
+    early = read(path)
+    assert list(early) == list(several())
+    assert early.lat.identical(several().lat)
+    assert early.v.isnull().all()
+    assert early.packed.isnull().all()
+    assert early.plain.values.tolist() == [0] * 10
+    assert early.text.values.tolist() == [""] * 10
+    later.compute()
+    xr.testing.assert_identical(read(path), several().compute())
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("form", ["array", "tree", "memory", "empty"])
+def test_the_structure_first_of_any_object(path, form):
+    whole = {
+        "array": lambda: some().v.rename("v"),
+        "tree": lambda: xr.DataTree.from_dict({"/": several(), "/g": some().isel(y=slice(4)).rename(y="z")}),
+        "memory": lambda: several().compute(),
+        "empty": lambda: xr.Dataset(attrs={"title": "t"}),
+    }[form]()
+    to_pytables(whole, path, group="/here", compute=False, structure_first=True, write_inherited_coords=False).compute()
+    found = xr.open_datatree(path, group="/here", engine="pytables").load()
+    if form != "tree":
+        whole = xr.DataTree(whole.to_dataset() if form == "array" else whole)
+    xr.testing.assert_identical(found.compute(), whole.compute())
+
+
+def test_processes_that_know_nothing_of_each_other_fill_what_has_its_structure(path):
+    """All at once, and parts that share chunks."""
+    template = some(chunks=(10, 6)).assign(v=lambda ds: ds.v * 0)
+    to_pytables(
+        template, path, encoding={"v": {"chunksizes": (4, 3), "zlib": True}}, compute=False, structure_first=True
+    )
+    code = """
+        import sys, numpy as np, xarray as xr
+        from xr_pytables import to_pytables
+        path, first = sys.argv[1], int(sys.argv[2])
+        part = xr.Dataset({"v": (("y", "x"), np.arange(60.0).reshape(10, 6)[first : first + 2])})
+        print("ready", flush=True)
+        input()
+        to_pytables(part, path, region={"y": slice(first, first + 2)}, wait=300)
+    """
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), path, str(first)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 2, 4, 8)
+    ]
+    for each in running:
+        assert each.stdout.readline() == "ready\n"
+    for each in running:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    for each in running:
+        each.communicate()
+    assert [each.returncode for each in running] == [0] * 4
+    found = read(path)
+    assert found.v.isel(y=slice(6, 8)).isnull().all()  # nobody wrote those
+    to_pytables(some().isel(y=slice(6, 8)), path, region={"y": slice(6, 8)})
+    xr.testing.assert_equal(read(path), some().compute())
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_values_that_come_after_those_of_others_are_refused(path):
+    later = to_pytables(some(), path, compute=False, structure_first=True)
+    to_pytables(some().isel(y=[0]) * 2, path, region={"y": slice(0, 1)})
+    with pytest.raises(OSError, match="was changed or removed by somebody else since this write was planned"):
+        later.compute()
+    xr.testing.assert_equal(read(path).isel(y=[0]), some().isel(y=[0]).compute() * 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({}, "structure_first=True is about compute=False"),
+        (
+            {"compute": False, "mode": "a"},
+            r"file\.h5: structure_first=True makes a new file.*not with mode='a'",
+        ),
+        ({"compute": False, "append_dim": "y"}, "structure_first=True makes a new file"),
+        ({"compute": False, "layout": "table"}, "and layout='table'. Without it the structure comes with the values"),
+    ],
+)
+def test_a_structure_comes_first_in_a_new_file_of_arrays_only(path, words, message):
+    with pytest.raises(ValueError, match=message):
+        to_pytables(some(), path, structure_first=True, **words)
+    assert os.listdir(path.parent) == []
+
+
+def test_a_structure_that_cannot_be_written_leaves_the_old_file(path, monkeypatch):
+    to_pytables(xr.Dataset({"old": 1}), path)
+    monkeypatch.setattr(Transaction, "commit", lambda *args, **words: (_ for _ in ()).throw(ArithmeticError))
+    with pytest.raises(ArithmeticError):
+        to_pytables(some(), path, compute=False, structure_first=True)
+    assert list(read(path)) == ["old"]
+    assert os.listdir(path.parent) == [path.name]
+
+
 # -- processes --------------------------------------------------------------------------------------------------------
 
 

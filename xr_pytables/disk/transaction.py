@@ -8,6 +8,7 @@ Tested in `tests/writing/test_writing.py`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -16,6 +17,7 @@ import glob
 import os
 import shutil
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,7 +94,7 @@ class Transaction:
 
     @property
     def _owner(self) -> str:
-        return os.path.join(self.folder, "owner")
+        return os.path.join(self.folder, _OWNER)
 
     def check_folder(self) -> None:
         """Raise FileNotFoundError, naming it, if the target's folder is missing."""
@@ -150,7 +152,15 @@ class Transaction:
         with contextlib.suppress(FileExistsError):  # an earlier run of this step
             self._make_folder()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._owner)
+            os.unlink(os.path.join(self.folder, _GIVEN_UP))
+
+    def join(self) -> None:
+        """Work on a shared folder: it is not stale as long as a process lives that has joined. Does nothing again."""
+        _joined.join(self.folder)
+
+    def look_after(self) -> None:
+        """Remove the folder when this process ends, if it is there and no process works on it."""
+        _joined.look_after(self.folder)
 
     def commit(self, *, fsync: bool, exclusive: bool = False, check: Callable[[], None] | None = None) -> None:
         """Put the new file in the target's place. With `exclusive`, raise FileExistsError if something is there.
@@ -205,6 +215,7 @@ class Transaction:
 
     def remove(self) -> None:
         """Remove the folder from a process that did not begin it."""
+        _joined.leave(self.folder)
         _remove_folder(self.folder)
 
     def store(self, target: Any, key: tuple[slice, ...], block: Any) -> None:
@@ -219,12 +230,12 @@ class Transaction:
 
     def _give_up(self) -> None:
         with contextlib.suppress(OSError):
-            os.close(os.open(self._owner, os.O_CREAT, 0o600))
+            os.close(os.open(os.path.join(self.folder, _GIVEN_UP), os.O_CREAT, 0o600))
 
     def abandon(self) -> None:
         """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
 
-        The next writer of the target removes it.
+        The next writer of the target removes it, or who looks after it.
         """
         for name in os.listdir(self.folder):
             with contextlib.suppress(OSError):
@@ -251,6 +262,80 @@ def exchange(one: str, other: str) -> bool:
     )
 
 
+class _Joined:
+    """The shared folders that this process works on, and those that it looks after.
+
+    Of each that it works on it holds the lock of `owner` together with all others that do, as long as it lives.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[str, int] = {}
+        self._looked_after: set[str] = set()
+
+    def join(self, folder: str) -> None:
+        if fcntl is None:
+            return
+        with self._lock:
+            if folder in self._locks:
+                return
+            for gone in [each for each in self._locks if not os.path.exists(each)]:  # others have finished those
+                os.close(self._locks.pop(gone))
+            with contextlib.suppress(OSError):  # the folder is gone, or the file system has no locks
+                self._locks[folder] = _locked_together(os.path.join(folder, _OWNER))
+
+    def leave(self, folder: str) -> None:
+        with self._lock:
+            self._looked_after.discard(folder)
+            if folder in self._locks:
+                os.close(self._locks.pop(folder))
+
+    def look_after(self, folder: str) -> None:
+        with self._lock:
+            self._looked_after.add(folder)
+
+    def end(self) -> None:
+        for folder in [*self._looked_after]:
+            self.leave(folder)
+            _remove_if_stale(folder)
+
+    def forget(self) -> None:
+        """In a child: what the parent works on and looks after is the parent's."""
+        for descriptor in self._locks.values():
+            os.close(descriptor)  # which gives up none of the parent's locks
+        self._lock = threading.Lock()
+        self._locks.clear()
+        self._looked_after.clear()
+
+
+_joined: Final = _Joined()
+atexit.register(_joined.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_joined.forget)
+
+
+def _locked_together(path: str) -> int:
+    """A descriptor of the file, which is made if need be, with a lock that others may have as well."""
+    making = f"{path}.{uuid.uuid4().hex[:8]}"
+    descriptor = os.open(making, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            os.link(making, path)  # when it is locked: without a lock the folder is stale
+        except FileExistsError:
+            os.close(descriptor)
+            descriptor = os.open(path, os.O_RDWR)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    finally:
+        os.unlink(making)
+    return descriptor
+
+
+_OWNER: Final = "owner"
+_GIVEN_UP: Final = "given-up"
 _GONE: Final = "-gone"
 
 
@@ -269,27 +354,32 @@ def remove_stale(target: str) -> list[str]:
     A writer holds a lock on a file in its folder as long as it lives.
     """
     parent, name = os.path.split(target)
-    removed: list[str] = []
+    folders = glob.glob(os.path.join(glob.escape(parent), glob.escape(f".{name}{_MARK}") + "*"))
+    return [folder for folder in folders if _remove_if_stale(folder)]
+
+
+def _remove_if_stale(folder: str) -> bool:
+    """Remove the folder of a dead writer, or the rest of it; whether it was a whole one."""
     if fcntl is None:
-        return removed
-    for folder in glob.glob(os.path.join(glob.escape(parent), glob.escape(f".{name}{_MARK}") + "*")):
-        if folder.endswith(_GONE):  # somebody was interrupted who removed it
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        try:
-            owner = os.open(os.path.join(folder, "owner"), os.O_RDWR)
-        except OSError:
-            continue  # being made, or made by a Dask graph, which has no one owner
-        try:
+        return False
+    if folder.endswith(_GONE):  # somebody was interrupted who removed it
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    owner: int | None = None
+    with contextlib.suppress(OSError):  # being made, or nobody's: of a job array
+        owner = os.open(os.path.join(folder, _OWNER), os.O_RDWR)
+    try:
+        if not os.path.exists(os.path.join(folder, _GIVEN_UP)):
+            if owner is None:
+                return False
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
-        finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    except OSError:
+        return False
+    finally:
+        if owner is not None:
             os.close(owner)
-    return removed
 
 
 def _sync(path: str) -> None:

@@ -66,6 +66,7 @@ def delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool, ef
 def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
     check_unchanged(plan, transaction)
     transaction.begin_shared()
+    transaction.join()
 
 
 def _is_lazy(variable: VariablePlan) -> bool:

@@ -185,11 +185,25 @@ def _computes_here() -> bool:
     return get_dask_scheduler() == "threaded"
 
 
+def put_structure(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> None:
+    """Put a new file into its place, with all but the data of Dask arrays."""
+    owner = transaction.begin()
+    try:
+        with transaction.naming_the_target():
+            prepare(plan, transaction, effort)
+            if streamed(plan):
+                os.replace(transaction.growing_file, transaction.new_file)
+            commit(plan, transaction, fsync=fsync)
+    finally:
+        transaction.end(owner)
+
+
 def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
     """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
+    transaction.look_after()
     if plan.version is not None:
         return delayed_change(plan, transaction, fsync=fsync, effort=effort)
     room = SharedRoom(transaction.folder)
@@ -209,6 +223,12 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
 
 def begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     transaction.begin_shared()
+    transaction.join()
+    begin_file(plan, transaction, effort)
+
+
+def begin_file(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
+    """Make the structure of a new file in a shared folder."""
     if os.path.exists(transaction.new_file) or os.path.exists(transaction.growing_file):
         return  # an earlier run of this step made it
     try:

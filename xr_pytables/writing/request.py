@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from xarray import DataTree
@@ -44,6 +44,10 @@ class WriteRequest:
     write_inherited_coords: bool = False
     layout: Layout = "arrays"
     index: Iterable[str] | Mapping[str, str] = ()
+
+    def for_its_values(self) -> WriteRequest:
+        """What is left to do when the structure is in the file: the values of all variables, in the form they have."""
+        return replace(self, mode="r+", encoding=None, filters=None, unlimited_dims=None, checksums=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", checked_group(self.group))

@@ -20,7 +20,7 @@ from xarray import DataArray, Dataset, Variable
 from ..disk.arenas import SharedRoom
 from ..disk.transaction import Transaction
 from ..model.attributes import TEXT_MARKER
-from .execution import begin_delayed, commit_delayed
+from .execution import begin_file, commit_delayed
 from .new_file import Part, parts_of, places_of
 from .plan import VariablePlan, WritePlan, plan_write
 from .request import WriteRequest
@@ -74,7 +74,8 @@ def begin_write(
     plan, transaction = planned(request)
     effort = Effort(write_empty_chunks=write_empty_chunks)
     parts = parts_of(plan, transaction, SharedRoom(transaction.folder), SharedNotes(transaction.folder), effort)
-    begin_delayed(plan.without_lazy_data(), transaction, effort)
+    transaction.begin_shared()  # and nobody joins: between two jobs of an array no process may live
+    begin_file(plan.without_lazy_data(), transaction, effort)
     variables = (
         template.to_dataset(name=template.name or "_").variables
         if isinstance(template, DataArray)

@@ -258,6 +258,7 @@ class _InGraph:
     target: Any
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
+        self.transaction.join()
         self.transaction.store(self.target, key, block)
 
 

@@ -23,7 +23,7 @@ from ..disk.transaction import Transaction
 from ..library.target_file import filter_available
 from ..sources.url import is_url
 from ..sources.warning import warn
-from .execution import Again, Job, delayed, execute
+from .execution import Again, Job, delayed, execute, put_structure
 from .existing import look, look_at_table
 from .placement import Mode, checked_append_dim, chosen_mode
 from .plan import WritePlan, filled_with_nan_by_default, plan_write
@@ -50,8 +50,8 @@ def to_pytables(
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
     write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
-    fsync: bool = ..., threads: int | None = ..., wait: float = ..., progress: bool = ...,
-    storage_options: Mapping[str, Any] | None = ...,
+    structure_first: Literal[False] = ..., fsync: bool = ..., threads: int | None = ..., wait: float = ...,
+    progress: bool = ..., storage_options: Mapping[str, Any] | None = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
-    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool, fsync: bool = ...,
-    threads: int | None = ..., wait: float = ..., progress: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool,
+    structure_first: bool = ..., fsync: bool = ..., threads: int | None = ..., wait: float = ..., progress: bool = ...,
     storage_options: Mapping[str, Any] | None = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
@@ -86,6 +86,7 @@ def to_pytables(
     layout: Layout = "arrays",
     index: _Index = (),
     compute: bool = True,
+    structure_first: bool = False,
     fsync: bool = True,
     threads: int | None = None,
     wait: float = 0,
@@ -149,6 +150,9 @@ def to_pytables(
         PyTables' indexes (`"full"`, `"medium"` ...).
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
+    structure_first
+        With `compute=False`: put a new file at `path` now, with all but the data of Dask arrays, which read as fill
+        values. The Delayed writes them into it; or any process writes parts, with `region` and `wait`.
     fsync
         Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
         (not a crash of the process) can leave an empty file.
@@ -184,6 +188,8 @@ def to_pytables(
             "progress=True is about a write that happens now; with compute=False use dask.diagnostics.ProgressBar or "
             "dask.distributed.progress when you compute it"
         )
+    if structure_first and compute:
+        raise ValueError("structure_first=True is about compute=False: a write that happens now leaves no part out")
     if progress:
         check_available()
     if mode is not None and mode not in MODES:
@@ -224,6 +230,10 @@ def to_pytables(
         layout=layout,
         index=index,
     )
+    if structure_first:
+        _check_is_new(request)
+        put_structure(*planned(request), fsync=fsync, effort=effort)
+        request = request.for_its_values()
     plan, transaction = patience.go_through(lambda: planned(request))
     if not compute:
         return delayed(plan, transaction, fsync=fsync, effort=effort)
@@ -231,6 +241,15 @@ def to_pytables(
     title = os.path.basename(plan.path)
     execute([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
     return None
+
+
+def _check_is_new(request: WriteRequest) -> None:
+    """Raise ValueError where the structure of a file cannot be there before the data."""
+    if request.layout != "arrays" or request.mode not in ("w", "w-", "x"):
+        raise ValueError(
+            f"{request.target}: structure_first=True makes a new file of arrays, with mode 'w', 'w-' or 'x', not with "
+            f"mode={request.mode!r} and layout={request.layout!r}. Without it the structure comes with the values"
+        )
 
 
 def _tell_what_is_empty(obj: _Obj, encoding: Mapping[Any, Any] | None) -> None:
