@@ -112,6 +112,23 @@ FIRST = {
     "infinity as an integer": (one([1.0, np.inf]), {"dtype": "i4", "_FillValue": 0}, "inf does not fit"),
     "beyond float32": (one([1e39, 1.0]), {"dtype": "f4"}, "1e\\+39 does not fit: float32"),
     "complex as real": (one([1j, 1.0]), {"dtype": "f8"}, "complex values have no form in float64"),
+    "scaled complex": (
+        one([1j, 1.0]),
+        {"add_offset": 10.0},
+        "scale_factor and add_offset are for real numbers; these are c",
+    ),
+    "packed complex": (
+        one([1j, 1.0]),
+        PACKED,
+        "scale_factor and add_offset are for real numbers; these are complex128",
+    ),
+    "scaled into complex": (one([1.0, 2.0]), {"dtype": "c8", "scale_factor": 0.1}, "are for real numbers"),
+    "scaled into truth": (one([0.0, 1.0]), {"dtype": "bool", "scale_factor": 0.5}, "are for real numbers"),
+    "integers near the fill value": (
+        one([1, 2**63 - 2]),
+        {"_FillValue": 2**63 - 1},
+        "9223372036854775806 would read as m",
+    ),
     "wide integers": (one([1, 2**40]), {"dtype": "i4"}, "1099511627776 does not fit: int32"),
     "numbers as truth": (one([0, 5]), {"dtype": "bool"}, "5 is neither true nor false"),
     "long bytes": (one([b"a", b"abc"]), {"dtype": "S2"}, "b'abc' does not fit"),
@@ -159,6 +176,9 @@ STORED = {
     "negative": (one(np.array([1, 2], "u8")), one([1, -1])),
     "beyond float32": (one(np.array([1, 2], "f4")), one([1, 1e39])),
     "digits": (one([1.0, 2.0]), one([1, 2**53 + 1])),
+    "near the fill value": (one([1, 2], _FillValue=-(2**63)), one([1, 1 - 2**63])),
+    "scaled to the fill value": (one([1.0, 2.0], scale_factor=0.5, _FillValue=7.0), one([1.0, 3.5])),
+    "complex scaled": (one([1.0, 2.0], scale_factor=0.5), one([1, 1j])),
     "fractions": (one(np.array([1, 2], "i4"), _FillValue=-1), one([1, 2.5])),
     "missing": (one(np.array([1, 2], "i4")), one([1, np.nan])),
     "complex": (one([1.0, 2.0]), one([1, 1j])),
@@ -177,6 +197,10 @@ STORED = {
         one(np.array(["2000-01-01", "2000-01-02"], "M8[s]")),
         one(np.array([cftime.DatetimeNoLeap(2000, 1, 1), cftime.DatetimeNoLeap(2000, 1, 2)])),
     ),
+    "numbers as durations": (one(np.array([1, 2], "m8[s]")), one([3, 4])),
+    "truth as durations": (one(np.array([1, 2], "m8[s]")), one([True, False])),
+    "durations as times": (one(np.array([1, 2], "M8[s]")), one(np.array([3, 4], "m8[s]"))),
+    "times as durations": (one(np.array([1, 2], "m8[s]")), one(np.array([3, 4], "M8[s]"))),
     "finer durations": (
         one(np.array([1, 2], "m8[s]"), units="seconds", dtype="i8"),
         one(np.array([1000, 1500], "m8[ms]")),
@@ -193,6 +217,13 @@ def test_what_the_array_in_the_file_cannot_hold_is_refused(path, kind, way):
     with pytest.raises(ValueError, match=r"file\.h5:/: (variable|array) 'v'"):
         WAYS[way](new, path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_floats_stay_such_whatever_says_unsigned(path, lazy):
+    dataset = one([1.25, np.inf, np.nan], _Unsigned="true", _FillValue=-1.0)
+    to_pytables(dataset.chunk(t=1) if lazy else dataset, path)
+    np.testing.assert_array_equal(open_ours(path)["v"], [1.25, np.inf, np.nan])
 
 
 def test_enumerations_take_their_members_only(path):
@@ -258,10 +289,12 @@ def test_boundaries_of_cells_have_the_units_of_their_coordinate(path):
         to_pytables((dataset["bounds"] + np.timedelta64(1, "us")).to_dataset(), path, region={"t": slice(0, 2)})
 
 
-def test_whole_numbers_are_packed(path):
+@pytest.mark.parametrize("layout", [{}, {"layout": "table", "group": "/events"}], ids=["arrays", "table"])
+def test_whole_numbers_are_packed(path, layout):
     for values in (np.array([1, 2]), np.array([True, False])):
-        to_pytables(one(values), path, encoding={"v": {**PACKED, "scale_factor": 0.5}})
-        np.testing.assert_array_equal(open_ours(path)["v"].values, values)
+        for encoding in ({**PACKED, "scale_factor": 0.5}, {"dtype": "i1", "add_offset": -100.0}):
+            to_pytables(one(values), path, encoding={"v": encoding}, **layout)
+            np.testing.assert_array_equal(open_ours(path, group=layout.get("group"))["v"].values, values)
 
 
 def test_packed_values_are_those_of_netcdf(path):

@@ -66,6 +66,27 @@ REFUSED = {
     "negative": (np.array([-1]), Form(np.dtype("u8")), "-1 does not fit: uint64"),
     "unsigned": (np.array([2**63], "u8"), Form(np.dtype("i8")), "9223372036854775808 does not fit: int64"),
     "digits": (np.array([2**53 + 1]), Form(np.dtype("f8"), exact=True), "9007199254740993 loses digits in float64"),
+    "infinite digits": (np.array([1, 65536]), Form(np.dtype("f2"), exact=True), "65536 loses digits in float16"),
+    "scaled to the fill value": (
+        np.array([1.0, 64.0]),
+        Form(np.dtype("f4"), 0.5, fill=128.0),
+        "64.0 would be stored as 128",
+    ),
+    "rounded to the fill value": (
+        np.array([1.0, 2.0**60 + 256]),
+        Form(np.dtype("f4"), fill=2.0**60),
+        "1.15.* reads as missing",
+    ),
+    "near the fill value": (
+        np.array([2**63 - 2]),
+        Form(np.dtype("i8"), fill=2**63 - 1),
+        "9223372036854775806 would read as",
+    ),
+    "near, unsigned": (
+        np.array([2**64 - 9], "u8"),
+        Form(np.dtype("u8"), fill=2**64 - 1),
+        "18446744073709551607 would read",
+    ),
     "complex": (np.array([1j]), Form(np.dtype("f8")), "complex values have no form in float64"),
     "narrow complex": (np.array([1e39j]), Form(np.dtype("c8")), "1e\\+39 does not fit"),
     "truth": (np.array([0, 1, 2]), Form(np.dtype("i1"), truth=True), "2 is neither true nor false"),
@@ -88,6 +109,11 @@ def test_what_can_be_held_is_given_back_as_it_is():
         (np.array([2**53, -(2**53)]), Form(np.dtype("f8"), exact=True)),
         (np.array([2**60]), Form(np.dtype("f4"), exact=True)),
         (np.array([2**53 + 1]), Form(np.dtype("f8"))),
+        (
+            np.array([2**63 - 1, 0, 2**62]),
+            Form(np.dtype("i8"), fill=2**63 - 1),
+        ),  # the fill value itself: what is missing
+        (np.array([1e20, np.inf, np.nan]), Form(np.dtype("f4"), fill=1e20)),
         (np.array([0.0, 1.0]), Form(np.dtype("i1"), truth=True)),
         (np.array([], "f8"), Form(np.dtype("f4"))),
         (np.array([b"abc"]), Form(np.dtype("S3"))),

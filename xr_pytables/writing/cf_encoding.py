@@ -55,11 +55,11 @@ def _by_xarray(
     """What xarray's encoders make of variables and attributes. What they raise names the variable."""
     try:
         return conventions.cf_encoder(dict(variables), dict(attrs))  # type: ignore[no-any-return]
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         names = [found[1] for note in getattr(error, "__notes__", ()) if (found := _ENCODED.search(note))]
         names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
         label = f"{where}: variable {' or '.join(map(repr, names))}" if names else where
-        kind = type(error) if isinstance(error, TypeError | ValueError) else ValueError
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # NumPy's own take other arguments
         raise kind(f"{label}: {error}") from None
 
 
@@ -91,8 +91,16 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
     if variable.dtype.kind not in "biufcS":
         return variable
     form = form_of(variable, spec, label)
+    if form is not None and form.dtype.kind not in "iu" and "_Unsigned" in variable.encoding:
+        variable = variable.copy(deep=False)  # it says something of integers only; for it, xarray rounds floats to such
+        variable.encoding = {key: value for key, value in variable.encoding.items() if key != "_Unsigned"}
     if form is None or form.takes_all(variable.dtype):
         return variable
+    if form.is_packed and not (variable.dtype.kind in "biuf" and form.dtype.kind in "iuf"):
+        raise ValueError(
+            f"{label}: scale_factor and add_offset are for real numbers; these are {variable.dtype}, stored as "
+            f"{form.dtype}. {form.way_out}"
+        )
     becomes_integer = form.dtype.kind in "iu" and (form.is_packed or variable.dtype.kind == "f")
     has_own_way = bool(form.members) or "_Unsigned" in variable.encoding  # of which xarray knows more
     if becomes_integer and not has_own_way:
@@ -215,6 +223,8 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
     Only where nobody may choose other units: in arrays that are in the file, and in Dask's blocks.
     """
     units, dtype = variable.encoding.get("units"), variable.encoding.get("dtype")
+    if isinstance(units, str) and (" since " in units) != (variable.dtype.kind == "M"):
+        raise ValueError(f"{label}: {variable.dtype} has no form in units={units!r}. {_way_out(variable, spec)}")
     step, since = _parsed(units)
     if step is None:
         return variable

@@ -44,7 +44,8 @@ class Form:
 
     def takes_all(self, dtype: np.dtype[Any]) -> bool:
         """Whether no value of a dtype can fail to have a form."""
-        plain = not (self.is_packed or self.truth or self.members)
+        hides = self.dtype.itemsize == 8 and self.fill is not None and self.dtype.kind in "iu"  # see `_near_fill`
+        plain = not (self.is_packed or self.truth or self.members or hides)
         exact = not self.exact or dtype.kind not in "iu" or self.dtype.kind in "iu"
         return plain and exact and np.can_cast(dtype, self.dtype, "safe")
 
@@ -114,8 +115,9 @@ def _pack(values: _Array, form: Form, out: _Array) -> str | None:
         taken = numbers == form.fill
         if not form.is_packed:  # the fill value itself means what is missing
             taken &= values != form.fill
-        if taken.any():
-            return f"{values[taken][0]} would be stored as {form.fill}, which is the _FillValue and reads as missing"
+        reason = _taken_for_missing(values, taken, form)
+        if reason is not None:
+            return reason
     missing = np.isnan(numbers)
     if not missing.any():
         out[...] = numbers
@@ -183,7 +185,7 @@ def why_not(values: _Array, form: Form) -> str | None:
     if form.dtype.kind in "iu":
         limits = np.iinfo(form.dtype)
         outside = [value for value in (low, high) if not _is_within(value, limits)]
-        return f"{outside[0]} does not fit: {form} holds {_range(form)}" if outside else None
+        return f"{outside[0]} does not fit: {form} holds {_range(form)}" if outside else _near_fill(values, form)
     return _why_not_float(values, low, high, form)
 
 
@@ -195,19 +197,42 @@ def _extremes(values: _Array) -> tuple[Any, Any]:
     return np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
 
 
+def _near_fill(values: _Array, form: Form) -> str | None:
+    """Integers that read as missing: readers compare them with the fill value as floats, which have 53 bits."""
+    if form.fill is None or form.dtype.itemsize < 8:
+        return None
+    taken = values[(values.astype("f8") == float(form.fill)) & (values != form.fill)]
+    return f"{taken[0]} would read as missing: as float64 it is the _FillValue {form.fill}" if taken.size else None
+
+
 def _why_not_float(values: _Array, low: Any, high: Any, form: Form) -> str | None:
-    """Finite values that become infinite; integers that would lose digits."""
+    """Finite values that become infinite or the fill value; integers that would lose digits."""
     if form.exact and not form.is_packed and values.dtype.kind in "iu":
         digits = np.finfo(form.dtype).nmant + 1
         if int(low) >= -(2**digits) and int(high) <= 2**digits:
             return None
-        lost = [value for value in values.reshape(-1).tolist() if value != int(form.dtype.type(value))]
+        with np.errstate(over="ignore"):
+            kept = [(value, form.dtype.type(value)) for value in values.reshape(-1).tolist()]
+        lost = [value for value, stored in kept if not np.isfinite(stored) or value != int(stored)]
         return f"{lost[0]} loses digits in {form}" if lost else None
     with np.errstate(over="ignore", invalid="ignore"):
-        if all(np.isfinite(end) and np.isfinite(_stored(end, form)) for end in (low, high)):
+        ends = [_stored(end, form) for end in (low, high)]
+        if not all(np.isfinite(end) for end in (low, high, *ends)):
+            lost = values[np.isfinite(values) & ~np.isfinite(_stored(values, form))].tolist()
+            if lost:
+                return f"{lost[0]} does not fit: {form} ends at {np.finfo(form.dtype).max:.6g}"
+        if form.fill is None or not min(ends) <= form.fill <= max(ends):
             return None
-        lost = values[np.isfinite(values) & ~np.isfinite(_stored(values, form))].tolist()
-    return f"{lost[0]} does not fit: {form} ends at {np.finfo(form.dtype).max:.6g}" if lost else None
+        taken = _stored(values, form) == form.dtype.type(form.fill)
+    if not form.is_packed:  # the fill value itself means what is missing
+        taken &= values != form.fill
+    return _taken_for_missing(values, taken, form)
+
+
+def _taken_for_missing(values: _Array, taken: _Array, form: Form) -> str | None:
+    if not taken.any():
+        return None
+    return f"{values[taken][0]} would be stored as {form.fill}, which is the _FillValue and reads as missing"
 
 
 def _stored(values: Any, form: Form) -> Any:

@@ -1452,6 +1452,12 @@ def _check_attributes(plan: VariablePlan, original: Variable, spec: VariableSpec
             f"{here}: array {plan.name!r} holds times ({units!r}), the variable is of {original.dtype} without units. "
             "Convert it to times, or give it the attributes that it is to be read with"
         )
+    kind = str(spec.attributes.get("dtype"))
+    if kind.startswith("timedelta64") and original.dtype.kind != "m":
+        raise ValueError(
+            f"{here}: array {plan.name!r} holds durations ({kind}), the variable is of {original.dtype}. Convert it "
+            f"with astype('{kind}'), or replace the array with mode='a' alone"
+        )
     for key in (*_CF_KEYS, "units", "calendar"):
         old, new = spec.attributes.get(key), coded.get(key)
         if new is None or (key == "calendar" and is_time and old is None):

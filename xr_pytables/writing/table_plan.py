@@ -189,7 +189,8 @@ def _column(original: Variable, plan: VariablePlan, where: str) -> _Column:
         raise ValueError(f"{label}: the rows of a table have a fixed length; string='fixed' stores text in them")
     if len(plan.dims) != original.ndim:
         raise ValueError(f"{label}: arrays of characters are no column; leave dtype='S1' out of its encoding")
-    if original.dtype == bool and dtype == np.int8:  # xarray's form for files without bool; a table has it
+    is_truth = any(one.name == "dtype" for one in noted) and original.dtype == bool
+    if is_truth and dtype == np.int8:  # xarray's form for files without bool; a table has it
         dtype, data = np.dtype(bool), data.astype(bool)
         noted = tuple(one for one in noted if one.name != "dtype")
     if plan.layout.members:
