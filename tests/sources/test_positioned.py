@@ -19,6 +19,8 @@ for name in ("pread", "preadv", "pwrite", "pwritev", "register_at_fork", "sched_
              "fchmod", "fork", "mkfifo"):
     if hasattr(os, name):
         delattr(os, name)
+os.process_cpu_count = os.cpu_count  # as Python has it where there is no affinity
+os.supports_dir_fd = set()  # which shutil looks at
 sys.modules["fcntl"] = None  # what an import of it finds on Windows
 """
 
