@@ -28,8 +28,8 @@ _ALIGNMENT: Final = 8
 _PAGE: Final = 4096
 """Regions of different processes share no page: clients of network file systems write whole pages back."""
 _SHARE: Final = 32
-"""All that is taken ahead together is at most this part of what is taken already: holes, if nothing comes. With the ends
-of pages they shall be less than a twentieth of the file."""
+"""All that is taken ahead together is at most this part of what is taken already: holes, if nothing comes. With the
+ends of pages they shall be less than a twentieth of the file."""
 _SMALL_SHARE: Final = 256
 _LARGEST: Final = 2**20
 """Bytes that are taken ahead at most, and the part of what is taken already, where nobody says what comes next."""
