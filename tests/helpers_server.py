@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 from .helpers_threads import WATCHDOG
 
@@ -66,15 +67,20 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(body=True)
 
+    @property
+    def name(self) -> str:
+        """Of the object that is asked for."""
+        return unquote(self.path.partition("?")[0].lstrip("/"))
+
     def extent(self, size: int) -> tuple[int, int] | None:
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("x-ms-range") or self.headers.get("Range", ""))
         if found is None:
             return None
         return int(found[1]), min(int(found[2] or size), size - 1)
 
     def answer(self, *, body: bool) -> None:
         state = self.server.state
-        path = self.path.partition("?")[0].lstrip("/")
+        path = self.name
         data = state.objects.get(path)
         extent = self.extent(len(data)) if data is not None else None
         with state.lock:
@@ -105,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, data: bytes | memoryview, length: int, headers: dict[str, str], body: bool) -> None:
         state = self.server.state
-        whole = state.objects.get(self.path.partition("?")[0].lstrip("/"), b"")
+        whole = state.objects.get(self.name, b"")
         self.send_response(status)
         self.send_header("Content-Length", str(length))
         if state.has_tags:
@@ -161,7 +167,7 @@ def status(number: int, **headers: str) -> Fault:
 
 def cut(handler: Handler) -> bool:
     """Half of the answer, then the connection ends."""
-    data = handler.server.state.objects["a.h5"]
+    data = handler.server.state.objects[handler.name]
     first, last = handler.extent(len(data))
     told = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
     count = last - first + 1
@@ -172,7 +178,7 @@ def cut(handler: Handler) -> bool:
 
 def shifted(handler: Handler) -> bool:
     """Another range than the one that was asked for, and it says so."""
-    data = handler.server.state.objects["a.h5"]
+    data = handler.server.state.objects[handler.name]
     first, last = handler.extent(len(data))
     handler.send(
         206, data[first + 1 : last + 1], last - first, {"Content-Range": f"bytes {first + 1}-{last}/{len(data)}"}, True
@@ -182,7 +188,7 @@ def shifted(handler: Handler) -> bool:
 
 def short(handler: Handler) -> bool:
     """Fewer bytes than the range has, by an answer that is in itself whole."""
-    data = handler.server.state.objects["a.h5"]
+    data = handler.server.state.objects[handler.name]
     first, last = handler.extent(len(data))
     handler.send(206, data[first:last], last - first, {"Content-Range": f"bytes {first}-{last}/{len(data)}"}, True)
     return True
@@ -190,7 +196,7 @@ def short(handler: Handler) -> bool:
 
 def unsaid(handler: Handler) -> bool:
     """A range, of which the answer does not say which."""
-    data = handler.server.state.objects["a.h5"]
+    data = handler.server.state.objects[handler.name]
     first, last = handler.extent(len(data))
     handler.send(206, data[first : last + 1], last - first + 1, {}, True)
     return True

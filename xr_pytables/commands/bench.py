@@ -28,8 +28,10 @@ def command(file: Location, megabytes: int, rounds: int, as_json: bool) -> None:
     Reads the largest arrays of numbers, as they are stored, each engine in a process of its own. The file is in the
     memory of the system then, so this is not about the disk.
     """
-    from ..tools.timing import installed, largest_arrays, timed  # imports xarray
+    from ..disk.files import checked_path  # imports xarray, and so does the next one
+    from ..tools.timing import installed, largest_arrays, timed
 
+    checked_path(file.file)
     arrays = largest_arrays(file.file, file.node, megabytes << 20)
     if not arrays:
         raise Failure(f"{file}: there are no arrays of numbers to read")

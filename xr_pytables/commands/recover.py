@@ -21,9 +21,10 @@ def command(files: tuple[str, ...]) -> None:
     Opening a file does the same. This is for those that users who cannot write to a file want to read.
     """
     from ..disk.journal import path_of, recover  # imports numpy
+    from ..sources.url import shown
 
     for file in files:
         if not os.path.lexists(file) and not os.path.lexists(path_of(os.path.abspath(file))):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown(file))
         done = recover(file)
         click.echo(printable(f"{file}: {'put back' if done else 'nothing to recover'}"))

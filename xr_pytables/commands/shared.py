@@ -75,7 +75,9 @@ class Location(NamedTuple):
     node: str
 
     def __str__(self) -> str:
-        return self.file if self.node == "/" else f"{self.file}:{self.node}"
+        from ..sources.url import shown  # imports numpy
+
+        return shown(self.file) if self.node == "/" else f"{shown(self.file)}:{self.node}"
 
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from ..errors import FileChangedError, RemoteError
 from .http import HTTPClient
+from .obstore_objects import StoreClient
+from .obstore_urls import store_of
 from .remote import Answer, Client, ObjectVersion, TemporaryError
 from .s3 import S3Client
 from .url import shown, without_secrets
@@ -42,6 +44,9 @@ class UrlTarget:
     def client(self) -> Client:
         from fsspec.core import url_to_fs  # not everybody reads from a network
 
+        store = store_of(self.url, self.options)
+        if store is not None:
+            return StoreClient(*store)
         try:
             filesystem, path = url_to_fs(self.url, **self.options)
         except (ImportError, ValueError, OSError) as error:

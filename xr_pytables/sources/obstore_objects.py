@@ -5,6 +5,7 @@ Tested in `tests/sources/test_object_stores.py`.
 
 from __future__ import annotations
 
+import os
 import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,18 @@ from .source import printable
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+
+
+_state = {"used": False, "lost": False}
+"""Whether obstore has threads, and whether a fork has left them behind: requests would wait for ever, or crash."""
+
+
+def _after_fork() -> None:
+    _state["lost"] = _state["used"]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,12 @@ class StoreClient:
         import obstore  # an extra: whoever has a store has it
         from obstore import exceptions
 
+        if _state["lost"]:
+            raise RemoteError(
+                "obstore does not work in a process that was forked off from one that used it. Start processes with "
+                "'spawn' or 'forkserver'"
+            )
+        _state["used"] = True
         options: GetOptions = {"range": (offset, offset + count)}
         if version is not None and version.number:
             options["version"] = version.number

@@ -30,6 +30,7 @@ from xarray.core import indexing
 
 from ..disk.files import checked_group
 from ..listing import tree
+from ..sources.url import is_url, shown
 from ..writing.progress import bar, check_available
 from ..writing.writer import to_pytables
 from .opening import Groups, chunks_of, named_alone, opened, steps
@@ -206,6 +207,8 @@ def source_format_of(reading: Reading) -> str:
 
 def target_format_of(writing: Writing) -> str:
     """One of TARGETS. Raises ValueError if the ending says nothing."""
+    if is_url(writing.path):
+        raise ValueError(f"{shown(writing.path)}: files are converted to this machine alone. Upload the result")
     known = writing.format or _TARGET_ENDINGS.get(os.path.splitext(writing.path.rstrip("/"))[1].lower())
     if known not in TARGETS:
         raise ValueError(
@@ -231,7 +234,7 @@ class _Contents:
 @contextlib.contextmanager
 def _contents(reading: Reading, source: str, *, raw: bool, beside: str) -> Iterator[_Contents]:
     if reading.where is not None and source != "hdf5":
-        raise ValueError(f"{reading.path}: where= is for tables in HDF5 files")
+        raise ValueError(f"{shown(reading.path)}: where= is for tables in HDF5 files")
     with ExitStack() as stack:
         if source in ("hdf5", "netcdf3", "zarr"):
             options = {} if reading.where is None else {"where": reading.where}
@@ -239,7 +242,7 @@ def _contents(reading: Reading, source: str, *, raw: bool, beside: str) -> Itera
             tables = _tables(reading) if source == "hdf5" else frozenset()
         else:
             if reading.group != "/":
-                raise ValueError(f"{reading.path}: there are no nodes in such a file, as {reading.group!r}")
+                raise ValueError(f"{shown(reading.path)}: there are no nodes in such a file, as {reading.group!r}")
             groups, tables = _plain(reading, source, beside, stack)
         chosen = {path: _chosen(dataset, reading) for path, dataset in groups.items()}
         if reading.variables is not None:
@@ -263,7 +266,7 @@ def _chosen(dataset: xr.Dataset, reading: Reading) -> xr.Dataset:
     for dim, part in here.items():
         size = dataset.sizes[dim]
         if isinstance(part, int) and not -size <= part < size:
-            raise ValueError(f"{reading.path}: dimension {dim!r} has {size} elements, and {part} is asked for")
+            raise ValueError(f"{shown(reading.path)}: dimension {dim!r} has {size} elements, and {part} is asked for")
     return dataset.isel(here) if here else dataset
 
 
@@ -271,14 +274,18 @@ def _check_names(reading: Reading, groups: Groups) -> None:
     known = sorted({str(name) for dataset in groups.values() for name in dataset.variables})
     for name in reading.variables or ():
         if name not in known:
-            raise KeyError(f"{reading.path}: there is no array {name!r}; there are {', '.join(map(repr, known))}")
+            raise KeyError(
+                f"{shown(reading.path)}: there is no array {name!r}; there are {', '.join(map(repr, known))}"
+            )
 
 
 def _check_dims(reading: Reading, groups: Groups) -> None:
     for dim in reading.select:
         sizes = {str(known) for dataset in groups.values() for known in dataset.sizes}
         if dim not in sizes and isinstance(reading.select[dim], slice):
-            raise ValueError(f"{reading.path}: there is no dimension {dim!r}; there are {', '.join(sorted(sizes))}")
+            raise ValueError(
+                f"{shown(reading.path)}: there is no dimension {dim!r}; there are {', '.join(sorted(sizes))}"
+            )
 
 
 def _plain(reading: Reading, source: str, beside: str, stack: ExitStack) -> tuple[Groups, frozenset[str]]:
@@ -301,7 +308,7 @@ def _named(arrays: Mapping[str, Any], reading: Reading) -> tuple[Groups, frozens
     """Arrays as variables: one of records is a table of its own; names with slashes are paths."""
     if reading.dims is not None and any(len(reading.dims) != len(array.shape) for array in arrays.values()):
         told = ", ".join(f"{name!r} of shape {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"{reading.path}: {len(reading.dims)} names of dimensions do not fit {told}")
+        raise ValueError(f"{shown(reading.path)}: {len(reading.dims)} names of dimensions do not fit {told}")
     groups: dict[str, dict[str, Any]] = {"/": {}}
     tables = set()
     for path, array in arrays.items():

@@ -18,6 +18,7 @@ import xarray as xr
 from ..disk.files import checked_group
 from ..errors import FormatError
 from ..sources.source import printable
+from ..sources.url import is_url
 
 Groups = dict[str, xr.Dataset]
 """Datasets by path from where they were opened ("/" for that itself)."""
@@ -35,10 +36,12 @@ _DECODED: Final[Mapping[str, Any]] = {"decode_timedelta": True}
 
 
 def format_of(path: str) -> str:
-    """`HDF5`, `netCDF-3` or `Zarr`, judged by the bytes; empty for what is none of them.
+    """`HDF5`, `netCDF-3` or `Zarr`, judged by the bytes; empty for what is none of them. By URL there is HDF5 alone.
 
     Raises FileNotFoundError, and IsADirectoryError for a folder that is no Zarr store.
     """
+    if is_url(path):
+        return "HDF5"
     if os.path.isdir(path):
         if not any(os.path.exists(os.path.join(path, name)) for name in _ZARR):
             raise IsADirectoryError(f"{path}: this is a folder, and no Zarr store")
@@ -59,7 +62,7 @@ def opened(path: str, node: str = "/", *, raw: bool = False, **options: Any) -> 
 
     `raw` leaves values as they are stored. `options` go to our engine, if the file is of HDF5.
     """
-    path = os.path.abspath(os.path.expanduser(path))
+    path = path if is_url(path) else os.path.abspath(os.path.expanduser(path))
     group, kind = checked_group(node), format_of(path)
     decoders = {**(AS_STORED if raw else _DECODED), "cache": False, "create_default_indexes": False, "chunks": None}
     if not kind:

@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from ..sources.source import printable
+from ..sources.url import shown
 from ..value_text import element, wrapped
 
 _WHOLE: Final = 1000
@@ -61,7 +62,7 @@ def _opened(file: str, group: str, name: str) -> xr.Dataset:
     if name not in map(str, dataset.variables):
         known = ", ".join(repr(str(one)) for one in dataset.variables) or "none"
         dataset.close()
-        raise ValueError(f"{file}:{group}: there is no array {name!r}; there are {known}")
+        raise ValueError(f"{shown(file)}:{group}: there is no array {name!r}; there are {known}")
     return dataset
 
 

@@ -31,8 +31,8 @@ from ..chunks.codecs import Workspace
 from ..chunks.filters import DEFLATE, FLETCHER32, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkStorage
 from ..chunks.vlen import DESCRIPTOR, read_values
-from ..disk.door import Visit
-from ..disk.files import checked_group, checked_path
+from ..disk.door import Visit, place_of
+from ..disk.files import checked_group
 from ..errors import ChunkError, FormatError, MissingNodeError
 from ..hdf5.attributes import RawAttribute, Unreadable
 from ..hdf5.chunk_btree1 import is_after
@@ -41,7 +41,9 @@ from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
-from ..sources.source import printable
+from ..sources.remote import Fetched, Remote
+from ..sources.source import Source, printable
+from ..sources.url import shown
 from ..writing.progress import bar, check_available
 
 Done = Callable[[int], None]
@@ -106,7 +108,7 @@ def verify(
     Parameters
     ----------
     path
-        An HDF5 file of any program.
+        An HDF5 file of any program, or its URL.
     group
         Path of a group, or of one array: only what is in it is checked.
     threads
@@ -134,7 +136,7 @@ def verify(
         path,
         group=group,
         threads=threads,
-        bar=lambda size: bar(size, os.path.basename(os.fspath(path)), shown=progress),
+        bar=lambda size: bar(size, os.path.basename(shown(os.fspath(path))), shown=progress),
     )
 
 
@@ -146,12 +148,13 @@ def checked_file(
     bar: Callable[[int], AbstractContextManager[Done]],
 ) -> Report:
     """`verify` with any kind of bar: `bar(size)` is told of the bytes that were read while it lasts."""
-    absolute, where = checked_path(path), checked_group(group)
+    place, where = place_of(os.fspath(path)), checked_group(group)
     with Visit() as visit:
         try:
-            file = visit.file(absolute)
+            file = visit.file(place)
         except FormatError as error:
-            return Report(absolute, (Damage("/", "file", str(error).removeprefix(f"{printable(absolute)}: ")),), {})
+            told = str(error).removeprefix(f"{printable(place.path)}: ")
+            return Report(place.path, (Damage("/", "file", told),), {})
         survey = _Survey(file, where)
         size = sum(array.size for array in survey.arrays)
         with bar(size) as done:
@@ -477,8 +480,11 @@ class _Chunks:
         )
 
     def check(self, part: slice, workspace: Workspace) -> None:
-        array, source = self.array, self.survey.file.source
+        array = self.array
+        source: Source = self.survey.file.source
         ranges = list(zip(array.place[part].tolist(), array.bytes[part].tolist(), strict=True))
+        if isinstance(source, Remote):
+            source = Fetched(source, [(offset, size) for offset, size in ranges if offset + size <= source.size])
         unprotected = 0
         for i, (offset, size) in enumerate(ranges, part.start):
             mask = int(array.mask[i])
