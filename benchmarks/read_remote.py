@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import statistics
 import tempfile
 import time
 import urllib.request
@@ -230,34 +231,44 @@ def main() -> None:
         base = f"http://127.0.0.1:{here.recv()}/"
         print(
             f"{arguments.megabytes} MB in memory, {arguments.milliseconds:g} ms before each answer; "
-            f"the quickest of {arguments.rounds}"
+            f"medians of {arguments.rounds} rounds, in each of which the readers take turns"
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for task, readers in measures(base).items():
                 if not task.startswith(tuple(arguments.only)):
                     continue
-                for reader, (before, measured) in readers.items():
-                    print(f"{task:24} {reader:10}", report(base, before, measured, arguments.rounds), flush=True)
+                taken = {reader: list[tuple[int, int, float]]() for reader in readers}
+                for _ in range(arguments.rounds):
+                    for reader, (before, measured) in readers.items():
+                        taken[reader].append(taken_by(base, before, measured))
+                for reader, rounds in taken.items():
+                    print(f"{task:24} {reader:10}", report(rounds, taken["pytables"]), flush=True)
         process.terminate()
         process.join()
 
 
-def report(base: str, before: Callable[[], Any], measured: Callable[[Any], Any], rounds: int) -> str:
-    """Requests, megabytes and seconds of one reader."""
-    times = []
-    for _ in range(rounds):
-        fsspec.filesystem("http").invalidate_cache()
-        given = before()
-        urllib.request.urlopen(base + "log").read()
-        start = time.perf_counter()
-        result = measured(given)
-        times.append(time.perf_counter() - start)
-        requests, count = json.loads(urllib.request.urlopen(base + "log").read())
-        for one in (given, result):
-            if hasattr(one, "close"):
-                one.close()
-    return f"{requests:6} requests {count / 2**20:9.2f} MiB {min(times):8.3f} s"
+def taken_by(base: str, before: Callable[[], Any], measured: Callable[[Any], Any]) -> tuple[int, int, float]:
+    """Requests, bytes and seconds of one reader."""
+    fsspec.filesystem("http").invalidate_cache()
+    given = before()
+    urllib.request.urlopen(base + "log").read()
+    start = time.perf_counter()
+    result = measured(given)
+    seconds = time.perf_counter() - start
+    requests, count = json.loads(urllib.request.urlopen(base + "log").read())
+    for one in (given, result):
+        if hasattr(one, "close"):
+            one.close()
+    return requests, count, seconds
+
+
+def report(rounds: list[tuple[int, int, float]], ours: list[tuple[int, int, float]]) -> str:
+    """What one reader took, and our time as a part of its time in the same round."""
+    requests, count, seconds = (statistics.median(one) for one in zip(*rounds, strict=True))
+    part = statistics.median(mine[2] / its[2] for mine, its in zip(ours, rounds, strict=True))
+    told = "" if rounds is ours else f"   ours takes {part:.2f} of it"
+    return f"{requests:6.0f} requests {count / 2**20:9.2f} MiB {seconds:8.3f} s{told}"
 
 
 if __name__ == "__main__":

@@ -184,6 +184,8 @@ def test_what_fsspec_knows_is_not_unknown() -> None:
         ("gs://b/a.h5", {"token": "anon", "requester_pays": True}),
         ("gs://b/a.h5", {"token": "browser"}),
         ("gs://b/a.h5#17", {"token": "anon"}),
+        ("gs://b/a//b.h5", {"token": "anon"}),
+        ("gs://b/../b.h5", {"token": "anon"}),
         ("simplecache::gs://b/a.h5", {"token": "anon"}),
         ("az://c/a.h5", {"account_name": "acc", "credential": object()}),
         ("az://c/a.h5", {"account_key": SECRET}),
@@ -196,6 +198,21 @@ def test_what_fsspec_knows_is_not_unknown() -> None:
 def test_all_else_is_left_to_fsspec(url: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     assert store_of(url, options) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("az://c/a.h5", {"account_name": "acc", "account_key": "ge heim!"}, "Invalid Access Key"),
+        ("az://c/a.h5", {"account_name": "acc", "sas_token": "geheim&&="}, "Missing component in SAS"),
+        ("gs://b/a.h5", {"token": {"type": "service_account", "private_key": "geheim"}}, "GCP credential error"),
+    ],
+)
+def test_options_that_make_no_store_are_told_without_secrets(url: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{url}: storage_options make no store: .*{message}") as caught:
+        xr.open_dataset(url, engine="pytables", storage_options=options)
+    assert "heim" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")

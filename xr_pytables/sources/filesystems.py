@@ -44,10 +44,10 @@ class UrlTarget:
     def client(self) -> Client:
         from fsspec.core import url_to_fs  # not everybody reads from a network
 
-        store = store_of(self.url, self.options)
-        if store is not None:
-            return StoreClient(*store)
         try:
+            store = store_of(self.url, self.options)
+            if store is not None:
+                return StoreClient(*store)
             filesystem, path = url_to_fs(self.url, **self.options)
         except (ImportError, ValueError, OSError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else type(error)

@@ -85,17 +85,17 @@ class StoreClient:
         except FileNotFoundError:
             raise
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise PermissionError(_first_line(error)) from None
+            raise PermissionError(first_line(error)) from None
         except (exceptions.NotSupportedError, exceptions.InvalidPathError) as error:
-            raise RemoteError(_first_line(error)) from None
+            raise RemoteError(first_line(error)) from None
         except exceptions.BaseError as error:
-            raise TemporaryError(_first_line(error)) from None
+            raise TemporaryError(first_line(error)) from None
         if first != offset:
             raise RemoteError(f"the store sent bytes from {first} on instead")
         found = ObjectVersion(meta["size"], meta["e_tag"] or "", meta["version"] or "", str(meta["last_modified"]))
         return Answer(data, found)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What is wrong; more lines would show how the store is set up."""
     return printable(str(error).partition("\n")[0].partition("?")[0])

@@ -15,6 +15,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .obstore_objects import first_line
+
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore
 
@@ -37,6 +39,10 @@ _USUAL: Final = {("DefaultEndpointsProtocol", "http"), ("DefaultEndpointsProtoco
                  ("EndpointSuffix", "core.windows.net")}  # fmt: skip
 
 
+_NO_NAMES: Final = frozenset({"", ".", ".."})
+"""Between the slashes of a path, legal in a store and not in obstore."""
+
+
 class _Words(NamedTuple):
     """A URL and options in the words of obstore."""
 
@@ -50,19 +56,22 @@ class _Words(NamedTuple):
 def store_of(url: str, options: Mapping[str, Any]) -> tuple[GCSStore | AzureStore, str] | None:
     """A store and the path of the URL in it; None where it is left to fsspec's file system.
 
-    That is so for other URLs and for options that have no equal in obstore; without obstore; and where the options
-    name no credentials, if fsspec's file system is there to look for them.
+    That is so for other URLs, names of objects and options that have no equal in obstore; without obstore; and where
+    the options name no credentials, if fsspec's file system is there to look for them. Raises ValueError for options of
+    which it makes no store.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in _GOOGLE | _AZURE or any(sign in url for sign in ("::", "?", "#")):
         return None
     words = _words_of_google(rest, options) if scheme in _GOOGLE else _words_of_azure(rest, options)
-    if words is None or not (words.signed or _is_unknown(scheme)):
+    if words is None or not _NO_NAMES.isdisjoint(words.path.split("/")) or not (words.signed or _is_unknown(scheme)):
         return None
     try:
         return _store(scheme in _GOOGLE, words.bucket, tuple(sorted(words.config.items()))), words.path
     except ImportError:
         return None
+    except Exception as error:  # obstore has its own kinds, one for all of this
+        raise ValueError(f"storage_options make no store: {first_line(error)}") from None
 
 
 def _is_unknown(scheme: str) -> bool:
