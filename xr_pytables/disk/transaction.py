@@ -15,6 +15,7 @@ import errno
 import functools
 import glob
 import os
+import platform
 import shutil
 import sys
 import threading
@@ -62,6 +63,15 @@ class Transaction:
     def growing_file(self) -> str:
         """Path of the new version as long as blocks are being written to it."""
         return os.path.join(self.folder, "growing.h5")
+
+    @property
+    def decision(self) -> str:
+        """Path of what says where the chunks of the new version are; blocks that come later do not count."""
+        return os.path.join(self.folder, "chunks.npz")
+
+    def is_decided(self) -> bool:
+        """Whether all blocks of the new version were stored: if results are lost, some come again."""
+        return any(map(os.path.exists, (self.decision, self.new_file, self.commit_mark)))
 
     @property
     def commit_mark(self) -> str:
@@ -241,6 +251,23 @@ class Transaction:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self.folder, name))
         self._give_up()
+
+
+@contextlib.contextmanager
+def in_folder(folder: str) -> Iterator[None]:
+    """If the folder of a transaction is not there, say of which file, and which process it is that misses it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if os.path.exists(folder):
+            raise
+        parent, name = os.path.split(folder)
+        target = os.path.join(parent, name.removeprefix(".").rpartition(_MARK)[0])
+        raise FileNotFoundError(
+            error.errno,
+            f"{target}: process {os.getpid()} on {platform.node()} does not see the folder {folder}, where blocks go. "
+            "Every worker must see the folder of the file under the same path; or the write is over",
+        ) from None
 
 
 @functools.cache

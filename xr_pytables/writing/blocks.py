@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
+from ..disk.transaction import in_folder
 from .fitting import cast
 from .segment import Segment, SegmentWriter
 
@@ -101,9 +102,11 @@ class BlockTarget:
         values = np.asarray(block)
         if not values.size:
             return  # it would have the name of the block that begins where it does
-        start = tuple(int(part.start or 0) for part in key)
+        with in_folder(self.folder):
+            self._write(tuple(int(part.start or 0) for part in key), values)
+
+    def _write(self, start: tuple[int, ...], values: np.ndarray) -> None:
         name = self.path(start)
-        # opening fails if the folder is not there: this worker does not see the file system, or the job is over
         if self.dtype.kind == "O":
             with SegmentWriter(name, start, values.shape) as segment:
                 segment.add_values(start, values)

@@ -64,6 +64,8 @@ def delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool, ef
 
 
 def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
+    if transaction.is_committed():
+        return  # only the results of this graph were lost
     check_unchanged(plan, transaction)
     transaction.begin_shared()
     transaction.join()

@@ -27,6 +27,7 @@ from dask.delayed import Delayed
 from xarray.backends.locks import get_dask_scheduler
 
 from ..disk.arenas import OwnRoom, Room, SharedRoom
+from ..disk.journal import recover
 from ..disk.transaction import Transaction
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
@@ -229,7 +230,7 @@ def begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = US
 
 def begin_file(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
     """Make the structure of a new file in a shared folder."""
-    if os.path.exists(transaction.new_file) or os.path.exists(transaction.growing_file):
+    if transaction.is_decided() or os.path.exists(transaction.growing_file):
         return  # an earlier run of this step made it
     try:
         with transaction.naming_the_target():
@@ -246,7 +247,10 @@ def commit_delayed(
         return  # the first run of this step succeeded, and its worker died before it could say so
     try:
         with transaction.naming_the_target():
-            if not transaction.is_committed():
+            if transaction.is_committed():
+                with contextlib.suppress(OSError):
+                    recover(transaction.target)  # what its first run held while the file was replaced
+            else:
                 if not os.path.exists(transaction.new_file):
                     finish(parts, transaction, plan.indexes, SharedRoom(transaction.folder), effort, again=True)
                 transaction.mark_commit()

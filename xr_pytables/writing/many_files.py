@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from xarray import Dataset
 from ..disk.files import checked_group
 from ..sources.url import is_url, shown
 from .execution import Job, delayed, execute
+from .other_chunks import check_dask, in_dask
 from .placement import Mode
 from .progress import check_available
 from .request import MODES, WriteRequest
@@ -82,11 +84,16 @@ def save_mfdataset(
     if progress:
         check_available()
 
+    if not compute:
+        for dataset in datasets:
+            check_dask(dataset)
+    asides = [in_dask(dataset, path) for dataset, (path, _) in zip(datasets, where, strict=True)]
+
     def plans(numbers: Sequence[int]) -> list[Job]:
         return [
             planned(
                 WriteRequest(
-                    datasets[number],
+                    asides[number][0],
                     where[number][0],
                     mode=mode,
                     group=where[number][1],
@@ -105,13 +112,16 @@ def save_mfdataset(
     if not compute:
         together: Delayed = dask.delayed([delayed(*job, fsync=fsync, effort=effort) for job in jobs])
         return together
-    for number, numbers in enumerate(rounds):
-        # a second dataset for a file can only be planned when the first is there
-        jobs = plans(numbers) if number else jobs
-        for first in range(0, len(jobs), _FILES):
-            some = jobs[first : first + _FILES]
-            title = f"{len(some)} files"
-            execute(some, title, fsync=fsync, effort=effort, progress=progress)
+    with contextlib.ExitStack() as stack:
+        for _, others in asides:
+            stack.enter_context(others.computed())
+        for number, numbers in enumerate(rounds):
+            # a second dataset for a file can only be planned when the first is there
+            jobs = plans(numbers) if number else jobs
+            for first in range(0, len(jobs), _FILES):
+                some = jobs[first : first + _FILES]
+                title = f"{len(some)} files"
+                execute(some, title, fsync=fsync, effort=effort, progress=progress)
     return None
 
 

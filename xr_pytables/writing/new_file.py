@@ -44,7 +44,6 @@ from .structure import write_structure
 from .table_indexes import ColumnIndex, create_indexes
 from .targets import USUAL, ArenaTarget, Effort, Notes, OwnNotes, Place, SharedNotes, kept_open
 
-_CHUNKS: Final = "chunks.npz"
 _COLUMNS: Final = ("address", "size", "mask")
 
 
@@ -296,7 +295,7 @@ def _settled(parts: Sequence[Part], transaction: Transaction, gather: Callable[[
 
     So what any of them writes to the file, late perhaps, is what is there.
     """
-    path = os.path.join(transaction.folder, _CHUNKS)
+    path = transaction.decision
     names = [part.path for part in parts if part.storage is not None]
     if not os.path.exists(path):
         chunks = gather()

@@ -22,6 +22,7 @@ from ..disk.transaction import Transaction
 from ..model.attributes import TEXT_MARKER
 from .execution import begin_file, commit_delayed
 from .new_file import Part, parts_of, places_of
+from .other_chunks import in_dask
 from .plan import VariablePlan, WritePlan, plan_write
 from .request import WriteRequest
 from .targets import Effort, Place, SharedNotes
@@ -48,8 +49,9 @@ def begin_write(
     Parameters
     ----------
     template
-        Shapes, dtypes, attributes and encodings of all variables. Those with Dask arrays (`dask.array.zeros` will do)
-        are not computed: their blocks are the pieces to write. Variables in memory are written now.
+        Shapes, dtypes, attributes and encodings of all variables. Those with Dask arrays (`dask.array.zeros` will do),
+        or chunked arrays of others, are not computed: their blocks are the pieces to write. Variables in memory are
+        written now.
     path
         The file. Its folder must exist, and all processes must see it.
     mode
@@ -67,6 +69,7 @@ def begin_write(
             f"mode must be one of 'w', 'w-', 'x', not {mode!r}: begin_write makes a new file. In a file that is there, "
             "to_pytables(part, path, region=..., wait=...) writes parts"
         )
+    template, _ = in_dask(template, os.fspath(path))
     request = WriteRequest(
         template, path, mode=mode, group=group, encoding=encoding, filters=filters, unlimited_dims=unlimited_dims,
         checksums=checksums, safe_chunks=False,

@@ -28,7 +28,7 @@ from ..chunks.filters import OF_CONSTANT_SIZE
 from ..chunks.index import ChunkStorage
 from ..disk.arenas import Room, write_in_a_row
 from ..disk.files import hdf5_lock
-from ..disk.transaction import Transaction
+from ..disk.transaction import Transaction, in_folder
 from ..errors import FileBusyError, SegmentError
 from ..library.target_file import TargetFile
 from ..sources.positioned import BINARY
@@ -207,7 +207,9 @@ class ArenaTarget:
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
         what = f"array {self.path!r}: a block of the Dask array is not {self.dtype}"
         values = cast(np.asarray(block), self.dtype, what)  # raises ValueError for what would be lost
-        if values.size:  # an empty one would have the place of the block that begins where it does
+        if not values.size:
+            return  # it would have the place of the block that begins where it does
+        with in_folder(os.path.dirname(self.file)):
             self.write(tuple(int(part.start or 0) for part in key), values)
 
     def write(self, start: Place, values: Block) -> None:
@@ -259,6 +261,8 @@ class _InGraph:
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
         self.transaction.join()
+        if self.transaction.is_decided():
+            return  # only the result of an earlier run of this task was lost
         self.transaction.store(self.target, key, block)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -25,6 +26,7 @@ from ..sources.url import is_url
 from ..sources.warning import warn
 from .execution import Again, Job, delayed, execute, put_structure
 from .existing import look, look_at_table
+from .other_chunks import check_dask, in_dask
 from .placement import Mode, checked_append_dim, chosen_mode
 from .plan import WritePlan, filled_with_nan_by_default, plan_write
 from .progress import check_available
@@ -102,7 +104,8 @@ def to_pytables(
     Parameters
     ----------
     obj
-        What to write. Dask arrays are computed and written block by block; nothing is loaded whole.
+        What to write. Dask arrays are computed and written block by block; nothing is loaded whole. Chunked arrays of
+        others (cubed) are computed by those into files beside `path` first.
     path
         The file. Its folder must exist. Or a URL of an object store (S3, Google, Azure): the file is written to a
         temporary folder on this machine, and uploaded when it is whole.
@@ -210,6 +213,8 @@ def to_pytables(
         raise ValueError("storage_options has no effect on a path on this machine")
     if wait and not compute:
         raise ValueError("wait= is about a write that happens now, not with compute=False")
+    if not compute:
+        check_dask(obj)
     if not write_empty_chunks:
         _tell_what_is_empty(obj, encoding)
     patience = Patience.of(wait)
@@ -230,6 +235,8 @@ def to_pytables(
         layout=layout,
         index=index,
     )
+    obj, others = in_dask(obj, request.target)
+    request = replace(request, obj=obj)
     if structure_first:
         _check_is_new(request)
         put_structure(*planned(request), fsync=fsync, effort=effort)
@@ -239,7 +246,8 @@ def to_pytables(
         return delayed(plan, transaction, fsync=fsync, effort=effort)
     again = Again(patience, lambda: planned(request)[0])
     title = os.path.basename(plan.path)
-    execute([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
+    with others.computed():
+        execute([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
     return None
 
 
