@@ -32,8 +32,9 @@ class WriteOptions(TypedDict, total=False):
     write_empty_chunks: bool
     checksums: bool
     write_inherited_coords: bool
-    layout: Literal["arrays", "table"]
+    layout: Literal["arrays", "table", "pandas"]
     index: Iterable[str] | Mapping[str, str]
+    data_columns: bool | Iterable[Hashable]
     compute: bool
     structure_first: bool
     fsync: bool
@@ -59,8 +60,8 @@ class PyTablesAccessor:
 
         The same as `xr_pytables.to_pytables(obj, path, mode=mode, ...)`, which says what the arguments are: `group`,
         `encoding`, `filters`, `unlimited_dims`, `append_dim`, `region`, `safe_chunks`, `align_chunks`,
-        `write_empty_chunks`, `checksums`, `write_inherited_coords`, `layout`, `index`, `compute`, `structure_first`,
-        `fsync`, `threads`, `wait`, `progress`, `storage_options`.
+        `write_empty_chunks`, `checksums`, `write_inherited_coords`, `layout`, `index`, `data_columns`, `compute`,
+        `structure_first`, `fsync`, `threads`, `wait`, `progress`, `storage_options`.
         """
         from .writing.writer import to_pytables  # imports tables
 

@@ -551,7 +551,7 @@ def test_tables_that_cannot_take_rows_are_refused(tmp_path: Path) -> None:
         "/swapped": "its columns are not stored in their order",
         "/texts": "a compound whose member 'a' is text",
         "/refs": "not all columns of the table can be written.*'c': a column of references",
-        "/frame/table": "is part of a pandas object. Append to it with pandas",
+        "/frame/table": "is part of a pandas object. Append to that: group='/frame', layout='pandas'",
     }.items():
         with pytest.raises(ValueError, match=message):
             append(more, path, group, append_dim="r")

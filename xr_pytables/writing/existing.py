@@ -6,6 +6,7 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -16,7 +17,10 @@ from ..disk.door import Visit, check_no_writer
 from ..disk.files import FileIdentity, checked_path, hdf5_lock
 from ..disk.journal import check_for_writing
 from ..errors import FileBusyError, FileChangedError, FormatError
+from ..model.frames import UnknownLayoutError
 from ..model.nodes import GroupSpec, NodeReader, ReadOptions
+from . import frame_plan
+from .frame_plan import StoredFrame
 from .placement import Mode
 from .table_plan import StoredTable, describe_stored
 
@@ -64,6 +68,25 @@ def look_at_table(path: str, group: str) -> StoredTable:
     with Visit() as visit, _changed_meanwhile(path, FileIdentity.of(path)):
         file = visit.file(path)
         return describe_stored(file, NodeReader(file, _AS_STORED, visit.linked).dataset(group))
+
+
+def look_at_frame(path: str, group: str) -> StoredFrame:
+    """The pandas object at `group` of a file, to which rows shall be added. Raises ValueError if it cannot grow."""
+    with Visit() as visit, _changed_meanwhile(path, FileIdentity.of(path)):
+        file = visit.file(path)
+        spec = NodeReader(file, _AS_STORED, visit.linked).dataset(group)
+        if frame_plan.TABLE not in spec.tables:
+            raise ValueError(
+                f"{path}:{group}: the pandas object is stored in the fixed format, which cannot grow. Read it and "
+                "write it again with layout='pandas', which makes a table"
+            )
+        table = NodeReader(file, _AS_STORED, visit.linked).dataset(posixpath.join(group, frame_plan.TABLE))
+        try:
+            return frame_plan.describe_stored(file, group, describe_stored(file, table))
+        except UnknownLayoutError as error:
+            raise ValueError(
+                f"{path}:{group}: the pandas object cannot be read ({error}), so nothing is added"
+            ) from error
 
 
 def _check_not_busy(path: str) -> None:

@@ -327,7 +327,7 @@ def encoded_variables(
     originals = {
         name: _as_objects_known(
             name,
-            _with_encoding(_streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here),
+            _with_encoding(streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here),
             here,
         )
         for name, variable in noted.items()
@@ -502,7 +502,7 @@ def _plan_group(
     }
     originals = {
         name: _with_encoding(
-            _streamable(variable.copy(deep=False), whatever_size=rows[name] is not None),
+            streamable(variable.copy(deep=False), whatever_size=rows[name] is not None),
             encoding.get(name),
             here.variable(str(name)),
             here,
@@ -642,7 +642,7 @@ def _as_objects_known(name: Hashable, variable: Variable, here: _Here) -> Variab
 def _is_to_be_text(encoding: Mapping[str, Any]) -> bool:
     """Whether an encoding is one of text, so that objects of which nobody can tell are text."""
     asked = encoding.get("dtype")
-    return "string" in encoding or asked is str or asked == "S1" or _declared_width(asked) is not None
+    return "string" in encoding or asked is str or asked == "S1" or declared_width(asked) is not None
 
 
 _CF_KEYS: Final = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
@@ -790,7 +790,7 @@ def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[s
     return frozenset(str(dim) for dim in wanted - undeclared)
 
 
-def _streamable(variable: Variable, *, whatever_size: bool = False) -> Variable:
+def streamable(variable: Variable, *, whatever_size: bool = False) -> Variable:
     """A large lazy variable (or any) cut into Dask blocks: xarray's encoders would load it whole."""
     small = variable.nbytes <= _STREAM_BYTES and not whatever_size
     if variable._in_memory or variable.chunks is not None or small:
@@ -986,7 +986,7 @@ def _with_text(
         return variable.copy(data=data.astype(np.bytes_)), None
     if not is_text:
         return variable, None
-    data, declared = variable.data, _declared_width(wishes.get("dtype"))
+    data, declared = variable.data, declared_width(wishes.get("dtype"))
     any_length = isinstance(data, dask.array.Array) and variable.dtype.kind in "OT" and declared is None
     string = wishes.get("string") or ("vlen" if wishes.get("dtype") is str or any_length else "fixed")
     if string not in _STRINGS:
@@ -1010,14 +1010,14 @@ def _with_text(
 
 def _without_width(variable: Variable) -> Variable:
     """A variable of text for xarray's encoders, which would convert it to the declared width as ASCII."""
-    if variable.dtype.kind not in "OUT" or _declared_width(variable.encoding.get("dtype")) is None:
+    if variable.dtype.kind not in "OUT" or declared_width(variable.encoding.get("dtype")) is None:
         return variable
     plain = variable.copy(deep=False)
     plain.encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
     return plain
 
 
-def _declared_width(dtype: object) -> int | None:
+def declared_width(dtype: object) -> int | None:
     """Bytes of the longest text, if the encoding says so (`S12`; of `U12` the most that UTF-8 can need)."""
     if not isinstance(dtype, str | np.dtype):
         return None

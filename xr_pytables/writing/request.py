@@ -6,7 +6,7 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -18,7 +18,7 @@ from .layouts import asks_for_checksums, filters_as_encoding
 from .placement import Mode
 
 MODES: Final = ("w", "w-", "x", "a", "r+")
-Layout = Literal["arrays", "table"]
+Layout = Literal["arrays", "table", "pandas"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class WriteRequest:
     write_inherited_coords: bool = False
     layout: Layout = "arrays"
     index: Iterable[str] | Mapping[str, str] = ()
+    data_columns: bool | Iterable[Hashable] = ()
 
     def for_its_values(self) -> WriteRequest:
         """What is left to do when the structure is in the file: the values of all variables, in the form they have."""
@@ -55,13 +56,16 @@ class WriteRequest:
             asks_for_checksums(self.encoding or {}) or getattr(self.filters, "fletcher32", False)
         ):
             raise ValueError("checksums=False writes none in any array, but encoding or filters ask for fletcher32")
-        if self.layout not in ("arrays", "table"):
-            raise ValueError(f"layout must be 'arrays' or 'table', not {self.layout!r}")
+        if self.layout not in ("arrays", "table", "pandas"):
+            raise ValueError(f"layout must be 'arrays', 'table' or 'pandas', not {self.layout!r}")
         if self.index and self.layout != "table":
-            raise ValueError("only the columns of a table can have an index: index needs layout='table'")
+            way_out = "data_columns= says which get one" if self.layout == "pandas" else "index needs layout='table'"
+            raise ValueError(f"only the columns of a table can have an index: {way_out}")
+        if self.data_columns and self.layout != "pandas":
+            raise ValueError("only pandas' tables have data columns: data_columns needs layout='pandas'")
         ours = _in_our_words(self.obj, self.encoding, f"{self.target}:{self.group}")
         object.__setattr__(self, "encoding", ours)
-        if self.layout == "table" and self.region is not None:
+        if self.layout != "arrays" and self.region is not None:
             raise NotImplementedError(
                 f"{self.target}: region cannot change rows of a table. Change them with plain PyTables "
                 "(Table.modify_rows), or write the whole table again; append_dim appends rows"

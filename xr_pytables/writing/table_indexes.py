@@ -1,8 +1,8 @@
 """Making PyTables' indexes of a table.
 
-Only PyTables can make them, so this is the one place that opens a file with it: a file with nothing in it but what
-this project wrote. Where the new version of a file holds other things as well, the indexed columns go to a table in a
-file of its own, value by value, and their indexes come back.
+Only PyTables can make them, so this is the one place that opens a file on disk with it: a file with nothing in it but
+what this project wrote. Where the new version of a file holds other things as well, the indexed columns go to a table
+in a file of its own, value by value, and their indexes come back.
 
 Tested in `tests/writing/test_table_writing.py`.
 """

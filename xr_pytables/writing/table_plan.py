@@ -45,7 +45,7 @@ _BLOCK_BYTES: Final = 2**26
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """One column as it is stored."""
 
     name: str
@@ -80,7 +80,7 @@ def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity 
     parent, leaf = posixpath.split(group)
     if not leaf:
         raise ValueError(f"{path}: with layout='table', group names the table, e.g. group='/events'")
-    _check_place(path, parent, leaf, existing)
+    check_place(path, parent, leaf, existing)
     row_dim, rows = _row_dim(obj, where, append_dim)
     if unlimited_dims is not None and set(unlimited_dims) - {row_dim}:
         raise ValueError(f"{where}: only the rows ({row_dim!r}) of a table can grow, and they always can")
@@ -89,7 +89,7 @@ def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity 
     record = _nested([(column.member, column) for column in columns], where)
     by_member = {column.member: column for column in columns}
     columns = [by_member[member] for member in _leaves(record)]  # nested columns stand together
-    layout = _layout(record, rows, row_dim, _storage_wishes(obj, encoding, base, where), where)
+    layout = layout_of(record, rows, row_dim, storage_wishes(obj, encoding, base, where), where)
     replaced = leaf in (existing[parent].tables if parent in existing else ())
     variable = VariablePlan(
         name=leaf,
@@ -98,14 +98,14 @@ def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity 
         attributes=tuple(
             _table_attributes(columns, attrs, record, row_dim, rows, where, leave_out=teller_of(obj.encoding))
         ),
-        data=_rows(columns, record, rows, layout),
+        data=rows_of(columns, record, rows, layout),
         action="replace" if replaced else "create",
     )
     indexes = _checked_index(request.index, columns, where)
     return WritePlan(path, mode, (GroupPlan(parent, (), (), (variable,)),), (), version, {group: indexes})
 
 
-def _check_place(path: str, parent: str, leaf: str, existing: Existing) -> None:
+def check_place(path: str, parent: str, leaf: str, existing: Existing) -> None:
     """Raise ValueError where no table can be."""
     for name in (*parent.strip("/").split("/"), leaf):
         try:
@@ -167,7 +167,7 @@ def _row_dim(dataset: Dataset, where: str, append_dim: str | None) -> tuple[str,
 
 def _columns(
     dataset: Dataset, path: str, group: str, encoding: Mapping[Any, Any], base: Mapping[str, Any]
-) -> tuple[list[_Column], dict[str, object]]:
+) -> tuple[list[Column], dict[str, object]]:
     arrays = {
         name: {key: value for key, value in given.items() if key not in ("chunksizes", *layouts.COMPRESSION_KEYS)}
         if isinstance(given, Mapping)
@@ -182,7 +182,7 @@ def _columns(
     return [_column(original, plan, f"{path}:{group}") for original, plan in variables], attrs
 
 
-def _column(original: Variable, plan: VariablePlan, where: str) -> _Column:
+def _column(original: Variable, plan: VariablePlan, where: str) -> Column:
     dtype, data, noted = plan.layout.dtype, plan.data, plan.attributes
     label = f"{where}: variable {plan.name!r}"
     if dtype is None:
@@ -196,7 +196,7 @@ def _column(original: Variable, plan: VariablePlan, where: str) -> _Column:
     if plan.layout.members:
         dtype = np.dtype(dtype, metadata={"enum": dict(plan.layout.members)})
     member = tuple(plan.name.split("."))
-    return _Column(plan.name, member, plan.dims, dtype, tuple(plan.layout.shape[1:]), noted, data)
+    return Column(plan.name, member, plan.dims, dtype, tuple(plan.layout.shape[1:]), noted, data)
 
 
 def _leaves(record: np.dtype) -> Iterator[tuple[str, ...]]:
@@ -208,9 +208,9 @@ def _leaves(record: np.dtype) -> Iterator[tuple[str, ...]]:
             yield from ((name, *path) for path in _leaves(record[name]))
 
 
-def _nested(members: Sequence[tuple[tuple[str, ...], _Column]], where: str) -> np.dtype:
+def _nested(members: Sequence[tuple[tuple[str, ...], Column]], where: str) -> np.dtype:
     """The type of a row: packed, columns in their order, `a.b` nested."""
-    grouped: dict[str, list[tuple[tuple[str, ...], _Column]]] = {}
+    grouped: dict[str, list[tuple[tuple[str, ...], Column]]] = {}
     for path, column in members:
         grouped.setdefault(path[0], []).append((path[1:], column))
     fields: list[tuple[str, Any]] = []
@@ -238,7 +238,7 @@ def _nested(members: Sequence[tuple[tuple[str, ...], _Column]], where: str) -> n
     )
 
 
-def _check_column_name(name: str, column: _Column, where: str) -> None:
+def _check_column_name(name: str, column: Column, where: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", tables.NaturalNameWarning)
@@ -249,7 +249,7 @@ def _check_column_name(name: str, column: _Column, where: str) -> None:
         ) from None
 
 
-def _storage_wishes(
+def storage_wishes(
     dataset: Dataset, encoding: Mapping[Any, Any], base: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
     """Chunks and filters of the whole table: what `encoding` says of any column, else `filters`, else where the data
@@ -291,7 +291,7 @@ def _rows_of_chunk(chunksizes: Any) -> Any:
     return chunksizes[0] if isinstance(chunksizes, Sequence | np.ndarray) and len(chunksizes) else chunksizes
 
 
-def _layout(record: np.dtype, rows: int, row_dim: str, wishes: Mapping[str, Any], where: str) -> ArrayLayout:
+def layout_of(record: np.dtype, rows: int, row_dim: str, wishes: Mapping[str, Any], where: str) -> ArrayLayout:
     chunk = wishes.get("chunksizes", max(1, _CHUNK_BYTES // record.itemsize))
     bytes_of_rows = Variable((row_dim,), np.broadcast_to(np.zeros((), f"S{record.itemsize}"), (rows,)))
     planned = layouts.plan_layout(
@@ -317,7 +317,9 @@ def plan_append(
     where, (parent, leaf), table = f"{path}:{group}", posixpath.split(group), stored.spec
     dataset = _dataset_of(request.obj, where)
     row_dim, rows = _row_dim(dataset, where, append_dim)
-    _check_can_grow(stored, path, group, existing)
+    if frames.MARK in existing[parent].attributes:
+        raise ValueError(f"{where} is part of a pandas object. Append to that: group={parent!r}, layout='pandas'")
+    check_can_grow(stored, path, group)
     made_up = f"{leaf}_row"
     if table.row_dim != row_dim and table.row_dim.rstrip("_") != made_up.rstrip("_"):
         raise ValueError(
@@ -329,21 +331,36 @@ def plan_append(
     variables, _ = encoded_variables(dataset, path, group, request.encoding or {}, {}, present)
     by_name = {str(spec.name): spec for spec in table.variables}
     columns = [_more(_column(original, plan, where), plan, by_name[plan.name], where) for original, plan in variables]
-    info = table.variables[0].info
-    record, before = info.datatype.dtype, table.variables[0].shape[0]
-    assert record is not None  # `_check_can_grow`
+    variable = more_rows(stored, leaf, columns, rows)
+    asked = {each.column: each for each in _checked_index(request.index, columns, where)}
+    indexes = kept_indexes(stored, group, asked, where)
+    groups = (GroupPlan(parent, (), (), (variable,)),)
+    return WritePlan(path, "a", groups, (), version, indexes, in_parts=True)
+
+
+def more_rows(stored: StoredTable, leaf: str, columns: Sequence[Column], rows: int) -> VariablePlan:
+    """The table in the file with `rows` more, which `columns` fill."""
+    spec = stored.spec.variables[0]
+    info, before = spec.info, spec.shape[0]
+    record = info.datatype.dtype
+    assert record is not None  # `check_can_grow`
     layout = ArrayLayout((before + rows,), record, info.maxshape, info.chunkshape, info.filters)
-    variable = VariablePlan(
+    return VariablePlan(
         name=leaf,
         dims=(f"rows of {leaf}",),
         layout=layout,
         attributes=(rows_attribute(before + rows),),
-        data=_rows(columns, record, rows, layout),
+        data=rows_of(columns, record, rows, layout),
         action="put",
         start=(before,),
-        stored=_as_rows(table.variables[0]),
+        stored=_as_rows(spec),
     )
-    asked = {each.column: each for each in _checked_index(request.index, columns, where)}
+
+
+def kept_indexes(
+    stored: StoredTable, table: str, asked: Mapping[str, ColumnIndex], where: str
+) -> dict[str, tuple[ColumnIndex, ...]]:
+    """The indexes that are made anew when the table at the path `table` grows: those that it has, and more."""
     kept = {name: ColumnIndex(name, each.kind, each.optlevel) for name, each in stored.indexes.usable.items()}
     for name, reason in stored.indexes.unusable.items():
         if name not in asked:
@@ -351,19 +368,14 @@ def plan_append(
                 f"{where}: the index of column {name!r} would be out of date and is removed, not made anew: {reason}. "
                 f"PyTables makes it with table.cols.{name.replace('/', '.')}.create_index()"
             )
-    indexes = {group: tuple((kept | asked).values())} if stored.indexes.any or asked else {}
-    groups = (GroupPlan(parent, (), (), (variable,)),)
-    return WritePlan(path, "a", groups, (), version, indexes, in_parts=True)
+    return {table: tuple((kept | dict(asked)).values())} if stored.indexes.any or asked else {}
 
 
-def _check_can_grow(stored: StoredTable, path: str, group: str, existing: Existing) -> None:
+def check_can_grow(stored: StoredTable, path: str, group: str) -> None:
     """Raise ValueError for a table that cannot take rows, or whose rows would not mean what they should."""
     table, where = stored.spec, f"{path}:{group}"
-    parent = existing[posixpath.dirname(group)]
     if (table.file, table.path) != (path, group):
         raise ValueError(f"{where} is a link to the table {table.path!r} of {table.file}. Append to that")
-    if frames.MARK in parent.attributes:
-        raise ValueError(f"{where} is part of a pandas object. Append to it with pandas (HDFStore.append)")
     if stored.names > 1:
         raise ValueError(
             f"{where}: the table has {stored.names} names (hard links), and PyTables keeps indexes by name, so that "
@@ -410,7 +422,7 @@ def _as_rows(column: VariableSpec) -> VariableSpec:
     """The whole table that a column is of, as an array of records."""
     info = column.info
     assert info.shape is not None  # it is a table
-    assert info.datatype.dtype is not None  # `_check_can_grow`
+    assert info.datatype.dtype is not None  # `check_can_grow`
     return VariableSpec(
         file=column.file,
         path=column.path,
@@ -457,10 +469,10 @@ def _mismatch(name: str, spec: VariableSpec, dtype: np.dtype, where: str) -> Val
     )
 
 
-def _more(column: _Column, plan: VariablePlan, spec: VariableSpec, where: str) -> _Column:
+def _more(column: Column, plan: VariablePlan, spec: VariableSpec, where: str) -> Column:
     """Values for a column that is there, as it stores them."""
     stored = spec.datatype
-    assert stored.dtype is not None  # `_check_can_grow`
+    assert stored.dtype is not None  # `check_can_grow`
     if stored.kind == "string":
         fits = column.dtype.kind == "S" and column.dtype.itemsize <= stored.dtype.itemsize
     else:
@@ -482,7 +494,7 @@ def _more(column: _Column, plan: VariablePlan, spec: VariableSpec, where: str) -
 # -- rows -----------------------------------------------------------------------------------------------------
 
 
-def _rows(columns: Sequence[_Column], record: np.dtype, rows: int, layout: ArrayLayout) -> Any:
+def rows_of(columns: Sequence[Column], record: np.dtype, rows: int, layout: ArrayLayout) -> Any:
     """The table as an array of records: of Dask, cut into whole chunks, unless it is small and in memory."""
     streamed = any(isinstance(column.data, dask.array.Array) for column in columns)
     if not rows or (not streamed and rows * record.itemsize <= _BLOCK_BYTES):
@@ -505,7 +517,7 @@ def _rows(columns: Sequence[_Column], record: np.dtype, rows: int, layout: Array
     return assembled.rechunk({0: _aligned(assembled.chunks[0], chunk, block)})
 
 
-def _members(columns: Iterable[_Column]) -> tuple[tuple[str, ...], ...]:
+def _members(columns: Iterable[Column]) -> tuple[tuple[str, ...], ...]:
     return tuple(column.member for column in columns)
 
 
@@ -535,7 +547,7 @@ def _aligned(blocks: Sequence[int], chunk: int, block: int) -> tuple[int, ...]:
 
 
 def _table_attributes(
-    columns: Sequence[_Column],
+    columns: Sequence[Column],
     attrs: Mapping[str, object],
     record: np.dtype,
     row_dim: str,
@@ -570,7 +582,7 @@ def _texts(names: Sequence[str]) -> np.ndarray:
 
 
 def _checked_index(
-    index: Iterable[str] | Mapping[str, str], columns: Sequence[_Column], where: str
+    index: Iterable[str] | Mapping[str, str], columns: Sequence[Column], where: str
 ) -> tuple[ColumnIndex, ...]:
     """The columns to index, and how. Raises ValueError for a column that PyTables cannot index."""
     if isinstance(index, str):

@@ -11,10 +11,11 @@ import os
 import posixpath
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import pandas as pd
 import tables
 from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
@@ -25,7 +26,8 @@ from ..library.target_file import filter_available
 from ..sources.url import is_url
 from ..sources.warning import warn
 from .execution import Again, Job, delayed, execute, put_structure
-from .existing import look, look_at_table
+from .existing import look, look_at_frame, look_at_table
+from .frame_plan import is_object, plan_frame, plan_longer_frame
 from .other_chunks import check_dask, in_dask
 from .placement import Mode, checked_append_dim, chosen_mode
 from .plan import WritePlan, filled_with_nan_by_default, plan_write
@@ -39,8 +41,9 @@ from .waiting import Patience
 if TYPE_CHECKING:
     from tables import Filters
 
-_Obj = Dataset | DataArray | DataTree
+_Obj: TypeAlias = Dataset | DataArray | DataTree | pd.DataFrame | pd.Series
 _Index = Iterable[str] | Mapping[str, str]
+_Names = bool | Iterable[Hashable]
 _Region = Mapping[str, slice | Literal["auto"]] | Literal["auto"] | None
 _Unlimited = Iterable[Hashable] | Mapping[str, Iterable[Hashable]] | None
 
@@ -51,9 +54,9 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
-    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: Literal[True] = ...,
-    structure_first: Literal[False] = ..., fsync: bool = ..., threads: int | None = ..., wait: float = ...,
-    progress: bool = ..., storage_options: Mapping[str, Any] | None = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., data_columns: _Names = ...,
+    compute: Literal[True] = ..., structure_first: Literal[False] = ..., fsync: bool = ..., threads: int | None = ...,
+    wait: float = ..., progress: bool = ..., storage_options: Mapping[str, Any] | None = ...,
 ) -> None: ...  # fmt: skip
 
 
@@ -63,8 +66,9 @@ def to_pytables(
     encoding: Mapping[Any, Any] | None = ..., filters: Filters | None = ..., unlimited_dims: _Unlimited = ...,
     append_dim: Hashable | None = ..., region: _Region = ...,
     safe_chunks: bool = ..., align_chunks: bool = ..., write_empty_chunks: bool = ..., checksums: bool = ...,
-    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., compute: bool,
-    structure_first: bool = ..., fsync: bool = ..., threads: int | None = ..., wait: float = ..., progress: bool = ...,
+    write_inherited_coords: bool = ..., layout: Layout = ..., index: _Index = ..., data_columns: _Names = ...,
+    compute: bool, structure_first: bool = ..., fsync: bool = ..., threads: int | None = ..., wait: float = ...,
+    progress: bool = ...,
     storage_options: Mapping[str, Any] | None = ...,
 ) -> Delayed | None: ...  # fmt: skip
 
@@ -87,6 +91,7 @@ def to_pytables(
     write_inherited_coords: bool = False,
     layout: Layout = "arrays",
     index: _Index = (),
+    data_columns: _Names = (),
     compute: bool = True,
     structure_first: bool = False,
     fsync: bool = True,
@@ -96,6 +101,8 @@ def to_pytables(
     storage_options: Mapping[str, Any] | None = None,
 ) -> Delayed | None:
     """Write a Dataset, DataArray or DataTree to an HDF5 file that PyTables, netCDF4, h5netcdf and h5py can read.
+
+    With `layout="pandas"` also a DataFrame or Series: to an object that `pd.read_hdf` reads.
 
     All is checked before the disk is touched. The new version of the file is made beside `path` and renamed over it
     at the end; or a large file is changed in place, inside a journal. An error, a killed process or a full disk leaves
@@ -128,7 +135,7 @@ def to_pytables(
         `obj.encoding["unlimited_dims"]` says.
     append_dim
         The dimension to append along: arrays in the file that have it grow. A missing file or group is made. With
-        `layout="table"` the rows: they go behind those that the table has, whose indexes are made anew.
+        `layout="table"` or `"pandas"` the rows: they go behind those that the table has, whose indexes are made anew.
     region
         Which part of the arrays in the file to write: slices by dimension, `"auto"` for a dimension or for all to find
         them by coordinates.
@@ -147,10 +154,15 @@ def to_pytables(
         For a DataTree: whether to repeat coordinates of the parent in each child.
     layout
         `"arrays"` writes an array for each variable. `"table"` writes one Table of PyTables at the path `group`, with
-        a column for each variable; they share their first dimension, the rows.
+        a column for each variable; they share their first dimension, the rows. `"pandas"` writes an object of pandas'
+        HDFStore at the path `group`, in the table format: a DataFrame (a Series of a DataArray), whose index is the
+        coordinate of the one dimension.
     index
         With `layout="table"`: names of columns that get an index, for faster queries; or a dict of names to kinds of
         PyTables' indexes (`"full"`, `"medium"` ...).
+    data_columns
+        With `layout="pandas"`: names of columns that pandas and `where=` can search by an index, as the index of the
+        object always can; True for all.
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
     structure_first
@@ -206,6 +218,7 @@ def to_pytables(
                 obj, local, group=group, encoding=encoding, filters=filters, unlimited_dims=unlimited_dims,
                 safe_chunks=safe_chunks, align_chunks=align_chunks, write_empty_chunks=write_empty_chunks,
                 checksums=checksums, write_inherited_coords=write_inherited_coords, layout=layout, index=index,
+                data_columns=data_columns,
                 fsync=False, threads=threads, progress=progress,
             )  # fmt: skip
         return None
@@ -215,7 +228,7 @@ def to_pytables(
         raise ValueError("wait= is about a write that happens now, not with compute=False")
     if not compute:
         check_dask(obj)
-    if not write_empty_chunks:
+    if not write_empty_chunks and layout == "arrays":
         _tell_what_is_empty(obj, encoding)
     patience = Patience.of(wait)
     request = WriteRequest(
@@ -234,6 +247,7 @@ def to_pytables(
         write_inherited_coords=write_inherited_coords,
         layout=layout,
         index=index,
+        data_columns=data_columns,
     )
     obj, others = in_dask(obj, request.target)
     request = replace(request, obj=obj)
@@ -280,6 +294,11 @@ def planned(request: WriteRequest) -> Job:
     parent, leaf = posixpath.split(request.group)
     if request.layout == "arrays":
         plan = plan_write(request, existing, version)
+    elif request.layout == "pandas":
+        if request.append_dim is not None and is_object(existing.get(request.group)):
+            plan = plan_longer_frame(request, version, look_at_frame(request.target, request.group))
+        else:
+            plan = plan_frame(request, existing, version)
     elif request.append_dim is not None and parent in existing and leaf in existing[parent].tables:
         plan = plan_append(request, existing, version, look_at_table(request.target, request.group))
     else:
