@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xr_pytables import to_pytables
 from xr_pytables.arrays.leaf_arrays import PyTablesArray
 
 from ..helpers_reading import assert_same, open_quietly, open_raw, plain_file
@@ -108,6 +109,31 @@ def test_opaque_times_of_h5py_are_times(tmp_path: Path, kind: str, unit: str, sh
         assert ds["t"].dtype == f"{kind}[{shown}]"
         np.testing.assert_array_equal(ds["t"].values, values)
         np.testing.assert_array_equal(ds["t"][::-2].values, values[::-2])
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ms", "ns"])
+def test_opaque_columns_are_read_written_and_appended(tmp_path: Path, unit: str) -> None:
+    times = np.array([1, 2, "NaT"], f">M8[{unit}]")
+    fields = [
+        ("n", "i4"),
+        ("t", h5py.opaque_dtype(times.dtype)),
+        ("raw", "V3"),
+        ("in", [("d", h5py.opaque_dtype("<m8[s]"))]),
+    ]
+    rows = np.zeros(3, fields)
+    rows["n"], rows["t"], rows["raw"], rows["in"]["d"] = [5, 6, 7], times, [b"abc", b"\0\0d", b"x\0\0"], [1, -1, 2**40]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("t", data=rows, dtype=fields, chunks=(2,))
+    ds = xr.open_dataset(tmp_path / "a.h5", engine="pytables", group="/t").load()
+    np.testing.assert_array_equal(ds["n"], rows["n"])
+    np.testing.assert_array_equal(ds["t"], times)
+    assert ds["raw"].values.tolist() == rows["raw"].tolist()
+    np.testing.assert_array_equal(ds["in.d"], rows["in"]["d"])
+    ours = tmp_path / "b.h5"
+    to_pytables(ds[["raw", "n"]], ours, layout="table", group="/t")
+    to_pytables(ds[["raw", "n"]], ours, layout="table", group="/t", append_dim="t_row")
+    again = xr.load_dataset(ours, engine="pytables", group="/t")
+    assert again["raw"].values.tolist() == 2 * rows["raw"].tolist()
 
 
 def test_other_opaque_bytes_stay_bytes(tmp_path: Path) -> None:

@@ -844,3 +844,39 @@ def test_a_region_is_not_found_by_a_coordinate_that_repeats(path):
     to_pytables(xr.Dataset({"v": ("t", [1.0, 2.0])}, {"t": [7, 7]}), path)
     with pytest.raises(ValueError, match="'t' of the file has some value more than once"):
         to_pytables(xr.Dataset({"v": ("t", [1.0])}, {"t": [7]}), path, region="auto")
+
+
+COORDINATES = {
+    "numbers in hours": ("t", np.array([0, 6, 12]), {"units": "hours"}),
+    "numbers of days": ("t", np.array([0.5, 1.5, 2.5]), {"units": "days"}),
+    "durations": np.array([1, 2, 3], "m8[s]"),
+    "early times": np.array(["1500-01-01", "1600-01-01T01", "1700-01-01"], "M8[s]"),
+    "single bytes": np.array([b"a", b"b", b"c"]),
+    "bytes": np.array([b"ab", b"b", b""]),
+    "text": np.array(["a", "ü", "abc"]),
+    "text of any length": np.array(["a", "ü", "abc"], np.dtypes.StringDType()),
+    "big-endian": np.array([1, 2, 3], ">i4"),
+    "narrow": np.array([1, 1.5, 3], "f2"),
+    "unsigned": np.array([2**63, 2**63 + 1, 2**64 - 1], "u8"),
+    "truth": np.array([True, False, True]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*float16:UserWarning", "ignore:.*float16:FutureWarning")
+@pytest.mark.parametrize("kind", sorted(COORDINATES))
+def test_coordinates_of_any_kind_are_compared_and_searched(path, kind):
+    values = COORDINATES[kind]
+    old = xr.Dataset({"v": (("t", "x"), np.zeros((3, 2)))}, {"t": values, "x": [0, 1]})
+    to_pytables(old, path)
+    to_pytables(old.assign_coords(x=[2, 3]) + 1, path, append_dim="x")
+    if kind != "truth":  # that one is there twice
+        to_pytables(old.isel(t=[1, 2]) + 2, path, region="auto")
+    with xr.open_dataset(path, engine="pytables", decode_times=xr.coders.CFDatetimeCoder(time_unit="s")) as found:
+        expected = np.repeat([[0.0, 1.0]], 3, 0).repeat(2, 1)
+        if kind != "truth":
+            expected[1:, :2] = 2
+        np.testing.assert_array_equal(found["v"], expected)
+    others = old.assign_coords(t=old["t"][::-1].variable, x=[4, 5])
+    if kind != "truth":
+        with pytest.raises(ValueError, match="coordinate 't' has other values than in the file"):
+            to_pytables(others, path, append_dim="x")

@@ -271,6 +271,16 @@ def test_times_of_any_resolution_are_stored_in_any_units(path, units, resolution
         np.testing.assert_array_equal(back["v"].values.astype("M8[s]"), np.tile(times.astype("M8[s]"), 2))
 
 
+@pytest.mark.filterwarnings("ignore:Unable to decode time axis:xarray.coding.common.SerializationWarning")
+def test_early_times_that_were_read_are_written_again(path):
+    times = np.array(["2000-01-01", "0001-02-03T04:05:06.123", "2001-01-01"], "M8[ms]")
+    to_pytables(one(times), path)
+    with xr.open_dataset(path, engine="pytables") as lazy:  # whose dtype is right for the first and the last only
+        to_pytables(lazy, path.with_name("again.h5"))
+    coder = xr.coders.CFDatetimeCoder(time_unit="ms")
+    np.testing.assert_array_equal(open_ours(path.with_name("again.h5"), decode_times=coder)["v"], times)
+
+
 def test_boundaries_of_cells_have_the_units_of_their_coordinate(path):
     times = np.array(["2000-01-01", "2000-01-02"], "M8[s]")
     dataset = xr.Dataset(

@@ -245,9 +245,62 @@ def test_text_that_was_read_and_is_empty_stays_text(path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*dask array with dtype=object:xarray.coding.common.SerializationWarning")
 @pytest.mark.parametrize("layout", ["arrays", "table"])
 @pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("values", [((1, 2), (3,)), ({"a": 1},), ("a", 1), (pd.Timestamp("2000", tz="UTC"),)], ids=repr)
+@pytest.mark.parametrize(
+    "values",
+    [
+        ((1, 2), (3,)),
+        ([1, 2], [3]),
+        ("a", b"b"),
+        (b"a", "b"),
+        (1, 1j),
+        ({"a": 1},),
+        ("a", 1),
+        (pd.Timestamp("2000", tz="UTC"),),
+    ],
+    ids=repr,
+)
 def test_objects_without_a_form_are_named(path: Path, values: tuple[Any, ...], lazy: bool, layout: Any) -> None:
     dataset = as_variable(objects(*values))
     with pytest.raises((TypeError, ValueError), match=r"file\.h5:/t: variable 'v'"):
         to_pytables(dataset.chunk() if lazy else dataset, path, layout=layout, group="/t")
     assert not path.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*dask array with dtype=object:xarray.coding.common.SerializationWarning")
+@pytest.mark.parametrize("layout", ["arrays", "table"])
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1, 2, 3),
+        (np.uint64(2**64 - 1), np.uint64(1)),
+        (1.5, None),
+        (1, pd.NA),
+        (True, False),
+        (1j, 2j),
+        (np.int8(1), np.int8(2)),
+    ],
+    ids=repr,
+)
+def test_objects_that_are_numbers_are_stored_and_appended_as_such(
+    path: Path, values: tuple[Any, ...], lazy: bool, layout: Any
+) -> None:
+    dataset = as_variable(objects(*values))
+    dataset = dataset.chunk(x=1) if lazy else dataset
+    for _ in range(2):
+        to_pytables(dataset, path, layout=layout, group="/t", append_dim="x")
+    expected = np.tile(np.array([np.nan if pd.isna(value) else value for value in values]), 2)
+    found = xr.load_dataset(path, engine="pytables", group="/t")["v"].values
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_objects_that_are_true_or_false_are_read_by_netcdf(path: Path) -> None:
+    to_pytables(as_variable(objects(True, False)), path)
+    with xr.open_dataset(path, engine="netcdf4") as dataset:
+        np.testing.assert_array_equal(dataset["v"], [True, False])
+
+
+def test_rows_of_different_lengths_are_no_column(path: Path) -> None:
+    with pytest.raises(TypeError, match=r"/t: variable 'v': values of type ndarray have no form in HDF5 here. Rows of"):
+        to_pytables(as_variable(objects(np.arange(2), np.arange(3))), path, layout="table", group="/t")

@@ -298,3 +298,33 @@ def test_rows_are_appended_and_set_in_a_region(tmp_path: Path) -> None:
         assert [row.tolist() for row in ds["v"].values] == [[1], [9, 9], [4, 5, 6], []]
     with plain_file(path) as file:
         assert [row.tolist() for row in file.root.v.read()] == [[1], [9, 9], [4, 5, 6], []]
+
+
+@pytest.mark.parametrize("how", [{"append_dim": "row"}, {"region": {"row": slice(0, 2)}}, {"mode": "r+"}], ids=str)
+@pytest.mark.parametrize("maker", ["ours", "pytables", "h5py"])
+def test_rows_of_truth_values_take_more_of_them(tmp_path: Path, maker: str, how: dict[str, Any]) -> None:
+    def dataset(*rows: list[bool]) -> xr.Dataset:
+        return xr.Dataset({"v": ("row", ragged([np.array(row, bool) for row in rows]))})
+
+    path, old, new = tmp_path / "v.h5", [[True, False, True], []], [[False, False], [True]]
+    if maker == "ours":
+        to_pytables(dataset(*old), path)
+    elif maker == "pytables":
+        with plain_file(path, "w") as file:
+            rows = file.create_vlarray("/", "v", tables.BoolAtom())
+            rows.attrs._ARRAY_DIMENSIONS = ["row"]
+            for row in old:
+                rows.append(row)
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("v", (2,), h5py.vlen_dtype(bool), maxshape=(None,))[:] = ragged(
+                list(map(np.array, old))
+            )
+            file["v"].attrs["_ARRAY_DIMENSIONS"] = ["row"]
+    to_pytables(dataset(*new), path, **how)
+    with xr.open_dataset(path, engine="pytables") as ds:
+        found = ds["v"].values
+    assert {row.dtype for row in found} == {np.dtype(bool)}
+    assert [row.tolist() for row in found] == (old + new if "append_dim" in how else new)
+    with pytest.raises(ValueError, match=r"variable 'v': Mismatched dtypes"):
+        to_pytables(xr.Dataset({"v": ("row", ragged([np.array([2]), np.array([3])]))}), path, **how)

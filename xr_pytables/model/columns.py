@@ -96,12 +96,12 @@ def describe_columns(
 def _why_left_out(datatype: Datatype) -> str | None:
     if datatype.kind == "unsupported":
         return f"its type is not supported: {datatype.reason}"
-    if datatype.kind in ("vlen", "reference", "opaque"):
+    if datatype.kind in ("vlen", "reference"):
         return f"a column of {_KINDS[datatype.kind]} is not shown"
     return None
 
 
-_KINDS: Final = {"vlen": "variable-length arrays", "reference": "references", "opaque": "opaque bytes"}
+_KINDS: Final = {"vlen": "variable-length arrays", "reference": "references"}
 
 
 def _by_column(

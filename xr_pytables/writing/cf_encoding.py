@@ -232,6 +232,10 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
     if chosen and dtype is not None and np.dtype(dtype).kind in "iu" and since is not None:
         data = _each(variable.data, _on_steps, step, since, f"{label}: ", str(units), _way_to_finer(spec, label))
         variable = variable.copy(deep=False, data=data)
+    if not isinstance(variable.data, dask.array.Array):
+        variable = variable.copy(deep=False, data=np.asarray(variable.data))
+    if variable.dtype.kind == "O":  # xarray takes them for datetime64 by the first and the last until it has read all
+        return variable
     resolution, _ = np.datetime_data(variable.dtype)
     if _NANOSECONDS[step] < _NANOSECONDS[resolution]:  # xarray divides by zero: NaT
         finer = variable.data.astype(f"{variable.dtype.kind}8[{step}]")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray
 from xarray import Dataset, IndexVariable, Variable
+from xarray.backends.common import ensure_dtype_not_object
 
 _SCALED: Final = frozenset({"scale_factor", "add_offset"})
 _WAYS_OUT: Final = {
@@ -135,8 +136,10 @@ def no_form(kind: str, label: str) -> TypeError:
 def plain_objects(variable: Variable, *, is_text: bool, label: str) -> Variable:
     """A variable of Python objects for xarray's encoders, which know NaN and None, but not `pandas.NA`.
 
-    Where nothing tells what the objects are, because there are none or all are missing, `is_text` does. Raises
-    TypeError for pandas' own kinds of objects, and for times with a time zone, whose offset would be lost.
+    Objects that are numbers or truth values become an array of such, so that they are encoded as one. Where nothing
+    tells what the objects are, because there are none or all are missing, `is_text` does. Raises TypeError for pandas'
+    own kinds of objects, lists, numbers that no dtype holds together, and times with a time zone,
+    whose offset would be lost.
     """
     if variable.dtype.kind != "O" or (variable.size and (variable.dtype.metadata or not variable._in_memory)):
         return variable
@@ -147,9 +150,33 @@ def plain_objects(variable: Variable, *, is_text: bool, label: str) -> Variable:
     first = next((value for value, gone in zip(values.flat, missing.flat, strict=True) if not gone), None)
     if isinstance(first, pd.Period | pd.Interval) or getattr(first, "tzinfo", None) is not None:
         raise no_form(type(first).__name__, label)
-    unknown = [value is pd.NA for value in values.flat] if missing.any() else []
-    if not any(unknown):
-        return variable
-    values = values.copy()
-    values[np.reshape(unknown, values.shape)] = None
-    return variable.copy(data=values)
+    if isinstance(first, list | tuple) or (isinstance(first, np.ndarray) and first.ndim):
+        raise TypeError(
+            f"{label}: values of type {type(first).__name__} have no form in HDF5 here. Rows of different lengths are "
+            "NumPy arrays, in a variable of their own and not in a table"
+        )
+    if any(value is pd.NA for value in values[missing]):
+        values = values.copy()
+        values[missing] = None
+        variable = variable.copy(data=values)
+    return typed(variable, label) if is_number(first) else variable
+
+
+def is_number(value: object) -> bool:
+    """Whether an object is a number, or true or false."""
+    return isinstance(value, bool | int | float | complex | np.number | np.bool_) and not pd.isna(value)
+
+
+def typed(variable: Variable, label: str) -> Variable:
+    """Objects as the numbers, text or bytes that they are. Raises TypeError or ValueError if they are neither."""
+    try:
+        known: Variable = ensure_dtype_not_object(variable)
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{label}: its objects have no form in HDF5: {error}. Convert it with astype()") from None
+    element = (known.dtype.metadata or {}).get("element_type")
+    if element in (str, bytes) and known._in_memory:
+        for value in np.asarray(known.data).flat:
+            if not isinstance(value, element):
+                raise TypeError(f"{label}: {value!r} is no {element.__name__}, as the first of its values is")
+    return known

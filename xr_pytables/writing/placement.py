@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 from xarray import CFTimeIndex, Dataset, Variable, conventions
-from xarray.coders import CFDatetimeCoder
+from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 from xarray.coding.times import infer_calendar_name
 from xarray.core.common import _contains_cftime_datetimes
 
@@ -130,13 +130,13 @@ def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -
         raise KeyError(
             f"{where}: region='auto' needs the coordinate {dim!r} in the file, and there is none. Give a slice"
         )
-    index = pd.Index(decoded(variable, dataset))
+    index = decoded(variable, dataset)
     if not index.is_unique:
         raise ValueError(
             f"{where}: coordinate {dim!r} of the file has some value more than once, so that region='auto' cannot tell "
             "where to write. Give a slice"
         )
-    wanted = pd.Index(dataset[dim].data)
+    wanted = _index(dataset[dim].values)
     if not wanted.is_unique:
         raise ValueError(
             f"{where}: coordinate {dim!r} of the new values has {wanted[wanted.duplicated()][0]!r} more than once, so "
@@ -158,11 +158,29 @@ def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
-def decoded(variable: Variable, like: Dataset) -> np.ndarray:
-    """The values of a coordinate in the file, with times as the dataset has them."""
+def decoded(variable: Variable, like: Dataset) -> pd.Index:
+    """The values of a coordinate in the file, with times, durations and numbers as the dataset has them."""
     (dim,) = variable.dims
-    coder = CFDatetimeCoder(use_cftime=True if isinstance(like.indexes.get(dim), CFTimeIndex) else None)
-    return np.asarray(conventions.decode_cf_variable(dim, variable, decode_times=coder, decode_timedelta=True).values)
+    index = like.indexes.get(dim)
+    dtype: Any = like.variables[dim].dtype if dim in like.variables else None
+    kind = dtype.kind if isinstance(dtype, np.dtype) else ""
+    unit: Any = np.datetime_data(dtype)[0] if kind in ("m", "M") else "ns"
+    values = conventions.decode_cf_variable(
+        dim,
+        variable,
+        concat_characters=False,  # of one dimension, and so single bytes
+        decode_times=CFDatetimeCoder(use_cftime=True if isinstance(index, CFTimeIndex) else None, time_unit=unit),
+        decode_timedelta=CFTimedeltaCoder(time_unit=unit) if kind == "m" else False,  # units="hours" may be a number's
+    ).values
+    return _index(np.asarray(values))
+
+
+def _index(values: np.ndarray) -> pd.Index:
+    """An index of any values: pandas has none of numbers in the other byte order, nor of float16."""
+    if values.dtype.kind not in "iufc":
+        return pd.Index(values)
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return pd.Index(native.astype("f4") if native.dtype == "f2" else native)
 
 
 def check_same_coordinate(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -> None:
@@ -170,7 +188,7 @@ def check_same_coordinate(dataset: Dataset, dim: str, where: str, stored: Stored
     variable = stored(dim)
     if variable is None or variable.dims != (dim,) or dim not in dataset.indexes:
         return
-    old, new = pd.Index(decoded(variable, dataset)), dataset.indexes[dim]
+    old, new = decoded(variable, dataset), dataset.indexes[dim]
     if len(old) == len(new) and not old.equals(new) and not _close(old, new):
         raise ValueError(
             f"{where}: coordinate {dim!r} has other values than in the file, so that appended values would belong to "
@@ -191,7 +209,7 @@ def warn_if_not_continued(dataset: Dataset, dim: str, where: str, stored: Stored
     if variable is None or variable.dims != (dim,) or dim not in dataset.indexes:
         return
     new = dataset.indexes[dim]
-    old = pd.Index(decoded(variable[max(0, variable.size - _COMPARED) :], dataset))
+    old = decoded(variable[max(0, variable.size - _COMPARED) :], dataset)
     if not len(old) or not len(new):
         return
     for word, monotonic in (("rise", "is_monotonic_increasing"), ("fall", "is_monotonic_decreasing")):

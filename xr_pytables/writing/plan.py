@@ -18,7 +18,6 @@ import dask.array
 import numpy as np
 import pandas as pd
 from xarray import DataArray, Dataset, DataTree, Variable, conventions
-from xarray.backends.common import ensure_dtype_not_object
 from xarray.coding.strings import CharacterArrayCoder, EncodedStringCoder
 from xarray.core import indexing
 
@@ -34,7 +33,7 @@ from ..model.nodes import GroupSpec, Scale, VariableSpec
 from ..sources.warning import warn
 from . import cf_encoding, layouts, ragged_layout
 from .alignment import aligned, conflict
-from .extension_types import plain_objects, without_extension_types
+from .extension_types import is_number, plain_objects, typed, without_extension_types
 from .placement import (
     Mode,
     Placement,
@@ -329,6 +328,7 @@ def encoded_variables(
             name,
             _with_encoding(streamable(variable.copy(deep=False)), encoding.get(name), stored.get(str(name)), here),
             here,
+            ragged_layout.first_values(variable),
         )
         for name, variable in noted.items()
     }
@@ -510,7 +510,7 @@ def _plan_group(
         for name, variable in coordinates_noted.items()
     }
     originals = {
-        name: _as_objects_known(name, variable, here) if rows[name] is None else variable
+        name: _as_objects_known(name, variable, here, first[name]) if rows[name] is None else variable
         for name, variable in originals.items()
     }
     coded, global_attributes = cf_encoding.encoded(
@@ -634,8 +634,13 @@ def _with_encoding(variable: Variable, asked: object, present: VariableSpec | No
     return variable
 
 
-def _as_objects_known(name: Hashable, variable: Variable, here: _Here) -> Variable:
-    """A variable of objects of which xarray's encoders can tell what they are."""
+def _as_objects_known(name: Hashable, variable: Variable, here: _Here, first: np.ndarray | None = None) -> Variable:
+    """A variable of objects of which xarray's encoders can tell what they are.
+
+    `first` are the values of the first block of a Dask array. If they are numbers, all are loaded to know their type.
+    """
+    if first is not None and any(map(is_number, first)):
+        variable = variable.copy(data=np.asarray(variable.data, object))
     return plain_objects(variable, is_text=_is_to_be_text(variable.encoding), label=f"{here}: variable {name!r}")
 
 
@@ -832,7 +837,7 @@ def _plan_variable(
     wishes["dtype"] = asked.get("dtype")
     if rows is not None:
         return _plan_rows(name, variable, rows, wishes, label, unlimited)
-    variable = _with_dtype(_known_as_text(variable, first, label, is_text=_is_to_be_text(asked)), name, label)
+    variable = _with_dtype(_known_as_text(variable, first, label, is_text=_is_to_be_text(asked)), label)
     variable.encoding = {key: asked[key] for key in ("dtype", "_Encoding", "char_dim_name") if key in asked}
     variable, storage = _with_text(variable, wishes, label, width)
     if storage == "characters" and len(chunks := wishes.get("chunksizes") or ()) == variable.ndim - 1:
@@ -914,13 +919,9 @@ def _plan_rows(
     )
 
 
-def _with_dtype(variable: Variable, name: str, label: str) -> Variable:
+def _with_dtype(variable: Variable, label: str) -> Variable:
     """A variable of objects as numbers, text or bytes. Raises TypeError or ValueError if they are neither."""
-    try:
-        variable = ensure_dtype_not_object(variable, name=name)
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{label}: its objects have no form in HDF5: {error}. Convert it with astype()") from None
+    variable = typed(variable, label)
     if variable.dtype.kind == "O" and variable.dtype.metadata is None:
         raise TypeError(f"{label}: dtype object has no form in HDF5; convert it with astype() before writing")
     if variable.dtype.names is not None and variable.ndim == 1:

@@ -189,7 +189,7 @@ def fits(plan: ArrayLayout, base: Datatype) -> bool:
     return plan.row_dtype.newbyteorder("=") == base.dtype.newbyteorder("=") and plan.row_shape == base.shape
 
 
-_PLAIN_KINDS: Final = ("integer", "float", "complex", "string")
+_PLAIN_KINDS: Final = ("integer", "float", "complex", "string", "bool")
 
 
 def check_rows(rows: Rows | None, spec: VariableSpec, label: str) -> None:

@@ -451,7 +451,7 @@ def _check_columns(dataset: Dataset, present: Mapping[str, VariableSpec], where:
     for name, variable in dataset.variables.items():
         spec = present[str(name)]
         kind, own = spec.datatype.kind, variable.dtype.kind
-        if (kind == "bool" and own != "b") or (own == "c" and kind != "complex"):
+        if (kind == "bool" and own not in "bO") or (own == "c" and kind != "complex"):
             raise _mismatch(str(name), spec, variable.dtype, where)
         members, stored = dict(enum_members(variable, variable)), dict(spec.datatype.members)
         if members not in ({}, stored):
