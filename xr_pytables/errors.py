@@ -19,6 +19,10 @@ class ChunkError(FormatError):
     """The bytes of a chunk, or those that say where chunks are, cannot be what a sound file contains."""
 
 
+class TooManyChunksError(ChunkError):
+    """An array has more chunks than are located at once: nothing is wrong with it, and parts of it can be read."""
+
+
 class MissingNodeError(OSError):
     """A path names no object of the file, or a link on the way leads nowhere."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tables
@@ -92,3 +93,28 @@ def test_names_from_files_do_not_reach_the_terminal(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "  /\\x1b[31mred: chunk at (0,)" in result.output
     assert "\x1b" not in result.output
+
+
+def test_a_missing_file_does_not_hide_the_others(sound: Path, damaged: Path, tmp_path: Path) -> None:
+    result = run("verify", sound, tmp_path / "nope.h5", damaged)
+    assert result.exit_code == 2
+    assert f"{sound}: sound" in result.output
+    assert "nope.h5" in result.output
+    assert f"{damaged}: DAMAGED" in result.output
+    told = json.loads(run("verify", "--json", tmp_path / "nope.h5", sound).stdout)
+    assert "nope.h5" in told[0]["error"]
+    assert told[1]["sound"] is True
+
+
+def test_too_many_chunks_are_not_checked_and_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "huge.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", (10**5, 10**5), "f4", chunks=(1, 1))
+    result = run("verify", path)
+    assert result.exit_code == 0
+    assert "not checked: /v: 10000000000 chunks of 4 bytes cannot be located at once" in result.output
+    result = run("repack", path, tmp_path / "new.h5")
+    assert result.exit_code == 2
+    assert "10000000000 chunks" in result.output
+    assert "damage" not in result.output.lower()
+    assert not (tmp_path / "new.h5").exists()

@@ -22,7 +22,7 @@ import xarray as xr
 
 import xr_pytables
 from xr_pytables import FileChangedError
-from xr_pytables.disk.files import FileIdentity, hdf5_lock
+from xr_pytables.disk.files import FileIdentity, checked_group, hdf5_lock
 
 from ..helpers_reading import assert_same, plain_file, run_python
 from ..helpers_threads import WATCHDOG
@@ -650,3 +650,10 @@ def test_files_that_are_open_when_the_interpreter_ends_are_closed_without_a_word
         sys.kept = kept
     """
     assert run_python(code, path) == "open\n"
+
+
+def test_groups_are_whole_paths() -> None:
+    assert [checked_group(group) for group in (None, "", "g", "/g//h/", "./g/./h")] == ["/", "/", "/g", "/g/h", "/g/h"]
+    for group in ("/g/../h", "..", "../g"):
+        with pytest.raises(ValueError, match=r"goes up with '\.\.', which HDF5 does not know"):
+            checked_group(group)

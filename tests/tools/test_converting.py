@@ -472,3 +472,70 @@ def test_memory_is_some_blocks_and_not_the_array(source: str, targets: list[str]
         done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) < 120, f"{done.stdout} MiB for an array of 160 MiB to {target}"
+
+
+# -- what is refused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "source", "reason"),
+    [
+        ({"dtype": "f4"}, "a.npy", r"dtype \(--dtype\) is for sources of the formats raw, and this one is npy"),
+        ({"shape": (2, 3)}, "a.npy", r"shape \(--shape\) is for sources"),
+        ({"offset": 8}, "a.h5", r"offset \(--offset\) is for .* this one is hdf5.*\(--from\)"),
+        ({"order": "F"}, "a.npy", r"order \(--order\) is for"),
+        ({"name": "x"}, "a.h5", r"name \(--name\) is for sources of the formats npy, raw"),
+        ({"dims": ("x",)}, "a.h5", r"dims \(--dims\) is for"),
+        ({"select": {"nope": 1}}, "a.npy", r"there is no dimension 'nope'"),
+        ({"select": {"nope": slice(1)}}, "a.h5", r"there is no dimension 'nope'"),
+    ],
+)
+def test_what_has_no_effect_is_refused(asked: dict[str, Any], source: str, reason: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GRID)
+    to_pytables(xr.Dataset({"grid": (("x", "y", "z"), GRID)}), tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=reason):
+        convert(tmp_path / source, tmp_path / "b.h5", **asked)
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_a_level_means_nothing_for_numpy(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GRID)
+    with pytest.raises(ValueError, match=r"b\.npz: complevel \(--complevel\) has no meaning for npz"):
+        convert(tmp_path / "a.npy", tmp_path / "b.npz", complib="zlib", complevel=3)
+
+
+@pytest.mark.parametrize("target", ["b.npz", "b.npy", "b.zarr", "b.h5", "b.nc"])
+def test_a_missing_folder_is_named_and_no_other(target: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GRID)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*no/such\. Make it first") as caught:
+        convert(tmp_path / "a.npy", tmp_path / "no" / "such" / target)
+    assert ".xr-pytables" not in str(caught.value)
+
+
+def test_messages_name_the_target_and_not_a_hidden_one(tmp_path: Path) -> None:
+    to_pytables(xr.Dataset({"v": ("x", [1.5])}), tmp_path / "a.h5")
+    to_pytables(xr.Dataset({"v": ("x", [1.5])}), tmp_path / "a.h5", mode="a", group="/t", layout="table")
+    for target in ("b.h5", "b.zarr"):
+        with pytest.raises(ValueError, match=r"complib 'foo'") as caught:
+            convert(tmp_path / "a.h5", tmp_path / target, complib="foo")
+        assert ".xr-pytables" not in str(caught.value)
+
+
+def test_rows_of_variable_length_are_named_for_zarr(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        rows = file.createVLType("i4", "rows")
+        file.createDimension("x", 2)
+        ragged = file.createVariable("ragged", rows, ("x",))
+        ragged[:] = np.array([np.arange(2, dtype="i4"), np.arange(3, dtype="i4")], object)
+    with pytest.raises(ValueError, match=r"b\.zarr: '/ragged' has rows of variable length.*--vars"):
+        convert(tmp_path / "a.nc", tmp_path / "b.zarr")
+    assert not (tmp_path / "b.zarr").exists()
+
+
+def test_tables_are_compressed_as_asked(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n,x\n1,0.5\n2,1.5\n")
+    convert(tmp_path / "a.csv", tmp_path / "b.h5", complib="blosc:zstd", complevel=3, chunks=(50,))
+    with plain_file(tmp_path / "b.h5") as file:
+        assert (file.root.b.filters.complib, file.root.b.filters.complevel) == ("blosc:zstd", 3)
+        assert file.root.b.chunkshape == (50,)
+        assert file.root.b.read()["x"].tolist() == [0.5, 1.5]

@@ -880,3 +880,18 @@ def test_coordinates_of_any_kind_are_compared_and_searched(path, kind):
     if kind != "truth":
         with pytest.raises(ValueError, match="coordinate 't' has other values than in the file"):
             to_pytables(others, path, append_dim="x")
+
+
+def test_other_unlimited_dimensions_of_a_file_are_no_matter(tmp_path):
+    """Of two variables, that without the other's dimension is appended: what that can do is not at issue."""
+    path = tmp_path / "a.h5"
+    both = xr.Dataset({"a": ("t", [1, 2]), "b": ("s", [1, 2, 3])})
+    to_pytables(both, path, unlimited_dims=["t", "s"])
+    with xr.open_dataset(path, engine="pytables") as opened:
+        one = opened[["a"]].load()
+    assert one.encoding["unlimited_dims"] == {"t", "s"}
+    to_pytables(one, path, append_dim="t")
+    with xr.open_dataset(path, engine="pytables") as opened:
+        assert opened["a"].values.tolist() == [1, 2, 1, 2]
+    with pytest.warns(UserWarning, match=r"Unlimited dimension\(s\) \['s'\] declared"):
+        to_pytables(one, tmp_path / "b.h5")

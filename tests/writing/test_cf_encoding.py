@@ -438,3 +438,39 @@ def test_values_come_back_or_are_refused_and_the_old_ones_stay(tmp_path_factory,
                 assert kept(second, found[-2:], encoding)
         if len(found) > 2:
             np.testing.assert_array_equal(found[:-2], before)
+
+
+# -- words that make no sense ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["_FillValue", "missing_value"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_fill_value_that_would_become_infinite_is_refused(key: str, lazy: bool, path: Path) -> None:
+    in_encoding, in_attributes = one(np.float32([1, np.nan]), **{key: 1e300}), one(np.float32([1, np.nan]))
+    in_attributes["v"].attrs[key] = 1e300
+    for dataset in (in_encoding, in_attributes, one([1.0, np.nan], dtype="f4", **{key: 1e300})):
+        with pytest.raises(
+            ValueError, match=rf"variable 'v': {key} 1e\+300 does not fit float32, which holds up to 3.4"
+        ):
+            to_pytables(dataset.chunk(t=1) if lazy else dataset, path)
+    assert not path.exists()
+    to_pytables(one(np.float32([1, np.nan]), **{key: np.float32(1e30), "dtype": "f4"}), path)
+    np.testing.assert_array_equal(open_ours(path)["v"], [1, np.nan])
+
+
+@pytest.mark.parametrize("key", ["scale_factor", "add_offset"])
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_scales_are_numbers(key: str, dtype: str, path: Path) -> None:
+    with pytest.raises(TypeError, match=rf"variable 'v': {key} must be a number, not '2'"):
+        to_pytables(one([1.0, 2.0], **{key: "2", "dtype": dtype, "_FillValue": -1}), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("string", ["vlen", "fixed"])
+@pytest.mark.parametrize("way", ["append", "region", "r+", "blocks"])
+def test_bytes_are_no_text(string: str, way: str, path: Path) -> None:
+    to_pytables(one(["ä", "b"]), path, unlimited_dims=["t"], encoding={"v": {"string": string}})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"variable 'v': .*the array holds text, the values are bytes.*decode"):
+        WAYS[way](one([b"\xff", b"b"]), path)
+    assert path.read_bytes() == before

@@ -206,3 +206,22 @@ def test_zeros_are_no_empty_chunks_of_floats_and_a_warning_says_so(tmp_path: Pat
     with pytest.warns(UserWarning, match="none of zeros, of 'v'"):
         to_pytables(tree, path, write_empty_chunks=False)
     to_pytables(tree, path, encoding={"/g": {"v": {"_FillValue": None}}}, write_empty_chunks=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("significant_digits", "least_significant_digit (digits after the decimal point)"),
+        ("nodata", "_FillValue"),
+        ("scale", "scale_factor"),
+        ("endian", "dtype='<f4' or '>f4', say,"),
+        ("maxshape", "to_pytables(unlimited_dims=[...])"),
+        ("write_empty_chunks", "to_pytables(write_empty_chunks=...)"),
+        ("szip_coding", "complib='zlib'"),
+        ("compression_level", "'complevel'"),
+    ],
+)
+def test_words_of_others_have_a_hint(key: str, hint: str, tmp_path: Path) -> None:
+    dataset = xr.Dataset({"v": ("x", [1.5])})
+    with pytest.raises(ValueError, match=re.escape(f"Did you mean {hint} instead of {key!r}?")):
+        to_pytables(dataset, tmp_path / "a.h5", encoding={"v": {key: 3}})

@@ -53,10 +53,11 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, KeyError):  # whose text is a representation
         return Failure(str(error.args[0]) if error.args else "KeyError")
     if isinstance(error, OSError | ValueError | TypeError | ImportError | NotImplementedError | MemoryError):
-        from ..errors import FormatError
+        from ..errors import FormatError, TooManyChunksError
 
         message = str(error) or type(error).__name__
-        return Damage(message) if isinstance(error, FormatError) else Failure(message)
+        damaged = isinstance(error, FormatError) and not isinstance(error, TooManyChunksError)
+        return Damage(message) if damaged else Failure(message)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .shared import DIFFERENT, LOCATION, Location, bar, printable
+from .shared import DIFFERENT, LOCATION, Location, bar, failure_of, printable
 
 if TYPE_CHECKING:
     from ..tools.verifying import Report
@@ -27,21 +27,30 @@ def command(
 ) -> None:
     """Read and check all that is in each FILE: headers, indexes, checksums, chunks, values, dimensions.
 
-    The exit status is 1 if something is damaged, and each damage is named.
+    The exit status is 1 if something is damaged, and each damage is named; 2 if a file cannot be opened.
     """
     from ..tools.verifying import checked_file  # imports numpy and xarray
 
-    reports = []
+    told: list[dict[str, object]] = []
+    status = 0
     for where in files:
-        report = checked_file(where.file, group=where.node, threads=threads, bar=lambda size: bar(size, "Verify"))
-        reports.append(report)
+        try:
+            report = checked_file(where.file, group=where.node, threads=threads, bar=lambda size: bar(size, "Verify"))
+        except Exception as error:  # the other files are looked at all the same
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            failure.show()
+            told.append({"file": where.file, "error": failure.message})
+            status = max(status, failure.exit_code)
+            continue
+        told.append(report.as_dict())
+        status = max(status, 0 if report.sound else DIFFERENT)
         if not as_json and not (quiet and report.sound):
             click.echo(printable("\n".join(_lines(where, report))))
     if as_json:
-        told = [report.as_dict() for report in reports]
         click.echo(json.dumps(told if len(told) > 1 else told[0], indent=2))
-    if not all(report.sound for report in reports):
-        context.exit(DIFFERENT)
+    context.exit(status)
 
 
 def _lines(where: Location, report: Report) -> list[str]:

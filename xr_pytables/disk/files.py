@@ -125,12 +125,15 @@ def checked_path(path: object) -> str:
 
 
 def checked_group(group: object) -> str:
-    """The absolute path of a group as the user gave it. Raises ValueError for what is not text."""
+    """The absolute path of a group as the user gave it. Raises ValueError for what is not text, and for `..`."""
     if group is None:
         return "/"
     if not isinstance(group, str):
         raise ValueError(f"group must be a string or None, not {type(group).__name__}")
-    return "/" + group.strip("/")
+    parts = [part for part in group.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"group {group!r} goes up with '..', which HDF5 does not know. Write the whole path")
+    return "/" + "/".join(parts)
 
 
 class Descriptor(Opened):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..chunks.index import DAMAGED, MAX_GRID, MISSING, ChunkIndex, ChunkStorage, Region
-from ..errors import ChunkError, FormatError
+from ..errors import ChunkError, FormatError, TooManyChunksError
 from ..sources.source import Source
 from .chunk_arrays import extensible_array_entries, fixed_array_entries, implicit_entries
 from .chunk_btree1 import btree1_entries, btree1_listing
@@ -35,13 +35,13 @@ def read_index(source: Source, storage: ChunkStorage, region: Region | None = No
         return _located(source, storage, storage.chunkshape[: storage.rank], region)
     except ChunkError as error:
         where = label or f"{source.name}, the dataset at address {storage.header}"
-        raise ChunkError(f"{where}: {error}") from error
+        raise type(error)(f"{where}: {error}") from error
 
 
 def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...], region: Region | None) -> ChunkIndex:
     box = _grid_box(storage, region)
     if math.prod(box.shape) > MAX_GRID:
-        raise ChunkError(
+        raise TooManyChunksError(
             f"{math.prod(box.shape)} chunks of {storage.chunk_nbytes} bytes cannot be located at once, {MAX_GRID} can: "
             "read a smaller part at a time"
         )

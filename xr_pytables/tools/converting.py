@@ -120,7 +120,7 @@ def convert(
     ----------
     source
         A file of PyTables, HDFStore, HDF5 or netCDF, a Zarr store, `.npy`, `.npz`, a table in CSV or Parquet, or a file
-        of raw elements (with `dtype`).
+        of raw elements (with `dtype`, and another ending or `source_format="raw"`).
     target
         What to make: `.h5` (PyTables), `.nc` (netCDF-4), `.zarr`, `.npy` (one array) or `.npz`.
     source_format, target_format
@@ -178,6 +178,9 @@ def run(reading: Reading, writing: Writing, *, bar: Bar) -> None:
         raise ValueError(f"{path}: the source is the target")
     if os.path.lexists(path) and not writing.overwrite and writing.group == "/":
         raise FileExistsError(f"{path}: it is there already; overwrite=True (--force) replaces it")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise FileNotFoundError(f"{path}: there is no folder {os.path.dirname(path)}. Make it first")
+    _check_has_effect(reading, source, writing, target)
     with ExitStack() as stack:
         contents = stack.enter_context(_contents(reading, source, raw=target not in ("npy", "npz"), beside=path))
         size = sum(variable.nbytes for group in contents.groups.values() for variable in group.variables.values())
@@ -192,6 +195,24 @@ def run(reading: Reading, writing: Writing, *, bar: Bar) -> None:
             _write_hdf5(contents, writing, path, target, done)
 
 
+def _check_has_effect(reading: Reading, source: str, writing: Writing, target: str) -> None:
+    """Raise ValueError for what is asked for and means nothing for such a source or target."""
+    order = None if reading.order == "C" else reading.order
+    of_raw = {"shape": reading.shape, "dtype": reading.dtype, "offset": reading.offset or None, "order": order}
+    for name, value, known in (
+        *((name, value, ("raw",)) for name, value in of_raw.items()),
+        ("name", reading.name, ("npy", "raw")),
+        ("dims", reading.dims, ("npy", "npz", "raw", "csv", "parquet")),
+    ):
+        if value is not None and source not in known:
+            raise ValueError(
+                f"{reading.path}: {name} (--{name}) is for sources of the formats {', '.join(known)}, and this one is "
+                f"{source}. Leave it out, or say what the source is with source_format (--from)"
+            )
+    if writing.complevel is not None and target in ("npy", "npz"):
+        raise ValueError(f"{writing.path}: complevel (--complevel) has no meaning for {target}. Leave it out")
+
+
 def source_format_of(reading: Reading) -> str:
     """One of SOURCES. Raises ValueError for a format that is unknown, OSError for a path that is not there."""
     if reading.format is not None:
@@ -202,7 +223,7 @@ def source_format_of(reading: Reading) -> str:
     if found:
         return {"HDF5": "hdf5", "netCDF-3": "netcdf3", "Zarr": "zarr"}[found]
     ending = os.path.splitext(reading.path)[1].lower()
-    return "raw" if reading.dtype is not None else _SOURCE_ENDINGS.get(ending, "raw")
+    return _SOURCE_ENDINGS.get(ending, "raw")
 
 
 def target_format_of(writing: Writing) -> str:
@@ -250,7 +271,7 @@ def _contents(reading: Reading, source: str, *, raw: bool, beside: str) -> Itera
             chosen = {path: dataset for path, dataset in chosen.items() if dataset.variables}
         if not raw and reading.variables is not None:  # without coordinates
             chosen = {path: named_alone(dataset, reading.variables) for path, dataset in chosen.items()}
-        _check_dims(reading, chosen)
+        _check_dims(reading, groups)
         yield _Contents(chosen, tables)
 
 
@@ -282,7 +303,7 @@ def _check_names(reading: Reading, groups: Groups) -> None:
 def _check_dims(reading: Reading, groups: Groups) -> None:
     for dim in reading.select:
         sizes = {str(known) for dataset in groups.values() for known in dataset.sizes}
-        if dim not in sizes and isinstance(reading.select[dim], slice):
+        if dim not in sizes:
             raise ValueError(
                 f"{shown(reading.path)}: there is no dimension {dim!r}; there are {', '.join(sorted(sizes))}"
             )
@@ -452,12 +473,12 @@ def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, d
     tables = {name: contents.groups[name] for name in contents.groups if name in tables_of}
     options: dict[str, Any] = {"threads": writing.threads, "align_chunks": True}
     if not tables or not (mode == "a" or len(contents.groups) > 1):
-        _write_groups(datasets, tables, path, group, mode, done, options)
+        _write_groups(datasets, tables, path, group, mode, done, options, writing)
         return
     with _staged(path, writing.overwrite) as staged:
         if mode == "a":
             shutil.copyfile(path, staged)
-        _write_groups(datasets, tables, staged, group, "a" if mode == "a" else "w", done, options)
+        _write_groups(datasets, tables, staged, group, "a" if mode == "a" else "w", done, options, writing)
 
 
 @contextlib.contextmanager
@@ -471,13 +492,17 @@ def _staged(path: str, overwrite: bool) -> Iterator[str]:
         if os.path.isdir(path) and overwrite:  # a store, for which there is no rename over another
             os.rename(path, old)
         os.rename(staged, path)
+    except Exception as error:  # the user has never heard of the folder
+        error.args = tuple(one.replace(staged, path) if isinstance(one, str) else one for one in error.args)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_groups(
-    datasets: Groups, tables: Groups, path: str, group: str, mode: Any, done: Done, options: dict[str, Any]
-) -> None:
+    datasets: Groups, tables: Groups, path: str, group: str, mode: Any, done: Done, options: dict[str, Any],
+    writing: Writing,
+) -> None:  # fmt: skip
     if datasets:
         where = {posixpath.join(group, name.lstrip("/")): dataset for name, dataset in datasets.items()}
         try:
@@ -494,7 +519,8 @@ def _write_groups(
         place = posixpath.join(group, name.lstrip("/"))
         if place == "/":
             place = f"/{os.path.splitext(os.path.basename(path))[0]}"
-        to_pytables(rows, path, mode=mode, group=place, layout="table", threads=options["threads"])
+        encoding = _table_encoding(rows, writing)
+        to_pytables(rows, path, mode=mode, group=place, layout="table", encoding=encoding, threads=options["threads"])
         mode = "a"
 
 
@@ -543,6 +569,17 @@ def _hdf5_encoding(
     return found
 
 
+def _table_encoding(rows: xr.Dataset, writing: Writing) -> dict[Any, Any]:
+    """Chunks and compression of a whole table: as the encoding of any column."""
+    name, variable = next(iter(rows.variables.items()))
+    chunks = _chunks_for(variable, str(name), writing)
+    asked = {"complib": writing.complib, "complevel": writing.complevel, "chunksizes": chunks and chunks[:1]}
+    if writing.complevel is not None and writing.complib is None:
+        asked["complib"] = "zlib"
+    found = {key: value for key, value in asked.items() if value is not None}
+    return {name: found} if found else {}
+
+
 def _for_table(dataset: xr.Dataset, done: Done) -> xr.Dataset:
     variables = {name: _in_blocks(variable, done, None) for name, variable in dataset.variables.items()}
     for variable in variables.values():
@@ -560,6 +597,11 @@ def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) ->
         for number, (name, dataset) in enumerate(contents.groups.items()):
             variables, encoding = {}, {}
             for variable_name, variable in dataset.variables.items():
+                if _has_rows(variable):
+                    raise ValueError(
+                        f"{path}: {posixpath.join(name, str(variable_name))!r} has rows of variable length, for which "
+                        "Zarr has no form. Leave it out (--vars)"
+                    )
                 chunks = _chunks_for(variable, str(variable_name), writing) or _stored_chunks(variable)
                 block = _in_blocks(variable, done, chunks)
                 block.encoding = {}
@@ -570,6 +612,12 @@ def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) ->
             xr.Dataset(variables, attrs=dataset.attrs).to_zarr(
                 staged, group=where, mode=mode, encoding=encoding, zarr_format=2, consolidated=False
             )
+
+
+def _has_rows(variable: xr.Variable) -> bool:
+    """Whether the elements are arrays."""
+    element = (variable.dtype.metadata or {}).get("vlen")
+    return variable.dtype.kind == "O" and element not in (None, str, bytes)
 
 
 def _zarr_encoding(block: xr.Variable, chunks: tuple[int, ...] | None, writing: Writing) -> dict[str, Any]:

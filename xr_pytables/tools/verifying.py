@@ -33,7 +33,7 @@ from ..chunks.index import DAMAGED, MISSING, ChunkStorage
 from ..chunks.vlen import DESCRIPTOR, read_values
 from ..disk.door import Visit, place_of
 from ..disk.files import checked_group
-from ..errors import ChunkError, FormatError, MissingNodeError
+from ..errors import ChunkError, FormatError, MissingNodeError, TooManyChunksError
 from ..hdf5.attributes import RawAttribute, Unreadable
 from ..hdf5.chunk_btree1 import is_after
 from ..hdf5.chunk_indexes import listed_chunks, read_index
@@ -80,7 +80,8 @@ class Report:
     file: str
     damage: tuple[Damage, ...]
     unchecked: Mapping[str, str]
-    """Arrays whose data could not be looked at, and why: a filter that is not known, data in other files."""
+    """Arrays whose data could not be looked at, and why: a filter that is not known, data in other files, too many
+    chunks."""
     groups: int = 0
     arrays: int = 0
     attributes: int = 0
@@ -356,9 +357,11 @@ class _Array:
         elif info.layout == "chunked":
             try:
                 self._locate_chunks(survey, self._storage(file.base_address))
+                self.reason = codecs.why_not(info.filters) if len(self.place) else None
+            except TooManyChunksError as error:
+                self.reason = str(error).rpartition(": ")[0].rpartition(": ")[2]
             except FormatError as error:
                 survey.tell(self.path, "index", error)
-            self.reason = codecs.why_not(info.filters) if len(self.place) else None
         if self.reason is not None:
             survey.unchecked[self.path] = self.reason
 

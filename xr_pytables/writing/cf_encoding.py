@@ -142,11 +142,12 @@ def form_of(variable: Variable, spec: VariableSpec | None, label: str) -> Form |
     dtype = _dtype_of(encoding.get("dtype"), variable.dtype)
     if dtype is None:
         return None
+    _check_fill_is_finite({**variable.attrs, **encoding}, dtype, label)
     read = as_read(dtype, encoding.get("_Unsigned"))
     return Form(
         read,
-        _number(encoding.get("scale_factor")),
-        _number(encoding.get("add_offset")),
+        _number(encoding, "scale_factor", label),
+        _number(encoding, "add_offset", label),
         _fill_of(encoding, dtype, read, label),
         exact=spec is not None,
         truth=dtype.kind == "b" or (spec is not None and spec.attributes.get("dtype") == "bool"),
@@ -167,8 +168,13 @@ def _dtype_of(asked: Any, own: np.dtype) -> np.dtype | None:
     return dtype if dtype.kind in "biufcS" and dtype.itemsize and not is_characters else None
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(np.asarray(value).reshape(-1)[0])
+def _number(encoding: Mapping[str, Any], key: str, label: str) -> float | None:
+    if encoding.get(key) is None:
+        return None
+    number = np.asarray(encoding[key]).reshape(-1)[0]
+    if number.dtype.kind not in "biuf":
+        raise TypeError(f"{label}: {key} must be a number, not {encoding[key]!r}")
+    return float(number)
 
 
 def _fill_of(encoding: Mapping[str, Any], dtype: np.dtype, read: np.dtype, label: str) -> float | None:
@@ -187,6 +193,18 @@ def _fill_of(encoding: Mapping[str, Any], dtype: np.dtype, read: np.dtype, label
     if fill != int(fill) or not limits.min <= int(fill) <= limits.max:
         raise ValueError(f"{label}: _FillValue {fill} does not fit {dtype}, which holds {limits.min} to {limits.max}")
     return int(fill)
+
+
+def _check_fill_is_finite(attributes: Mapping[str, Any], dtype: np.dtype, label: str) -> None:
+    """Raise ValueError for a fill value that a float of less bytes would make infinite."""
+    for key in ("_FillValue", "missing_value") if dtype.kind == "f" else ():
+        fills = np.asarray(attributes.get(key, 0.0)).reshape(-1)
+        if fills.dtype.kind not in "iuf":
+            continue
+        with np.errstate(over="ignore"):
+            lost = fills[np.isfinite(fills) & ~np.isfinite(fills.astype(dtype))]
+        if lost.size:
+            raise ValueError(f"{label}: {key} {lost[0]} does not fit {dtype}, which holds up to {np.finfo(dtype).max}")
 
 
 def _members(dtype: np.dtype, spec: VariableSpec | None) -> tuple[int, ...]:

@@ -216,6 +216,8 @@ def _index(index: pd.Index, where: str, widths: Mapping[Hashable, int | None]) -
             continue
         asked: Mapping[Hashable, int | None] = widths if level.name is not None else {None: widths.get("index")}
         given = _column(level.name, level.array, label, asked)
+        if given.width is not None and len(levels) == 1 and level.hasnans:
+            raise ValueError(f"{label}: a text is missing, for which pandas has no form in an index. Fill it in")
         if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex) and len(index):
             given = replace(given, sample=index[:1])  # with its frequency
         found.append(replace(given, sample=given.sample.rename(level.name)))

@@ -791,7 +791,8 @@ def _checked_unlimited(dataset: Dataset, given: Any, here: _Here) -> frozenset[s
         message += f" current dataset dimensions {tuple(dataset.sizes)}"
         if given is not None:
             raise ValueError(message)
-        warn(message)
+        if here.existing is None:  # else they are about the file that is there
+            warn(message)
     return frozenset(str(dim) for dim in wanted - undeclared)
 
 
@@ -1506,6 +1507,11 @@ def _check_only_values(
 def _check_range(variable: Variable, spec: VariableSpec, here: _Here) -> None:
     """For `r+`: xarray would round and wrap numbers to the dtype in the file, which the user did not choose."""
     stored = spec.info.datatype.dtype
+    if spec.conversion in ("text", "fixed text") and variable.dtype.kind == "S":
+        raise ValueError(
+            f"{here}: variable {spec.name!r}: Mismatched dtypes: the array holds text, the values are bytes. Decode "
+            "them with .str.decode('utf-8'), or replace the array with mode='a' alone"
+        )
     if stored is not None and stored.kind in "iufc" and variable.dtype.kind in "SUT":
         raise ValueError(
             f"{here}: variable {spec.name!r}: Mismatched dtypes: the array is of {stored}, the values of "

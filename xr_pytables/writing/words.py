@@ -49,7 +49,20 @@ _HINTS: Final = {
     "fill_value": "_FillValue",
     "fillvalue": "_FillValue",
     "quantize_mode": "least_significant_digit",
-    "significant_digits": "least_significant_digit",
+    "significant_digits": "least_significant_digit (digits after the decimal point)",
+    "bitround": "least_significant_digit (digits after the decimal point)",
+    "scale": "scale_factor",
+    "offset": "add_offset",
+    "scaleoffset": "scale_factor and dtype",
+    "nodata": "_FillValue",
+    "endian": "dtype='<f4' or '>f4', say,",
+    "byteorder": "dtype='<f4' or '>f4', say,",
+    "maxshape": "to_pytables(unlimited_dims=[...])",
+    "write_empty_chunks": "to_pytables(write_empty_chunks=...)",
+    "szip_coding": "complib='zlib'",
+    "szip_pixels_per_block": "complib='zlib'",
+    "serializer": "dtype",
+    "object_codec": "string='vlen' or 'fixed'",
 }
 
 
