@@ -101,3 +101,27 @@ def test_a_coordinate_that_cannot_be_read_costs_no_other_group(tmp_path: Path) -
     xr.testing.assert_equal(tree["good"].to_dataset(), good)
     assert tree["bad"]["b"].values.tolist() == [3.0, 4.0]
     assert "x" not in tree["bad"].coords
+
+
+@pytest.mark.parametrize("coordinate", ["none", "empty", "short", "long"])
+def test_arrays_of_groups_are_as_long_as_a_growing_dimension_above(tmp_path: Path, coordinate: str) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        file.createDimension("t", None)
+        if coordinate != "none":
+            file.createVariable("t", "f8", ("t",))[: {"empty": 0, "short": 3, "long": 6}[coordinate]] = 1
+        group = file.createGroup("g")
+        group.createVariable("a", "i4", ("t",))[0:2] = [5, 6]
+        group.createVariable("text", str, ("t",))[0] = "q"
+        file.createGroup("g/h").createVariable("b", "i4", ("t",))[0:4] = [1, 2, 3, 4]
+        own = file.createGroup("k")
+        own.createDimension("u", None)
+        own.createVariable("c", "i4", ("u",))[0:1] = 7
+    with (
+        xr.open_datatree(tmp_path / "a.nc", engine="pytables", decode_cf=False) as found,
+        xr.open_datatree(tmp_path / "a.nc", engine="netcdf4", decode_cf=False) as expected,
+    ):
+        assert found.groups == expected.groups
+        for path in found.groups:
+            assert found[path].sizes == expected[path].sizes
+            for name, variable in expected[path].dataset.variables.items():
+                np.testing.assert_array_equal(found[path][name], variable)

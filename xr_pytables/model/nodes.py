@@ -301,8 +301,11 @@ class NodeReader:
         """The group at `path` and all below it, each group once, with its path relative to `path` ("/" for itself).
 
         A group reached by a hard link is shown there; one reached only through soft or external links is shown at
-        the first of them.
+        the first of them. Arrays are as long as the growing dimensions of the groups above.
         """
+        yield from _filled_up(list(self._tree(path)))
+
+    def _tree(self, path: str) -> Iterator[tuple[str, GroupSpec]]:
         start = self._find(self._root_file, path)
         if start.file.kind(start.address) != "group":
             yield "/", self._one_leaf(start)
@@ -897,6 +900,51 @@ class NodeReader:
             root, _ = _group_attributes(_Place(file, "/", file.root))
             self._by_pytables[file.path] = attributes.format_version(root) is not None
         return self._by_pytables[file.path]
+
+
+def _filled_up(found: list[tuple[str, GroupSpec]]) -> list[tuple[str, GroupSpec]]:
+    """The groups of a tree, their arrays as long as the longest that has the same growing dimension of a group above.
+
+    As `dimensions.resolve` does it for the arrays of one group, and netCDF-4 for all of a file.
+    """
+    declared = {(spec.file, spec.path): spec.scales for _, spec in found if spec.scales}
+    if len(found) < 2 or not any(scale.extensible for scales in declared.values() for scale in scales.values()):
+        return found
+    lengths: dict[tuple[str, str, str], int] = {}
+    fixed: set[tuple[str, str, str]] = set()
+
+    def owner(spec: GroupSpec, dim: str) -> tuple[str, str, str]:
+        path = spec.path
+        while path != "/" and dim not in declared.get((spec.file, path), {}):
+            path = posixpath.dirname(path)
+        return spec.file, path, dim
+
+    for _, spec in found:
+        for name, scale in spec.scales.items():
+            key = (spec.file, spec.path, name)
+            lengths[key] = max(scale.size, lengths.get(key, 0))
+            if not scale.extensible:
+                fixed.add(key)
+        for variable in spec.variables:
+            for dim, size in zip(variable.dims, variable.shape, strict=True):
+                key = owner(spec, dim)
+                lengths[key] = max(size, lengths.get(key, 0))
+                if dim not in variable.unlimited_dims or key[2] not in declared.get(key[:2], {}):
+                    fixed.add(key)
+
+    def full(spec: GroupSpec, dim: str, size: int) -> int:
+        key = owner(spec, dim)
+        return size if key in fixed else lengths.get(key, size)
+
+    filled = []
+    for relative, spec in found:
+        variables = tuple(
+            replace(one, shape=tuple(full(spec, *sized) for sized in zip(one.dims, one.shape, strict=True)))
+            for one in spec.variables
+        )
+        scales = {dim: replace(scale, size=full(spec, dim, scale.size)) for dim, scale in spec.scales.items()}
+        filled.append((relative, replace(spec, variables=variables, scales=scales)))
+    return filled
 
 
 def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:

@@ -115,13 +115,13 @@ def _filled(
 
 
 def _unused(values: np.ndarray, dtype: np.dtype) -> np.generic | None:
-    """An integer far from zero that does not occur; None if all do."""
+    """An integer far from zero that does not occur, nor as float64, in which readers look for it; None if all do."""
     if dtype.kind not in "iu":
         return None
-    limits, taken = np.iinfo(dtype), set(np.unique(values).tolist())
+    limits, taken = np.iinfo(dtype), set(np.unique(values.astype("f8")).tolist())
     numbers = range(limits.min, limits.max + 1)
     for number in numbers if dtype.kind == "i" else reversed(numbers):
-        if number not in taken:
+        if float(number) not in taken:
             found: np.generic = dtype.type(number)
             return found
     return None
