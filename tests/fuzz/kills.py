@@ -187,8 +187,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "file.h5")
         problems, taken = kill_workers(path, options.workers, choose)
-        slow = f", the longest job took {max(taken):.1f} s, the median one {statistics.median(taken):.1f} s"
-        print(f"{options.workers} kills of workers{slow if taken else ''}; {len(problems)} problems", flush=True)
+        slow = f", jobs took up to {max(taken):.1f} s, the median {statistics.median(taken):.1f} s" if taken else ""
+        print(f"{options.workers} kills of workers{slow}; {len(problems)} problems", flush=True)
         others = kill_clients(path, options.clients, choose)
         print(f"{options.clients} kills of clients; {len(others)} problems")
     for problem in problems + others:

@@ -1507,7 +1507,7 @@ def _check_only_values(
 def _check_range(variable: Variable, spec: VariableSpec, here: _Here) -> None:
     """For `r+`: xarray would round and wrap numbers to the dtype in the file, which the user did not choose."""
     stored = spec.info.datatype.dtype
-    if spec.conversion in ("text", "fixed text") and variable.dtype.kind == "S":
+    if spec.form.is_text and variable.dtype.kind == "S":
         raise ValueError(
             f"{here}: variable {spec.name!r}: Mismatched dtypes: the array holds text, the values are bytes. Decode "
             "them with .str.decode('utf-8'), or replace the array with mode='a' alone"
