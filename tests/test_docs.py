@@ -410,3 +410,25 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
         built = page.relative_to(DOCS).with_suffix("")
         folder = built.parent if built.name == "index" else built
         assert (tmp_path / "site" / folder / "index.html").exists()
+
+
+# -- what the page about installing says -------------------------------------------------------------------
+
+
+def test_install_has_the_versions_and_extras_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (DOCS / "install.md").read_text()
+    needs = dict(re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", each).groups() for each in project["dependencies"])  # type: ignore[union-attr]
+    names = {"xarray": "xarray", "Dask": "dask", "NumPy": "numpy", "pandas": "pandas", "tables": "tables",
+             "blosc2": "blosc2", "numexpr": "numexpr"}  # fmt: skip
+    told = dict(re.findall(r"^\| (\w+)[^|]* \| ([\d.]+)", text.split("## Versions")[1], re.MULTILINE))
+    assert told == {name: needs[package] for name, package in names.items()}
+    extras = project["optional-dependencies"]
+    table = text.split("## Extras")[1].split("## Versions")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", table, re.MULTILINE)
+    assert {name for name, _ in rows} == set(extras) - {"docs", "test", "benchmark"}
+    for name, brings in rows:
+        packages = {re.split(r"[\[>=;]", each)[0].lower() for each in extras[name]}
+        assert {each.lower() for each in brings.split(", ")} == packages, name
+    python = [each.rpartition(" ")[2] for each in project["classifiers"] if "Python :: 3." in each]
+    assert text.splitlines()[2].startswith(f"Python {python[0]} to {python[-1]} on Linux, macOS or Windows")
