@@ -23,7 +23,8 @@ from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
 from .model.forms import Form
 from .model.leaves import storage_of
-from .model.nodes import GroupSpec, NodeReader, Skipped, VariableSpec
+from .model.nodes import NodeReader
+from .model.specs import GroupSpec, Skipped, VariableSpec
 from .sources.source import printable
 from .store import encoding, read_options
 from .value_text import one_line, plain

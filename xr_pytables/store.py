@@ -28,7 +28,8 @@ from .errors import FileChangedError, RemoteError
 from .model import leaves
 from .model.dimensions import ONE_ARRAY, PhonyDims
 from .model.forms import Form
-from .model.nodes import ExternalLinks, GroupSpec, NodeReader, Ragged, ReadOptions, Strings, VariableSpec
+from .model.nodes import NodeReader
+from .model.specs import ExternalLinks, GroupSpec, Ragged, ReadOptions, Strings, VariableSpec
 from .sources.place import Place
 from .sources.source import printable, shortened
 from .sources.warning import warn

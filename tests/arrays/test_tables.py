@@ -25,7 +25,7 @@ from xr_pytables.arrays.table_arrays import ColumnArray
 from xr_pytables.chunks import codecs, row_blocks
 from xr_pytables.disk.files import FileIdentity, OpenedFile
 from xr_pytables.hdf5.datatype import Datatype, Field
-from xr_pytables.model.nodes import VariableSpec
+from xr_pytables.model.specs import VariableSpec
 
 from ..helpers_properties import examples
 from ..helpers_reading import assert_same, open_quietly, open_raw, plain_file, run_python

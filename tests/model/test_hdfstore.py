@@ -36,7 +36,8 @@ from xr_pytables.chunks import reading, row_blocks
 from xr_pytables.disk.door import Visit
 from xr_pytables.disk.files import FileIdentity, OpenedFile
 from xr_pytables.errors import FileChangedError
-from xr_pytables.model.nodes import NodeReader, ReadOptions
+from xr_pytables.model.nodes import NodeReader
+from xr_pytables.model.specs import ReadOptions
 from xr_pytables.where.queries import RowQuery, find_rows, plan_query
 
 from ..helpers_properties import examples

@@ -23,7 +23,7 @@ from ..disk.files import OpenedFile
 from ..model import frames, hdfstore
 from ..model.frames import UnknownLayoutError
 from ..model.leaves import native
-from ..model.nodes import VariableSpec
+from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version
 from .lazy_array import LazyArray
 from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of

@@ -24,8 +24,8 @@ from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..model import leaves
-from ..model.nodes import VariableSpec
 from ..model.pytables_types import as_pytables
+from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version
 from ..sources.remote import Remote
 from .lazy_array import LazyArray

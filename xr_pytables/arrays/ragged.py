@@ -23,7 +23,7 @@ from ..disk.files import OpenedFile
 from ..errors import ChunkError
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.forms import Form
-from ..model.nodes import ElementSpec, VariableSpec
+from ..model.specs import ElementSpec, VariableSpec
 from ..sources.place import Opened, Version
 from ..sources.warning import warn
 from .lazy_array import LazyArray

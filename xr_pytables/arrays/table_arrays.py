@@ -20,7 +20,7 @@ from ..chunks.row_blocks import CacheKey, Wanted
 from ..chunks.vlen import DESCRIPTOR
 from ..disk.files import OpenedFile
 from ..model import leaves
-from ..model.nodes import VariableSpec
+from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version
 from .leaf_arrays import PyTablesArray, checked_key, selected_shape
 

@@ -18,7 +18,7 @@ from ..disk.files import OpenedFile
 from ..model import leaves
 from ..model.forms import Form
 from ..model.mappings import Grid, Part, aligned, coordinates, ordinals
-from ..model.nodes import VariableSpec
+from ..model.specs import VariableSpec
 from ..sources.pieces import Piece, Pieces
 from ..sources.place import Opened, Version
 from .leaf_arrays import PyTablesArray, check_unchanged_since, checked_key, converted, selected_shape

@@ -30,18 +30,17 @@ from ..sources.source import printable, shortened
 from ..sources.url import is_url
 from . import attributes, dimensions
 from .columns import Column, describe_columns, is_table
-from .dimensions import Leaf, PhonyDims, Scales
+from .dimensions import Leaf, Scales
 from .forms import Form
 from .matlab import MatlabArray, holds_sizes
-from .pytables_types import as_pytables, as_shown, with_truth
+from .meanings import TEXT, becomes, meaning_of, named, why_not_array
+from .pytables_types import as_pytables, with_truth
+from .specs import GroupSpec, RawFile, ReadOptions, Scale, Skipped, VariableSpec
 
 if TYPE_CHECKING:
     from . import frames, hdfstore
     from .mappings import Part
 
-ExternalLinks = Literal["near", "any", "never"]
-Ragged = Literal["object", "flat"]
-Strings = Literal["as stored", "text", "bytes"]
 
 _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
@@ -49,158 +48,6 @@ MAX_GROUPS: Final = 1_000_000
 MAX_DEPTH: Final = 256
 """Levels of groups in a tree: xarray takes seconds for a thousand, and fails for more."""
 _GROUPS_AT_ONCE: Final = 64  # that are asked for together, behind a network
-
-
-@dataclass(frozen=True, slots=True)
-class ElementSpec:
-    """What the rows of a ragged array consist of."""
-
-    dtype: np.dtype
-    """As the user sees it, before xarray decodes anything: native byte order."""
-    shape: tuple[int, ...] = ()
-    """Of one element (PyTables: of a multi-dimensional atom)."""
-    form: Form = Form.SAME
-    """How a stored element becomes `dtype`."""
-    attributes: dict[str, object] = field(default_factory=dict)
-    """What tells xarray what the elements mean (CF), if they are the values of a variable."""
-
-
-@dataclass(frozen=True, slots=True)
-class RawFile:
-    """A piece of a file without a format that holds a part of an array's bytes."""
-
-    path: str
-    """Absolute."""
-    offset: int
-    size: int
-    """In bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class VariableSpec:
-    """One array of a file: all that is needed to read it lazily. Made in tests without a file."""
-
-    file: str
-    """Absolute path of the file that holds it."""
-    path: str
-    """Path of the node, without links."""
-    name: Hashable
-    """Of the variable: text, but for columns of pandas objects, which may be called anything."""
-    info: DatasetInfo
-    shape: tuple[int, ...]
-    """As the user sees it, in elements: the leaf's shape and then its atom's. A leaf may be shorter in dimensions that
-    grow (see `dimensions.Resolved.shapes`); what is missing has its fill value."""
-    dtype: np.dtype
-    """As the user sees it, before xarray decodes anything: native byte order."""
-    dims: tuple[str, ...]
-    chunks: tuple[int, ...] | None = None
-    """Elements per chunk for each dimension of `shape`; None if not chunked."""
-    form: Form = Form.SAME
-    """How the stored elements become `dtype`."""
-    attributes: dict[str, object] = field(default_factory=dict)
-    unlimited_dims: tuple[str, ...] = ()
-    base_address: int = 0
-    """Size of the file's user block, in bytes."""
-    characters: bool = False
-    """Whether an array of single characters is netCDF's way to store text along its last dimension."""
-    reverse: bool = False
-    """Whether the user sees the dimensions in reverse order (MATLAB). `shape`, `dims`, `chunks` are as in the file."""
-    rows: ElementSpec | None = None
-    """Of a ragged array of numbers, strings or times (`Form.ELEMENTS`): what its rows consist of."""
-    ragged: Ragged = "object"
-    """Whether such an array becomes one variable of rows, or the values of all rows and the size of each."""
-    member: tuple[str, ...] = ()
-    """Of a column of a table: the names that lead to it in the compound, one for each level; () for whole elements."""
-    element: Datatype | None = None
-    """Of a column: its type, whose shape begins with those of the compounds it is in; None for whole elements."""
-    item: tuple[int, ...] = ()
-    """Of a column with a shape: fixed positions along its first dimensions, which `shape`, `dims` and `chunks` then
-    lack. `member=("values_block_0",), item=(2,)` is `values_block_0[:, 2]`."""
-    decoding: frames.Decoding | None = None
-    """Of a column of a pandas object: how its stored elements become values. None for all other variables."""
-    categories: VariableSpec | None = None
-    """Of a column of codes: what they number."""
-    parts: tuple[Part[VariableSpec], ...] = ()
-    """Of a virtual dataset: which of its elements are which of others."""
-    raw_files: tuple[RawFile, ...] = ()
-    """The files that its bytes lie in one after the other, if they are not in `file`."""
-
-    @property
-    def label(self) -> str:
-        """File and node, as messages name them."""
-        return printable(f"{self.file}:{self.path}")
-
-    @property
-    def datatype(self) -> Datatype:
-        """The type of one stored value."""
-        return self.element if self.element is not None else self.info.datatype
-
-    @property
-    def element_dtype(self) -> np.dtype:
-        """Of the values before they are looked up in the categories."""
-        return self.dtype if self.categories is None else np.dtype("i8")
-
-
-class Skipped(NamedTuple):
-    """A node that is not shown, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """A dimension that a group declares."""
-
-    size: int
-    number: int | None
-    """Its netCDF-4 dimension id, unique in the file; None where the writer gave none."""
-    extensible: bool = True
-    """Whether the array that stands for it can grow."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSpec:
-    """One group: its variables, attributes and children."""
-
-    file: str
-    path: str
-    variables: tuple[VariableSpec, ...]
-    attributes: dict[str, object]
-    scales: dict[str, Scale] = field(default_factory=dict)
-    """The dimensions that the group's own scales declare, with or without values."""
-    skipped: tuple[Skipped, ...] = ()
-    problems: tuple[str, ...] = ()
-    """Sentences about what was read differently from what the file says."""
-    groups: tuple[str, ...] = ()
-    """Names of the child groups that a tree follows."""
-    coordinates: frozenset[Hashable] = frozenset()
-    """Variables that are coordinates without the name of a dimension: levels of a pandas index."""
-    tables: tuple[str, ...] = ()
-    """Names of the tables in it, each of which is a dataset of its own."""
-    row_dim: str = ""
-    """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
-    is_pandas_object: bool = False
-
-    @property
-    def label(self) -> str:
-        """File and group, as messages name them."""
-        return printable(f"{self.file}:{self.path}")
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """The user's choices that bear on what a node becomes."""
-
-    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    phony_dims: PhonyDims = "size"
-    external_links: ExternalLinks = "near"
-    allow_pickle: bool = False
-    drop_variables: frozenset[Hashable] = frozenset()
-    ragged: Ragged = "object"
-    string: Strings = "as stored"
-    pandas_objects: bool = True
-    """Show the group of a pandas object as its columns; else as the arrays that it consists of."""
 
 
 class _Place(NamedTuple):
@@ -506,9 +353,9 @@ class NodeReader:
             info, parts = self._parts(place, info, raw)
         elif info.external_files:
             info, raw_files = self._in_raw_files(place, info)
-        if info.shape is None or not _becomes(info.datatype, virtual.datatype):
-            raise ValueError(f"{what} has another type: {_named(info.datatype)}, expected {_named(virtual.datatype)}")
-        dtype, form, _, rows = _in_memory(info.datatype, raw, self._options)
+        if info.shape is None or not becomes(info.datatype, virtual.datatype):
+            raise ValueError(f"{what} has another type: {named(info.datatype)}, expected {named(virtual.datatype)}")
+        dtype, form, _, rows = meaning_of(info.datatype, raw, self._options)
         atom = info.datatype.shape
         return VariableSpec(
             file=place.file.path,
@@ -860,10 +707,10 @@ class NodeReader:
             leaf.raw, by_pytables=self._is_by_pytables(place.file), allow_pickle=self._options.allow_pickle
         )
         unlimited = tuple(dim for dim, grows in zip(dims, leaf.extendable, strict=True) if grows)
-        dtype, form, added, rows = _in_memory(datatype, leaf.raw, self._options)
+        dtype, form, added, rows = meaning_of(datatype, leaf.raw, self._options)
         matlab = MatlabArray.of(leaf.raw) if column is None else None
         if matlab is not None and matlab.is_text(info):
-            dtype, form = _TEXT, Form.UTF16
+            dtype, form = TEXT, Form.UTF16
         elif matlab is not None:
             dtype = np.dtype(bool) if matlab.is_truth(info) else dtype
             dims, shape = dims[::-1], shape[::-1]
@@ -947,75 +794,6 @@ def _filled_up(found: list[tuple[str, GroupSpec]]) -> list[tuple[str, GroupSpec]
     return filled
 
 
-def why_not_array(info: DatasetInfo, raw: Mapping[str, RawAttribute]) -> str | None:
-    """The reason a dataset is not shown as a variable; None if it is."""
-    if info.shape is None:
-        return "it has a null dataspace: neither shape nor values"
-    if is_table(info) and (info.external or info.layout == "virtual"):
-        return "its rows lie in other arrays or files, which is supported for arrays alone"
-    if info.layout == "virtual" and info.datatype.kind not in _OF_VIRTUAL:
-        return f"its type is not supported: a virtual dataset of kind {info.datatype.kind!r}"
-    if attributes.text(raw.get("NODE_TYPE")) == "file":
-        return "it holds a file (tables.nodes.filenode)"
-    datatype = info.datatype
-    if datatype.kind == "unsupported":
-        return f"its type is not supported: {datatype.reason}"
-    if datatype.kind == "vlen":
-        if datatype.shape:
-            return "its type is not supported: an array type of rows"
-        return _why_not_rows(datatype.base)
-    if datatype.kind == "compound" and not is_table(info):
-        return _why_not_records(datatype)
-    return None
-
-
-_OF_VIRTUAL: Final = frozenset(
-    ("integer", "float", "complex", "bool", "bitfield", "string", "text", "enum", "time", "opaque", "unsupported")
-)
-
-
-def _becomes(source: Datatype, virtual: Datatype) -> bool:
-    """Whether elements of one type can be shown as those of the other without a loss."""
-    if source.shape != virtual.shape:
-        return False
-    if source.kind == virtual.kind and source.kind in ("text", "string"):
-        return source.kind == "text" or (
-            source.stored_size <= virtual.stored_size and source.padding == virtual.padding
-        )
-    if source.dtype is None or virtual.dtype is None:
-        return False
-    numbers = ("integer", "float", "complex")
-    if source.kind in numbers and virtual.kind in numbers:
-        return np.can_cast(source.dtype, virtual.dtype)
-    same = source.dtype.newbyteorder("=") == virtual.dtype.newbyteorder("=")
-    return same and source.kind == virtual.kind and source.members == virtual.members
-
-
-def _named(datatype: Datatype) -> str:
-    return f"{datatype.dtype}" if datatype.dtype is not None else datatype.kind
-
-
-def _why_not_records(datatype: Datatype) -> str | None:
-    """The reason an array of records that is no table is not shown; None if it is."""
-    if datatype.dtype is None:
-        return f"its type is not supported: {datatype.reason or 'records that NumPy lacks'}"
-    for path, member in datatype.columns():
-        if member.kind in ("time", "reference"):
-            return f"its type is not supported: records whose member {'.'.join(path)!r} is a {member.kind}"
-    return None
-
-
-def _why_not_rows(element: Datatype | None) -> str | None:
-    """The reason rows of such elements are not shown; None if they are."""
-    if element is None or element.kind == "unsupported":
-        return f"its type is not supported: rows of {element.reason if element else 'nothing'}"
-    if element.kind in ("vlen", "text", "reference"):
-        return f"its type is not supported: rows of elements of kind {element.kind!r}"
-    if element.dtype is None or not element.exact or not element.itemsize:
-        return f"its type is not supported: rows of elements whose {element.kind} format NumPy lacks"
-    return None
-
-
 def _checked_row_dim(given: Sequence[str] | None, place: _Place) -> str | None:
     """The name that the argument `dims` gives to the rows of the table at `place`."""
     if given is None:
@@ -1074,69 +852,6 @@ def _refers_to_scales(raw: Mapping[str, RawAttribute]) -> bool:
 
 def _is_scale(raw: Mapping[str, RawAttribute]) -> bool:
     return attributes.text(raw.get("CLASS")) == "DIMENSION_SCALE"
-
-
-_Meaning = tuple[np.dtype, Form, dict[str, object], ElementSpec | None]
-_TEXT: Final = np.dtype(object, metadata={"element_type": str})  # as xarray marks it
-_BYTES: Final = np.dtype(object, metadata={"element_type": bytes})
-
-
-def _in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
-    """dtype and form of the elements, attributes (CF conventions) that tell xarray what they mean, and what the
-    elements of ragged rows are."""
-    if datatype.kind == "vlen":
-        return _rows_in_memory(datatype, raw, options)
-    if datatype.kind == "text" or datatype.dtype is None:
-        return (_BYTES, Form.TEXT_BYTES, {}, None) if options.string == "bytes" else (_TEXT, Form.TEXT, {}, None)
-    if datatype.kind == "string" and _is_text(datatype, raw, options):
-        return _TEXT, Form.FIXED_TEXT, {}, None
-    native = datatype.dtype.newbyteorder("=")
-    if datatype.kind == "reference":
-        return _TEXT, Form.PATHS, {}, None
-    if datatype.kind == "opaque" and native.kind in "mM":
-        return as_shown(native) or native, Form.SAME, {}, None
-    if datatype.kind == "time":
-        unit = "seconds" if native.itemsize == 4 else "microseconds"
-        added = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
-        return np.dtype(native), Form.SAME if native.itemsize == 4 else Form.TIME64, dict(added), None
-    if datatype.kind == "enum":
-        coded = np.dtype(native, metadata={"enum": dict(datatype.members)})
-        return coded, Form.SAME, _flags(datatype.members, native), None
-    return native, Form.SAME, {}, None
-
-
-def _is_text(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> bool:
-    """Whether fixed-length strings are shown as text."""
-    if options.string != "as stored":
-        return options.string == "text"
-    return datatype.utf8 or attributes.text(raw.get(attributes.TEXT_MARKER)) == "utf-8"
-
-
-def _rows_in_memory(datatype: Datatype, raw: Mapping[str, RawAttribute], options: ReadOptions) -> _Meaning:
-    """The same for ragged arrays. PyTables names what is in the bytes of a row in PSEUDOATOM."""
-    base = datatype.base
-    assert base is not None  # `why_not_array`
-    assert base.dtype is not None
-    pseudo, width = attributes.text(raw.get("PSEUDOATOM")), base.dtype.itemsize
-    if pseudo == "object" and width == 1:
-        return np.dtype(object), Form.PICKLES if options.allow_pickle else Form.OBJECTS, {}, None
-    if pseudo == "vlunicode" and width == 4:
-        return _TEXT, Form.UTF32_ROWS, {}, None
-    if pseudo == "vlstring" and width == 1:
-        return (_TEXT, Form.TEXT_ROWS, {}, None) if options.string == "text" else (_BYTES, Form.BYTE_ROWS, {}, None)
-    dtype, form, added, _ = _in_memory(replace(base, shape=()), raw, options)
-    element = ElementSpec(dtype, base.shape, form, added)
-    kept = added if base.kind == "enum" and options.ragged == "object" else {}
-    if base.kind == "time":
-        dtype = np.dtype("M8[s]" if base.dtype.itemsize == 4 else "M8[us]")
-    of_row = np.dtype((dtype, base.shape)) if base.shape else dtype
-    return np.dtype(object, metadata={"vlen": of_row}), Form.ELEMENTS, dict(kept), element
-
-
-def _flags(members: Sequence[tuple[str, int]], dtype: np.dtype) -> dict[str, object]:
-    """CF conventions section 3.5: names without blanks, values of the variable's own type."""
-    values = np.array([value for _, value in members], dtype)
-    return {"flag_values": values, "flag_meanings": " ".join(name.replace(" ", "_") for name, _ in members)}
 
 
 def _reason(error: Exception, file: str) -> str:

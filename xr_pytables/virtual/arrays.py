@@ -26,7 +26,7 @@ from ..hdf5.chunk_indexes import read_index
 from ..hdf5.file import File
 from ..model import leaves
 from ..model.forms import Form
-from ..model.nodes import GroupSpec, VariableSpec
+from ..model.specs import GroupSpec, VariableSpec
 
 _BLOCK: Final = 1 << 26  # bytes of a contiguous array in one virtual chunk, where it can be divided
 _ZSTD: Final = 32015

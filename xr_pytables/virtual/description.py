@@ -15,7 +15,8 @@ import numpy as np
 
 from ..disk.door import Visit
 from ..disk.files import LocalPlace, checked_group
-from ..model.nodes import GroupSpec, NodeReader
+from ..model.nodes import NodeReader
+from ..model.specs import GroupSpec
 from ..sources.filesystems import UrlTarget
 from ..sources.place import Place
 from ..sources.remote import RemotePlace

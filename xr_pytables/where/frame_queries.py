@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
-from ..model.nodes import GroupSpec, VariableSpec
+from ..model.specs import GroupSpec, VariableSpec
 from .spellings import OPERATORS, as_list, instead, listed
 
 _EARLIEST: Final = -(2**63) + 2

@@ -22,7 +22,7 @@ from ..disk.files import OpenedFile
 from ..hdf5.file import File
 from ..model.forms import Form, time64_seconds
 from ..model.leaves import is_implausible, native
-from ..model.nodes import GroupSpec, VariableSpec
+from ..model.specs import GroupSpec, VariableSpec
 from .conditions import AllOf, AnyOf, Comparison, Condition, Indexable, comparisons, compile_condition, numexpr_dtype
 from .frame_queries import as_stored
 from .spellings import with_timestamps

@@ -26,8 +26,8 @@ from ..errors import MissingNodeError
 from ..hdf5.attributes import RawAttribute
 from ..hdf5.file import File, Place
 from ..model import attributes
-from ..model.nodes import VariableSpec
 from ..model.pytables_types import as_pytables
+from ..model.specs import VariableSpec
 from .conditions import Comparison
 
 _ARRAYS: Final = ("sorted", "indices", "ranges", "bounds", "sortedLR", "indicesLR")

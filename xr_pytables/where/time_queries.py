@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..model.forms import Form
-from ..model.nodes import VariableSpec
+from ..model.specs import VariableSpec
 from .conditions import MAX_LENGTH
 from .spellings import as_list, is_list, listed
 

@@ -17,7 +17,7 @@ import pandas as pd
 from xarray import Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
-from ..model.nodes import VariableSpec
+from ..model.specs import VariableSpec
 from .fitting import Form, as_read, checked, packable, packed
 
 Stored = Callable[[str], VariableSpec | None]

@@ -38,7 +38,7 @@ from . import chunk_writer
 from .blocks import BlockTarget, InMemory, PutAside, Values
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
 from .extents import Ranges, other_ranges, others, raw_extents, remember, together, without
-from .plan import VariablePlan, WritePlan
+from .plans import VariablePlan, WritePlan
 from .progress import Done, nobody
 from .structure import write_structure
 from .table_indexes import create_indexes

@@ -32,7 +32,7 @@ from ..disk.transaction import Transaction
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
 from .new_file import Part, finish, parts_of, prepare, streamed
-from .plan import WritePlan
+from .plans import WritePlan
 from .progress import Done, bar, nobody, watched
 from .targets import USUAL, Effort, OwnNotes, SharedNotes, itemsize, waiting
 from .waiting import NONE, Patience

@@ -18,7 +18,8 @@ from ..disk.files import FileIdentity, checked_path, hdf5_lock
 from ..disk.journal import check_for_writing
 from ..errors import FileBusyError, FileChangedError, FormatError
 from ..model.frames import UnknownLayoutError
-from ..model.nodes import GroupSpec, NodeReader, ReadOptions
+from ..model.nodes import NodeReader
+from ..model.specs import GroupSpec, ReadOptions
 from . import frame_plan
 from .frame_plan import StoredFrame
 from .placement import Mode

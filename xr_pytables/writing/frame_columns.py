@@ -23,7 +23,7 @@ from xarray import DataArray, Dataset, Variable
 from ..model.frames import FREQUENCY, TIME_ZONE
 from ..sources.warning import warn
 from .extension_types import no_form
-from .plan import streamable
+from .here import streamable
 
 _FIRST: Final = "x"
 """A text to show pandas; how wide the column shall be is said beside."""

@@ -30,12 +30,12 @@ from ..library.target_file import ArrayLayout
 from ..model import attributes, frames, hdfstore, leaves
 from ..model.attributes import EncodedAttribute
 from ..model.frames import FREQUENCY, MARK, TIME_ZONE, Frame
-from ..model.nodes import GroupSpec
 from ..model.pytables_types import as_pytables
+from ..model.specs import GroupSpec
 from ..sources.buffer import Buffer
 from . import layouts
 from .frame_columns import MISSING, Given, GivenFrame, given_frame, stored_text
-from .plan import Existing, GroupPlan, VariablePlan, WritePlan, declared_width, teller_of
+from .plans import Existing, GroupPlan, VariablePlan, WritePlan
 from .request import WriteRequest
 from .table_indexes import ColumnIndex, rows_attribute
 from .table_plan import (
@@ -49,6 +49,8 @@ from .table_plan import (
     rows_of,
     storage_wishes,
 )
+from .text_layout import declared_width
+from .variable_plan import teller_of
 
 TABLE: Final = "table"
 """The name of the table in the group of an object."""

@@ -38,7 +38,7 @@ from ..sources.local import LocalFile
 from . import chunk_writer
 from .alignment import Blocks, conflict
 from .blocks import BlockTarget, InMemory, PutAside, Values
-from .plan import VariablePlan, WritePlan
+from .plans import VariablePlan, WritePlan
 from .progress import Done, nobody
 from .structure import write_structure
 from .table_indexes import ColumnIndex, create_indexes

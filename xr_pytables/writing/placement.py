@@ -19,7 +19,7 @@ from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 from xarray.coding.times import infer_calendar_name
 from xarray.core.common import _contains_cftime_datetimes
 
-from ..model.nodes import VariableSpec
+from ..model.specs import VariableSpec
 from ..sources.warning import warn
 
 Mode = Literal["w", "w-", "x", "a", "r+"]

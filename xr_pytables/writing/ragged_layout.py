@@ -24,7 +24,7 @@ from ..library import libhdf5 as h5
 from ..library.target_file import ArrayLayout
 from ..model.attributes import EncodedAttribute
 from ..model.forms import Form
-from ..model.nodes import ElementSpec, VariableSpec
+from ..model.specs import ElementSpec, VariableSpec
 from . import layouts
 from .fitting import cast
 

@@ -23,7 +23,8 @@ from ..model.attributes import TEXT_MARKER
 from .execution import begin_file, commit_delayed
 from .new_file import Part, parts_of, places_of
 from .other_chunks import in_dask
-from .plan import VariablePlan, WritePlan, plan_write
+from .plan import plan_write
+from .plans import VariablePlan, WritePlan
 from .request import WriteRequest
 from .targets import Effort, Place, SharedNotes
 from .writer import planned

@@ -14,7 +14,7 @@ from ..library.libhdf5 import UNLIMITED
 from ..library.target_file import ArrayLayout, TargetFile
 from ..model.attributes import are_large
 from .layouts import GROWING_CHUNK
-from .plan import DimensionPlan, GroupPlan, WritePlan
+from .plans import DimensionPlan, GroupPlan, WritePlan
 from .table_indexes import ColumnIndex
 
 

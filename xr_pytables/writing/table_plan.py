@@ -28,14 +28,16 @@ from ..model import attributes, frames
 from ..model.attributes import EncodedAttribute
 from ..model.columns import OF_COLUMN, owner_of
 from ..model.forms import Form
-from ..model.nodes import GroupSpec, VariableSpec
+from ..model.specs import GroupSpec, VariableSpec
 from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
 from . import layouts
 from .fitting import cast
-from .plan import Existing, GroupPlan, VariablePlan, WritePlan, encoded_variables, enum_members, teller_of
+from .plan import encoded_variables
+from .plans import Existing, GroupPlan, VariablePlan, WritePlan
 from .request import WriteRequest
 from .table_indexes import ColumnIndex, rows_attribute, table_attributes
+from .variable_plan import enum_members, teller_of
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")
 _CHUNK_BYTES: Final = 2**18

@@ -30,7 +30,8 @@ from .existing import look, look_at_frame, look_at_table
 from .frame_plan import is_object, plan_frame, plan_longer_frame
 from .other_chunks import check_dask, in_dask
 from .placement import Mode, checked_append_dim, chosen_mode
-from .plan import WritePlan, filled_with_nan_by_default, plan_write
+from .plan import filled_with_nan_by_default, plan_write
+from .plans import WritePlan
 from .progress import check_available
 from .request import MODES, Layout, WriteRequest
 from .table_plan import plan_append, plan_table

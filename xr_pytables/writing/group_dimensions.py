@@ -1,0 +1,277 @@
+"""The dimensions of the groups that are written: which there are, which are new, which grow.
+
+Tested in `tests/writing/test_writing.py`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from xarray import Dataset
+
+from ..model.specs import GroupSpec, Scale
+from ..sources.warning import warn
+from .here import Here
+from .plans import Attachment, DimensionPlan, Existing, GroupPlan, VariablePlan
+
+
+class Dimensions:
+    """Where the scale of each dimension is, and its id: in the file, and as planned so far."""
+
+    def __init__(self, existing: Existing) -> None:
+        self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
+        numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
+        self._next = max(numbers, default=-1) + 1
+        along = [
+            (path, name) for path, spec in existing.items() for array in spec.variables for name in array.unlimited_dims
+        ]
+        self._growing = {found[0] for found in (self.find(path, name) for path, name in along) if found}
+
+    def of_group(self, group: str) -> dict[str, Scale]:
+        """The dimensions that `group` itself declares."""
+        return {name: scale for (path, name), scale in self._scales.items() if path == group}
+
+    def find(self, group: str, name: str) -> tuple[str, Scale] | None:
+        """Path of the scale and the scale, in `group` or the nearest group above that has it."""
+        while True:
+            if (group, name) in self._scales:
+                return posixpath.join(group, name), self._scales[group, name]
+            if group == "/":
+                return None
+            group = posixpath.dirname(group)
+
+    def size_of(self, scale: str) -> int:
+        """Elements of the dimension of the scale at that path."""
+        return self._scales[posixpath.dirname(scale), posixpath.basename(scale)].size
+
+    def resize(self, scale: str, size: int) -> None:
+        """The dimension of the scale at that path has another size from now on, and can grow."""
+        key = posixpath.dirname(scale), posixpath.basename(scale)
+        self._scales[key] = replace(self._scales[key], size=size)
+        self._growing.add(scale)
+
+    def grows(self, scale: str) -> bool:
+        """Whether arrays that use the scale at that path are unlimited along it."""
+        return scale in self._growing
+
+    def declare(self, group: str, name: str, size: int, *, grows: bool) -> int:
+        """A new dimension of `group`; its id."""
+        number, self._next = self._next, self._next + 1
+        self._scales[group, name] = Scale(size, number, extensible=grows)
+        if grows:
+            self._growing.add(posixpath.join(group, name))
+        return number
+
+    def attached(self, group: str, dims: Iterable[str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+        """Paths and ids of the scales of an array in `group`; no paths if some dimension has none."""
+        found = [self.find(group, dim) for dim in dims]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return (), None
+        numbers = tuple(scale.number for _, scale in known if scale.number is not None)
+        return tuple(path for path, _ in known), numbers if len(numbers) == len(known) else None
+
+
+def check_sizes(dataset: Dataset, here: Here) -> None:
+    unknown = [dim for dim, size in dataset.sizes.items() if size != size]
+    if unknown:
+        raise ValueError(
+            f"{here}: dimension {unknown[0]!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the "
+            "Dask array before"
+        )
+
+
+def growing_dims(
+    dataset: Dataset,
+    sizes: Mapping[str, int],
+    asked: frozenset[str],
+    dimensions: Dimensions,
+    here: Here,
+    *,
+    strict: bool,
+) -> frozenset[str]:
+    """The dimensions along which arrays shall be able to grow: where the file has a dimension, as it is there.
+
+    Arrays along one dimension must agree. Raises ValueError if they would not, and the user (`strict`) asked for it.
+    """
+    grows = set()
+    for name, size in sizes.items():
+        found = dimensions.find(here.path, name)
+        own = name in dimensions.of_group(here.path)
+        coordinate = name in dataset.variables and dataset.variables[name].dims == (name,)
+        if found is None or not (own or (not coordinate and found[1].size == size)):
+            grows |= {name} & asked
+        elif dimensions.grows(found[0]):
+            grows.add(name)
+        elif name in asked and strict:
+            raise ValueError(
+                f"{here}: dimension {name!r} is {found[0]} in the file, which cannot grow, so that unlimited_dims "
+                "cannot name it. Write all of the file with mode='w', or to a group with a dimension of its own"
+            )
+    return frozenset(grows)
+
+
+def newly_growing(here: Here, dimensions: Dimensions) -> frozenset[str]:
+    """The dimension that is appended along, if arrays of the file have it and no scale stands for it yet."""
+    append_dim = here.placement.append_dim if here.placement is not None else None
+    is_new = append_dim is not None and dimensions.find(here.path, append_dim) is None
+    return frozenset({append_dim} if append_dim is not None and is_new else ())
+
+
+def checked_unlimited(dataset: Dataset, given: Any, here: Here) -> frozenset[str]:
+    asked, origin = given, "unlimited_dims-kwarg"
+    if asked is None:
+        asked, origin = dataset.encoding.get("unlimited_dims") or (), "dataset.encoding"
+    wanted = {asked} if isinstance(asked, str) or not isinstance(asked, Iterable) else set(asked)
+    undeclared = wanted - set(dataset.sizes)
+    if undeclared:
+        message = (
+            f"{here}: Unlimited dimension(s) {sorted(map(str, undeclared))} declared in {origin!r}, but not part of"
+        )
+        message += f" current dataset dimensions {tuple(dataset.sizes)}"
+        if given is not None:
+            raise ValueError(message)
+        if here.existing is None:  # else they are about the file that is there
+            warn(message)
+    return frozenset(str(dim) for dim in wanted - undeclared)
+
+
+def own_dimensions(
+    plans: Iterable[VariablePlan],
+    dataset_sizes: Mapping[str, int],
+    unlimited: frozenset[str],
+    dimensions: Dimensions,
+    here: Here,
+) -> tuple[DimensionPlan, ...]:
+    """The dimensions that this group must declare: not those that the file or a group above has already."""
+    sizes: dict[str, int] = {}
+    coordinates = {plan.name for plan in plans if plan.is_coordinate}
+    for plan in plans:
+        sizes.update(zip(plan.dims, plan.layout.shape, strict=True))
+    sizes.update({dim: size for dim, size in dataset_sizes.items() if dim in unlimited and dim not in sizes})
+    present = dimensions.of_group(here.path)
+    own = []
+    for name, size in sizes.items():
+        if name in present:
+            if present[name].size != size:
+                raise ValueError(
+                    f"{here}: Unable to update size for existing dimension {name!r} ({size} != {present[name].size}). "
+                    "Write to another group, or all of it with mode='w'"
+                )
+            continue
+        above = dimensions.find(here.path, name)
+        if name in coordinates or above is None or above[1].size != size:
+            own.append(
+                DimensionPlan(
+                    name, size, name in unlimited, dimensions.declare(here.path, name, size, grows=name in unlimited)
+                )
+            )
+    return tuple(own)
+
+
+def check_not_above(append_dim: object, here: Here, existing: Existing) -> None:
+    """Raise ValueError for a new group below one that has the dimension: it would be shorter than that."""
+    above = here.path
+    while here.existing is None and above != "/":
+        above = posixpath.dirname(above)
+        if above in existing and append_dim in dimensions_of(existing[above]):
+            raise ValueError(
+                f"{here} is not in the file, and the group {above!r} has the dimension {append_dim!r} already: what "
+                "the new group has before the appended values is not known. Write it with mode='a' in the full size"
+            )
+
+
+def dimensions_of(group: GroupSpec | None) -> set[str]:
+    if group is None:
+        return set()
+    return {*group.scales, *(dim for spec in group.variables for dim in spec.dims)}
+
+
+def sizes_in_file(dataset: Dataset, here: Here, dimensions: Dimensions) -> dict[str, int]:
+    """The sizes of the dataset's dimensions; where its values are a part of what is in the file, those there."""
+    sizes = {str(dim): size for dim, size in dataset.sizes.items()}
+    if here.placement is None:
+        return sizes
+    for dim in {*here.placement.region, *filter(None, [here.placement.append_dim])} & set(sizes):
+        found = dimensions.find(here.path, dim)
+        if found is not None:
+            sizes[dim] = found[1].size
+    return sizes
+
+
+def grown_scales(
+    plans: Sequence[VariablePlan], here: Here, dimensions: Dimensions
+) -> tuple[tuple[tuple[str, int], ...], tuple[DimensionPlan, ...]]:
+    """Scales without values that grow with the arrays of the plan: as they are, and those to be made anew for that."""
+    append_dim = here.placement.append_dim if here.placement is not None else None
+    found = dimensions.find(here.path, append_dim) if append_dim is not None else None
+    if found is None or append_dim is None:
+        return (), ()
+    sizes = {
+        size
+        for plan in plans
+        for dim, size in zip(plan.dims, plan.layout.shape, strict=True)
+        if dim == append_dim and plan.action in ("put", "replace")
+    }
+    scale, size = found[0], max(sizes, default=found[1].size)
+    if size == found[1].size:
+        return (), ()
+    has_values = here.variable(append_dim) is not None
+    could_grow = dimensions.grows(scale) and (has_values or found[1].extensible)
+    if not could_grow and posixpath.dirname(scale) != here.path:
+        raise ValueError(
+            f"{here}: append_dim={append_dim!r} is {scale} in the file, of a group above, and cannot grow. Append to "
+            "that group first, or write all of the file with mode='w'"
+        )
+    dimensions.resize(scale, size)
+    if posixpath.dirname(scale) == here.path and has_values:
+        return (), ()
+    if could_grow:
+        return ((scale, size),), ()
+    return (), (DimensionPlan(append_dim, size, True, found[1].number),)
+
+
+def check_all_grow(
+    path: str, append_dim: str, planned: Sequence[GroupPlan], existing: Existing, dimensions: Dimensions
+) -> None:
+    """Raise ValueError if an array in the file would stay short along the dimension that others grow along."""
+    written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
+    before = Dimensions(existing)
+    grown = {
+        found[0]
+        for found in (before.find(group.path, append_dim) for group in planned)
+        if found and dimensions.size_of(found[0]) != found[1].size
+    }
+    for group_path, group in existing.items():
+        found = before.find(group_path, append_dim)
+        if found is None or found[0] not in grown:
+            continue
+        short = [spec.path for spec in group.variables if append_dim in spec.dims and spec.path not in written]
+        if short:
+            raise ValueError(
+                f"{path}: {', '.join(map(repr, short))} has the dimension {append_dim!r} as well and is not in the "
+                "dataset that is appended: it would stay short. Append to all arrays along a dimension in one call"
+            )
+
+
+def attachments_of(planned: Iterable[GroupPlan], existing: Existing, dimensions: Dimensions) -> tuple[Attachment, ...]:
+    """Arrays in the file that refer to a dimension scale which is going to be another object."""
+    written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
+    moved = {
+        posixpath.join(group.path, plan.name)
+        for group in planned
+        for plan in group.variables
+        if plan.action == "replace"
+    }
+    given_up = {posixpath.join(group.path, name) for group in planned for name in group.removed}
+    moved |= given_up
+    found = []
+    for path, group in existing.items():
+        for spec in group.variables:
+            scales, numbers = dimensions.attached(path, spec.dims)
+            if spec.path not in written | given_up and moved & set(scales) and posixpath.dirname(spec.path) == path:
+                found.append(Attachment(spec.path, scales, numbers))
+    return tuple(found)
