@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import pickle
 from pathlib import Path
 
 import h5py
@@ -41,6 +42,11 @@ def test_no_other_module_makes_an_error_of_the_system() -> None:
         and of_the_system & {base.id for base in node.bases if isinstance(base, ast.Name)}
     ]
     assert found == []
+
+
+def test_why_chunks_are_too_many_comes_along_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(errors.TooManyChunksError("a.h5: 9 chunks: read less", "9 chunks")))
+    assert (str(error), error.reason) == ("a.h5: 9 chunks: read less", "9 chunks")
 
 
 def test_they_can_be_caught(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ class ChunkError(FormatError):
 class TooManyChunksError(ChunkError):
     """An array has more chunks than are located at once: nothing is wrong with it, and parts of it can be read."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """How many there are and how many can be located, without the name of the array and the way out."""
+
 
 class MissingNodeError(OSError):
     """A path names no object of the file, or a link on the way leads nowhere."""

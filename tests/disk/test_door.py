@@ -422,6 +422,8 @@ def test_arguments_of_requests_reach_them(server: Server, tmp_path: Path) -> Non
         ({"gap": -1}, "gap must be an integer of at least 0, not -1"),
         ({"gap": 1.5}, "gap must be an integer"),
         ({"cache_dir": 5}, "cache_dir must be the path of a folder, not 5"),
+        ({"cache_dir": ""}, "cache_dir must be the path of a folder, not ''"),
+        ({"cache_dir": "a\0b"}, "cache_dir must be the path of a folder, not 'a.x00b'"),
         ({"cache_dir": "a", "cache_bytes": 0}, "cache_bytes must be an integer of at least 1, not 0"),
         ({"cache_bytes": 100}, "cache_bytes has no effect without cache_dir"),
         ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),

@@ -165,12 +165,68 @@ def test_what_was_used_longest_ago_goes_first(server: Server, folder: Path) -> N
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
 
 
-def test_other_files_of_a_folder_stay_when_it_is_tidied_up(folder: Path) -> None:
+def test_what_others_put_beside_and_among_the_blocks_stays(folder: Path) -> None:
     cache = DiskCache(str(folder), 100)
     cache.prepare()
-    (folder / "mine").write_bytes(bytes(1000))
+    one, other = "0a" * 20, "f9" * 20
+    theirs = [
+        "mine", "thesis/chapter/one.txt", "thesis/chapter/0-1", f"{one}/{other}/0-1", "xr-pytables-blocks/0-1",
+        "xr-pytables-blocks/thesis/chapter/0-1", f"xr-pytables-blocks/{one}/chapter/0-1",
+        f"xr-pytables-blocks/{'0g' * 20}/{other}/0-1", f"xr-pytables-blocks/{one}0/{other}/0-1",
+        *(f"xr-pytables-blocks/{one}/{other}/{name}" for name in ("a.txt", "0-1.txt", "00-1", "0-0", "\u0663-1", ".a")),
+        f"xr-pytables-blocks/{one}/{other}/deeper/0-1",
+    ]  # fmt: skip
+    ours = [f"xr-pytables-blocks/{one}/{other}/{name}" for name in ("0-1", f".{'0a' * 16}")]
+    alone = f"xr-pytables-blocks/{other}/{one}/3-1"
+    for name in [*theirs, *ours, alone]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(1000))
+    (folder / "xr-pytables-blocks" / one / "empty").mkdir()
     cache.note(1)
-    assert (folder / "mine").exists()
+    assert files(folder) == sorted(folder / name for name in theirs)
+    assert (folder / "xr-pytables-blocks" / one / "empty").is_dir()
+    assert not (folder / "xr-pytables-blocks" / other).exists()  # nothing else is in it
+
+
+def test_what_others_put_beside_the_blocks_does_not_count(server: Server, folder: Path) -> None:
+    most = 1 << 20
+    DiskCache(str(folder)).prepare()
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "0-1").write_bytes(bytes(2 * most))
+    opened(server, folder, most).ask(2_000_000, 10)
+    assert opened(server, folder, most).ask(2_000_000, 10) == DATA[2_000_000:2_000_010]
+    assert server.asked == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "folder"])
+def test_what_is_no_file_but_called_like_one_is_not_opened(server: Server, folder: Path, kind: str) -> None:
+    opened(server, folder).ask(2_000_000, 10)
+    for path in files(folder):
+        path.unlink()
+        if kind == "folder":
+            path.mkdir()
+        else:
+            end = folder / f"pipe-{path.name}"
+            os.mkfifo(end if kind == "link to a pipe" else path)
+            if kind == "link to a pipe":
+                path.symlink_to(end)
+    assert opened(server, folder).ask(2_000_000, 10) == DATA[2_000_000:2_000_010]
+    assert len(server.asked) == 1
+
+
+def test_names_of_blocks_that_the_object_has_not_mean_nothing(tmp_path: Path) -> None:
+    kept = DiskCache(str(tmp_path)).of("a", ("tag",), 10 * BLOCK - 5)
+    assert kept is not None
+    kept.write(3, DATA[: 7 * BLOCK - 5])
+    (file,) = files(tmp_path)
+    for name in ("0-999999999", "0-11", "10-1", f"{10**200}-1", f"1-{10**200}"):
+        (file.parent / name).write_bytes(file.read_bytes())
+    again = DiskCache(str(tmp_path)).of("a", ("tag",), 10 * BLOCK - 5)
+    assert again is not None
+    assert again.read(range(12)) == kept.read(range(10))
+    assert sorted(again.read(range(12))) == list(range(3, 10))
+    assert len(files(tmp_path)) == 6
 
 
 def test_a_full_disk_costs_nothing_but_the_copy(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,10 +298,13 @@ def test_with_a_saved_index_chunks_are_kept(server: Server, folder: Path, tmp_pa
     assert server.asked == [("a.h5", 0, PROBE)]
 
 
-def test_a_file_in_the_way_is_an_error(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["file", "file/a", "kept"])
+def test_a_file_in_the_way_is_an_error(where: str, server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        xr.open_dataset(server.url(), engine="pytables", cache_dir=tmp_path / "file")
+    (tmp_path / "kept").mkdir(mode=0o700)
+    (tmp_path / "kept" / "xr-pytables-blocks").touch()
+    with pytest.raises(OSError, match=rf"cache_dir must be a folder, or a path .*\. Name another: .*{where[-1]}"):
+        xr.open_dataset(server.url(), engine="pytables", cache_dir=tmp_path / where)
 
 
 def test_blocks_side_by_side_are_one_file(tmp_path: Path) -> None:

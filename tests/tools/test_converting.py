@@ -202,12 +202,32 @@ def test_raw_elements(tmp_path: Path) -> None:
         ({"dtype": "O"}, "says nothing of stored bytes"),
         ({"dtype": "f8", "shape": (7,)}, "needs 56 bytes, the file has 48"),
         ({"dtype": "f8", "shape": (-1, -1)}, "-1 no more than once"),
+        ({"dtype": "f8", "offset": -8}, "offset must be a number of bytes of at least 0, not -8"),
+        ({"dtype": "f8", "offset": 56}, "needs 56 bytes, the file has 48"),
+        ({"dtype": "V5"}, r"raw\.bin: .*\(5 bytes per element\) ends at byte 45, the file has 48: 3 would be left out"),
+        ({"dtype": "f8", "shape": (-1, 4)}, r"shape \(1, 4\) .* ends at byte 32, the file has 48: 16 would"),
+        ({"dtype": "f8", "shape": (5,)}, "ends at byte 40, the file has 48: 8 would .* give -1 for a length in shape"),
+        ({"dtype": "f8", "shape": (4,), "offset": 8}, "ends at byte 40, the file has 48"),
+        ({"dtype": "f8", "shape": (-1, 0)}, r"shape \(0, 0\) .* ends at byte 0, the file has 48"),
     ],
 )
 def test_raw_elements_that_are_not_there(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "raw.bin").write_bytes(bytes(48))
     with pytest.raises((ValueError, FormatError), match=message):
         convert(tmp_path / "raw.bin", tmp_path / "to.h5", **options)
+    assert not (tmp_path / "to.h5").exists()
+
+
+def test_a_part_of_raw_elements_is_selected(tmp_path: Path) -> None:
+    np.arange(9, dtype="<u2").tofile(tmp_path / "raw.bin")
+    convert(tmp_path / "raw.bin", tmp_path / "to.npy", dtype="<u2", shape=(-1,), dims=("x",), select={"x": slice(5)})
+    assert np.load(tmp_path / "to.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_raw_file_without_bytes_has_no_elements(tmp_path: Path) -> None:
+    (tmp_path / "raw.bin").touch()
+    convert(tmp_path / "raw.bin", tmp_path / "to.npy", dtype="f4", shape=(-1, 3))
+    assert np.load(tmp_path / "to.npy").shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +279,14 @@ def test_csv_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert opened(tmp_path / "some.h5", group="/some")["x"].values.tolist() == [3, 1]
 
 
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"a,b\n1,2\n1,2,3\n", b"a\xff,b\n1,2\n"])
+def test_what_is_no_table_in_csv_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.csv: not a table in CSV: "):
+        convert(tmp_path / "t.csv", tmp_path / "to.h5")
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
 def test_parquet_becomes_a_table(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
@@ -280,6 +308,18 @@ def test_parquet_becomes_a_table(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("text")
     with pytest.raises(FormatError, match="not a Parquet file"):
         convert(tmp_path / "bad.parquet", tmp_path / "to.h5")
+
+
+def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
+    pd.DataFrame({"n": [1], "word": ["a"]}).iloc[:0].to_parquet(tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("n,word\n")
+    for name in ("t.parquet", "t.csv"):
+        convert(tmp_path / name, tmp_path / "t.h5", overwrite=True)
+        found = opened(tmp_path / "t.h5", group="/t")
+        assert (list(found), dict(found.sizes)) == (["n", "word"], {"row": 0})
+    pd.DataFrame(index=pd.RangeIndex(3)).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match=r"none\.parquet: a table without columns"):
+        convert(tmp_path / "none.parquet", tmp_path / "none.h5")
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

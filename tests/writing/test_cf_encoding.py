@@ -474,3 +474,23 @@ def test_bytes_are_no_text(string: str, way: str, path: Path) -> None:
     with pytest.raises(ValueError, match=r"variable 'v': .*the array holds text, the values are bytes.*decode"):
         WAYS[way](one([b"\xff", b"b"]), path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words", [{"scale_factor": np.nan}, {"scale_factor": 0}, {"scale_factor": 0.5, "add_offset": np.inf}]
+)
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_numbers_that_scale_nothing_are_refused(path, words, dtype):
+    with pytest.raises(ValueError, match=r"variable 'v': (scale_factor|add_offset) must be finite"):
+        to_pytables(xr.Dataset({"v": ("t", [1.0, 2.0])}), path, encoding={"v": {**words, "dtype": dtype}})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("units", ["ns", "foo", "foo since 2000-01-01"])
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", ["m8[ns]", "M8[ns]"])
+def test_units_that_are_none_are_named(path, units, lazy, dtype):
+    dataset = xr.Dataset({"v": ("t", np.array([1, 2], dtype))})
+    with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': .*(units|form)"):
+        to_pytables(dataset.chunk(t=1) if lazy else dataset, path, encoding={"v": {"units": units, "dtype": "i8"}})
+    assert not path.exists()

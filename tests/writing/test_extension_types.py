@@ -306,3 +306,34 @@ def test_objects_that_are_true_or_false_are_read_by_netcdf(path: Path) -> None:
 def test_rows_of_different_lengths_are_no_column(path: Path) -> None:
     with pytest.raises(TypeError, match=r"/t: variable 'v': values of type ndarray have no form in HDF5 here. Rows of"):
         to_pytables(as_variable(objects(np.arange(2), np.arange(3))), path, layout="table", group="/t")
+
+
+@pytest.mark.parametrize("values", [[300, 7, None], [300, 7]])
+def test_a_value_that_would_read_as_missing_is_refused(path, values):
+    dataset = xr.Dataset({"v": ("t", pd.array(values, dtype="Int64"))})
+    with pytest.raises(ValueError, match=r"variable 'v': 300 is one of its values, and with _FillValue=300 it"):
+        to_pytables(dataset, path, encoding={"v": {"_FillValue": 300}})
+    flags = xr.Dataset({"v": ("t", pd.array([True, False, None], dtype="boolean"))})
+    with pytest.raises(ValueError, match="would read as missing"):
+        to_pytables(flags, path, encoding={"v": {"_FillValue": 1}})
+    assert not path.exists()
+
+
+def test_an_appended_value_that_would_read_as_missing_is_refused(path):
+    def of(values):
+        return xr.Dataset({"v": ("t", pd.array(values, dtype="Int64"))})
+
+    to_pytables(of([1, 2, None]), path, encoding={"v": {"_FillValue": -1}}, unlimited_dims=["t"])
+    for values in ([-1, 2, None], [-1, 2]):
+        with pytest.raises(ValueError, match="-1 is one of its values"):
+            to_pytables(of(values), path, append_dim="t")
+    to_pytables(of([3, None]), path, append_dim="t")
+    with xr.open_dataset(path, engine="pytables") as found:
+        np.testing.assert_array_equal(found.v, [1, 2, np.nan, 3, np.nan])
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [("Int16", -99999), ("Int64", 2**70), ("Int64", "x")])
+def test_a_fill_value_that_has_no_form_is_named(path, dtype, fill):
+    dataset = xr.Dataset({"v": ("t", pd.array([1, None], dtype=dtype))})
+    with pytest.raises(ValueError, match="variable 'v': _FillValue="):
+        to_pytables(dataset, path, encoding={"v": {"_FillValue": fill}})

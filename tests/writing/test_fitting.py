@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from xr_pytables.writing.fitting import Form, as_read, cast, checked, packed
+from xr_pytables.writing.fitting import Packing, as_read, cast, checked, packed
 
-HUNDREDTHS = Form(np.dtype("i2"), 0.01, 280.0, -32768)
+HUNDREDTHS = Packing(np.dtype("i2"), 0.01, 280.0, -32768)
 
 
 def test_packing_is_what_numpy_computes_in_double_precision():
@@ -43,8 +43,10 @@ def test_what_would_be_packed_to_the_fill_value_is_refused():
 
 def test_missing_values_need_a_fill_value():
     with pytest.raises(ValueError, match="NaN has no form in int16 without a _FillValue"):
-        packed(np.array([1.0, np.nan]), Form(np.dtype("i2")), "v")
-    np.testing.assert_array_equal(packed(np.array([np.nan] * 2), Form(np.dtype("u8"), fill=2**64 - 1), "v"), 2**64 - 1)
+        packed(np.array([1.0, np.nan]), Packing(np.dtype("i2")), "v")
+    np.testing.assert_array_equal(
+        packed(np.array([np.nan] * 2), Packing(np.dtype("u8"), fill=2**64 - 1), "v"), 2**64 - 1
+    )
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "u4", "i8", "u8"])
@@ -52,47 +54,63 @@ def test_the_limits_of_integers_fit_and_what_is_beyond_does_not(dtype):
     limits = np.iinfo(dtype)
     for value, beyond in ((float(limits.min), -1.0), (float(limits.max), 1.0)):
         whole = float(np.nextafter(value, 0)) if not limits.min <= int(value) <= limits.max else value
-        assert packed(np.array([whole]), Form(np.dtype(dtype)), "v").tolist() == [round(whole)]
+        assert packed(np.array([whole]), Packing(np.dtype(dtype)), "v").tolist() == [round(whole)]
         outside = whole + beyond if abs(value) < 2**53 else np.nextafter(whole, beyond * np.inf)
         with pytest.raises(ValueError, match="does not fit"):
-            packed(np.array([outside]), Form(np.dtype(dtype)), "v")
+            packed(np.array([outside]), Packing(np.dtype(dtype)), "v")
 
 
 REFUSED = {
-    "finite to infinite": (np.array([1.0, 1e39]), Form(np.dtype("f4")), "1e\\+39 does not fit: float32 ends at 3.4"),
-    "scaled to infinite": (np.array([1e30]), Form(np.dtype("f4"), 1e-20), "1e\\+30 does not fit"),
-    "beside infinite": (np.array([np.inf, -1e39]), Form(np.dtype("f4")), "-1e\\+39 does not fit"),
-    "wide integers": (np.array([1, 300]), Form(np.dtype("i1")), "300 does not fit: int8 holds -128 to 127"),
-    "negative": (np.array([-1]), Form(np.dtype("u8")), "-1 does not fit: uint64"),
-    "unsigned": (np.array([2**63], "u8"), Form(np.dtype("i8")), "9223372036854775808 does not fit: int64"),
-    "digits": (np.array([2**53 + 1]), Form(np.dtype("f8"), exact=True), "9007199254740993 loses digits in float64"),
-    "infinite digits": (np.array([1, 65536]), Form(np.dtype("f2"), exact=True), "65536 loses digits in float16"),
+    "finite to infinite": (
+        np.array([1.0, 1e39]),
+        Packing(np.dtype("f4")),
+        "1e\\+39 does not fit: float32 ends at 3.4",
+    ),
+    "scaled to infinite": (np.array([1e30]), Packing(np.dtype("f4"), 1e-20), "1e\\+30 does not fit"),
+    "beside infinite": (np.array([np.inf, -1e39]), Packing(np.dtype("f4")), "-1e\\+39 does not fit"),
+    "wide integers": (np.array([1, 300]), Packing(np.dtype("i1")), "300 does not fit: int8 holds -128 to 127"),
+    "negative": (np.array([-1]), Packing(np.dtype("u8")), "-1 does not fit: uint64"),
+    "unsigned": (np.array([2**63], "u8"), Packing(np.dtype("i8")), "9223372036854775808 does not fit: int64"),
+    "digits": (
+        np.array([2**53 + 1]),
+        Packing(np.dtype("f8"), exact=True),
+        "9007199254740993 loses digits in float64",
+    ),
+    "infinite digits": (
+        np.array([1, 65536]),
+        Packing(np.dtype("f2"), exact=True),
+        "65536 loses digits in float16",
+    ),
     "scaled to the fill value": (
         np.array([1.0, 64.0]),
-        Form(np.dtype("f4"), 0.5, fill=128.0),
+        Packing(np.dtype("f4"), 0.5, fill=128.0),
         "64.0 would be stored as 128",
     ),
     "rounded to the fill value": (
         np.array([1.0, 2.0**60 + 256]),
-        Form(np.dtype("f4"), fill=2.0**60),
+        Packing(np.dtype("f4"), fill=2.0**60),
         "1.15.* reads as missing",
     ),
     "near the fill value": (
         np.array([2**63 - 2]),
-        Form(np.dtype("i8"), fill=2**63 - 1),
+        Packing(np.dtype("i8"), fill=2**63 - 1),
         "9223372036854775806 would read as",
     ),
     "near, unsigned": (
         np.array([2**64 - 9], "u8"),
-        Form(np.dtype("u8"), fill=2**64 - 1),
+        Packing(np.dtype("u8"), fill=2**64 - 1),
         "18446744073709551607 would read",
     ),
-    "complex": (np.array([1j]), Form(np.dtype("f8")), "complex values have no form in float64"),
-    "narrow complex": (np.array([1e39j]), Form(np.dtype("c8")), "1e\\+39 does not fit"),
-    "truth": (np.array([0, 1, 2]), Form(np.dtype("i1"), truth=True), "2 is neither true nor false"),
-    "enumeration": (np.array([1, 3]), Form(np.dtype("u1"), members=(1, 2)), "3 is no member of the enumeration"),
-    "bytes": (np.array([b"ab", b"abc"]), Form(np.dtype("S2")), "b'abc' does not fit"),
-    "numbers as bytes": (np.array([1000]), Form(np.dtype("S3")), "values of dtype int64 have no form in"),
+    "complex": (np.array([1j]), Packing(np.dtype("f8")), "complex values have no form in float64"),
+    "narrow complex": (np.array([1e39j]), Packing(np.dtype("c8")), "1e\\+39 does not fit"),
+    "truth": (np.array([0, 1, 2]), Packing(np.dtype("i1"), truth=True), "2 is neither true nor false"),
+    "enumeration": (
+        np.array([1, 3]),
+        Packing(np.dtype("u1"), members=(1, 2)),
+        "3 is no member of the enumeration",
+    ),
+    "bytes": (np.array([b"ab", b"abc"]), Packing(np.dtype("S2")), "b'abc' does not fit"),
+    "numbers as bytes": (np.array([1000]), Packing(np.dtype("S3")), "values of dtype int64 have no form in"),
 }
 
 
@@ -105,18 +123,18 @@ def test_what_cannot_be_held_is_refused(kind):
 
 def test_what_can_be_held_is_given_back_as_it_is():
     for values, form in (
-        (np.array([np.inf, np.nan, 1.5]), Form(np.dtype("f4"))),
-        (np.array([2**53, -(2**53)]), Form(np.dtype("f8"), exact=True)),
-        (np.array([2**60]), Form(np.dtype("f4"), exact=True)),
-        (np.array([2**53 + 1]), Form(np.dtype("f8"))),
+        (np.array([np.inf, np.nan, 1.5]), Packing(np.dtype("f4"))),
+        (np.array([2**53, -(2**53)]), Packing(np.dtype("f8"), exact=True)),
+        (np.array([2**60]), Packing(np.dtype("f4"), exact=True)),
+        (np.array([2**53 + 1]), Packing(np.dtype("f8"))),
         (
             np.array([2**63 - 1, 0, 2**62]),
-            Form(np.dtype("i8"), fill=2**63 - 1),
+            Packing(np.dtype("i8"), fill=2**63 - 1),
         ),  # the fill value itself: what is missing
-        (np.array([1e20, np.inf, np.nan]), Form(np.dtype("f4"), fill=1e20)),
-        (np.array([0.0, 1.0]), Form(np.dtype("i1"), truth=True)),
-        (np.array([], "f8"), Form(np.dtype("f4"))),
-        (np.array([b"abc"]), Form(np.dtype("S3"))),
+        (np.array([1e20, np.inf, np.nan]), Packing(np.dtype("f4"), fill=1e20)),
+        (np.array([0.0, 1.0]), Packing(np.dtype("i1"), truth=True)),
+        (np.array([], "f8"), Packing(np.dtype("f4"))),
+        (np.array([b"abc"]), Packing(np.dtype("S3"))),
     ):
         assert checked(values, form, "v") is values
 
@@ -150,7 +168,7 @@ def test_unsigned_says_how_integers_are_read():
     fill=st.sampled_from([None, 0, 100]),
 )
 def test_packed_values_are_within_half_a_step_of_the_original_or_refused(values, dtype, scale, offset, fill):
-    form = Form(np.dtype(dtype), scale, offset, fill)
+    form = Packing(np.dtype(dtype), scale, offset, fill)
     try:
         found = packed(values, form, "v")
     except ValueError:

@@ -477,3 +477,10 @@ def test_memory_is_that_of_blocks(tmp_path: Path) -> None:
         """
     )
     assert int(told) < 200_000  # KB; the index takes 24 MB
+
+
+def test_an_old_pandas_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pd, "__version__", "2.3.3")
+    with pytest.raises(ValueError, match=r"a\.h5:/events: layout='pandas' needs pandas 3; this is pandas 2\.3\.3"):
+        to_pytables(pd.DataFrame({"v": [1]}), tmp_path / "a.h5", group="/events", layout="pandas")
+    assert not list(tmp_path.iterdir())

@@ -481,7 +481,6 @@ FORMS = {"packed": {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -1}, "p
 
 
 def test_the_structure_is_there_before_the_values(path):
-    to_pytables(xr.Dataset({"old": 1}), path)
     later = to_pytables(several(), path, encoding=FORMS, compute=False, structure_first=True)
     assert os.listdir(path.parent) == [path.name]
     with h5py.File(path) as file:
@@ -579,13 +578,20 @@ def test_a_structure_comes_first_in_a_new_file_of_arrays_only(path, words, messa
     assert os.listdir(path.parent) == []
 
 
-def test_a_structure_that_cannot_be_written_leaves_the_old_file(path, monkeypatch):
-    to_pytables(xr.Dataset({"old": 1}), path)
+def test_a_structure_replaces_no_file_that_its_values_may_come_from(path):
+    to_pytables(xr.Dataset({"v": ("x", [1, 2, 3])}), path)
+    with xr.open_dataset(path, engine="pytables", chunks={"x": 3}) as source:
+        with pytest.raises(FileExistsError, match=r"file\.h5: structure_first=True takes the place of no file"):
+            to_pytables(source * 10, path, compute=False, structure_first=True)
+        assert source.v.values.tolist() == [1, 2, 3]
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_structure_that_cannot_be_written_leaves_nothing(path, monkeypatch):
     monkeypatch.setattr(Transaction, "commit", lambda *args, **words: (_ for _ in ()).throw(ArithmeticError))
     with pytest.raises(ArithmeticError):
         to_pytables(some(), path, compute=False, structure_first=True)
-    assert list(read(path)) == ["old"]
-    assert os.listdir(path.parent) == [path.name]
+    assert os.listdir(path.parent) == []
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -374,7 +374,7 @@ def nothing(dataset: xr.Dataset) -> xr.Dataset:
         (lambda ds: ds.rename(energy="a..b"), {}, ValueError, "variable 'a..b' cannot be a column"),
         (lambda ds: ds.rename(energy="a/b"), {}, ValueError, "Forward slashes"),
         (lambda ds: xr.DataTree(ds), {}, TypeError, "layout='table' writes a Dataset or DataArray, not DataTree"),
-        (lambda ds: ds.assign(o=("event", [object()] * 3)), {}, ValueError, "unable to infer dtype on variable 'o'"),
+        (lambda ds: ds.assign(o=("event", [object()] * 3)), {}, ValueError, "variable 'o': .*unable to infer dtype"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_table_is_refused_before_the_disk_is_touched(
@@ -389,7 +389,7 @@ def test_what_cannot_be_a_table_is_refused_before_the_disk_is_touched(
 
 
 def test_layout_and_index_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="layout must be 'arrays' or 'table', not 'rows'"):
+    with pytest.raises(ValueError, match="layout must be 'arrays', 'table' or 'pandas', not 'rows'"):
         to_pytables(make_dataset(3), tmp_path / "a.h5", layout="rows")
     with pytest.raises(ValueError, match="index needs layout='table'"):
         to_pytables(make_dataset(3), tmp_path / "a.h5", index=["energy"])

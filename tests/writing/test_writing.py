@@ -35,7 +35,7 @@ from xr_pytables.errors import FileBusyError, FileChangedError
 from xr_pytables.library import libhdf5
 from xr_pytables.library.target_file import TargetFile
 from xr_pytables.model import attributes
-from xr_pytables.writing import execution, plan
+from xr_pytables.writing import execution, here
 
 from ..helpers_properties import examples
 
@@ -1178,7 +1178,7 @@ def test_blocks_of_unknown_size_are_refused(path):
 
 
 def test_a_large_lazy_text_is_cut_into_blocks(path, monkeypatch):
-    monkeypatch.setattr(plan, "_STREAM_BYTES", 8)
+    monkeypatch.setattr(here, "STREAM_BYTES", 8)
     to_pytables(xr.Dataset({"s": ("x", ["a", "bb", "ccc"])}), path)
     with xr.open_dataset(path, engine="pytables") as lazy:
         lazy.s.encoding.pop("preferred_chunks")

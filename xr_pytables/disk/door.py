@@ -137,9 +137,10 @@ def checked_transfer(
         given["timeout"] = float(timeout)
     most = given.pop("cache_bytes", MOST)
     if cache_dir is not None:
-        if not isinstance(cache_dir, str | os.PathLike):
+        folder = os.fspath(cache_dir) if isinstance(cache_dir, os.PathLike) else cache_dir
+        if not isinstance(folder, str) or not folder or "\0" in folder:
             raise ValueError(f"cache_dir must be the path of a folder, not {cache_dir!r}")
-        given["cache"] = DiskCache(os.path.abspath(os.path.expanduser(os.fspath(cache_dir))), most)
+        given["cache"] = DiskCache(os.path.abspath(os.path.expanduser(folder)), most)
     elif cache_bytes is not None:
         raise ValueError("cache_bytes has no effect without cache_dir")
     return replace(_TRANSFER, **given)

@@ -31,20 +31,21 @@ def read_index(source: Source, storage: ChunkStorage, region: Region | None = No
     """
     if storage.chunkshape is None:
         raise ValueError("the data are contiguous: there is no chunk index")
+    where = label or f"{source.name}, the dataset at address {storage.header}"
     try:
         return _located(source, storage, storage.chunkshape[: storage.rank], region)
+    except TooManyChunksError as error:
+        raise TooManyChunksError(f"{where}: {error}", error.reason) from error
     except ChunkError as error:
-        where = label or f"{source.name}, the dataset at address {storage.header}"
         raise type(error)(f"{where}: {error}") from error
 
 
 def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...], region: Region | None) -> ChunkIndex:
     box = _grid_box(storage, region)
     if math.prod(box.shape) > MAX_GRID:
-        raise TooManyChunksError(
-            f"{math.prod(box.shape)} chunks of {storage.chunk_nbytes} bytes cannot be located at once, {MAX_GRID} can: "
-            "read a smaller part at a time"
-        )
+        count, nbytes = math.prod(box.shape), storage.chunk_nbytes
+        reason = f"{count} chunks of {nbytes} bytes cannot be located at once, {MAX_GRID} can"
+        raise TooManyChunksError(f"{reason}: read a smaller part at a time", reason)
     size_type = np.uint64 if storage.chunk_nbytes >= 1 << 31 else np.uint32
     index = ChunkIndex(
         box.first, np.zeros(box.shape, np.uint64), np.zeros(box.shape, size_type), np.zeros(box.shape, np.uint32)

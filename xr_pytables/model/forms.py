@@ -1,7 +1,7 @@
 """How the elements of an array are stored, and how they are shown: two verbs of one value for each kind.
 
 Reading, conditions and writing ask the same value, so that what one of them shows the others take back. NumPy only;
-the HDF5 types behind a form are those that `nodes` finds it for.
+`meanings` says which form the elements of an HDF5 type have.
 
 Tested in `tests/model/test_forms.py`.
 """

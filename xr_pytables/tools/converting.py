@@ -141,7 +141,7 @@ def convert(
     complib, complevel
         Compressor, as `to_pytables(encoding=)` has them. Default: that of the source. In `.npz`: any, for zlib.
     shape, dtype, offset, order
-        Of a file of raw elements: one length may be -1; `offset` in bytes; `order` is `"C"` or `"F"`.
+        Of a file of raw elements: one length may be -1; all bytes from `offset` on are elements; `order`: `"C"`, `"F"`.
     name, dims
         Of the one array in a `.npy` file or a file of raw elements. Default: the name of the file, `dim_0` ...
     overwrite

@@ -80,12 +80,14 @@ def _npy_at(file: IO[bytes], path: str, told: str) -> Mapped:
     return array
 
 
-def _check_size(array: Mapped, told: str, size: int) -> None:
+def _check_size(array: Mapped, told: str, size: int) -> int:
+    """The byte at which an array ends. Raises FormatError if the file has fewer."""
     needed = array.offset + int(np.prod(array.shape, dtype=object)) * array.dtype.itemsize
     if needed > size:
         raise FormatError(
             f"{told}: an array of shape {array.shape} and type {array.dtype} needs {needed} bytes, the file has {size}"
         )
+    return needed
 
 
 def open_npz(path: str, folder: str) -> dict[str, Mapped]:
@@ -111,7 +113,11 @@ def open_npz(path: str, folder: str) -> dict[str, Mapped]:
 
 
 def open_raw(path: str, shape: Sequence[int] | None, dtype: str | None, offset: int, order: str) -> Mapped:
-    """A file of nothing but elements, as `np.memmap` maps it. One length may be -1: as many as there are."""
+    """A file of nothing but elements, from `offset` to its end. One length may be -1: as many as there are.
+
+    Raises FormatError for a file that is too short, ValueError for one with more bytes, which nobody said to leave out,
+    and for what makes no sense.
+    """
     if dtype is None:
         raise ValueError(f"{path}: a file of raw elements needs dtype (--dtype), and shape (--shape) if it is not flat")
     try:
@@ -124,11 +130,19 @@ def open_raw(path: str, shape: Sequence[int] | None, dtype: str | None, offset: 
     lengths = list(shape) if shape is not None else [-1]
     if lengths.count(-1) > 1 or any(length < -1 for length in lengths):
         raise ValueError(f"shape {tuple(lengths)} must have lengths, and -1 no more than once")
+    if offset < 0:
+        raise ValueError(f"offset must be a number of bytes of at least 0, not {offset}")
     if -1 in lengths:
         rest = int(np.prod([length for length in lengths if length != -1], dtype=object)) * kind.itemsize
-        lengths[lengths.index(-1)] = (size - offset) // rest if rest else 0
+        lengths[lengths.index(-1)] = (size - offset) // rest if rest and size > offset else 0
     array = Mapped(path, kind, tuple(lengths), offset, order == "F")
-    _check_size(array, path, size)
+    needed = _check_size(array, path, size)
+    if needed < size:
+        raise ValueError(
+            f"{path}: an array of shape {array.shape} and type {kind} ({kind.itemsize} bytes per element) ends at byte "
+            f"{needed}, the file has {size}: {size - needed} would be left out. Correct dtype, shape or offset; for "
+            "a part, give -1 for a length in shape (--shape), and select (--select)"
+        )
     return array
 
 
@@ -159,11 +173,11 @@ def open_csv(path: str, folder: str) -> dict[str, Joined]:
     """The columns of a table in text, with names in its first line; put aside in `folder`, a piece at a time."""
     import pandas as pd  # only tables need it
 
-    with pd.read_csv(path, chunksize=_ROWS) as pieces:
-        try:
+    try:
+        with pd.read_csv(path, chunksize=_ROWS) as pieces:  # which reads the first line
             return _columns((dict(piece.items()) for piece in pieces), folder, path)
-        except (pd.errors.ParserError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a table in CSV: {error}") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a table in CSV: {error}") from None
 
 
 def open_parquet(path: str, folder: str) -> dict[str, Joined]:
@@ -177,7 +191,8 @@ def open_parquet(path: str, folder: str) -> dict[str, Joined]:
 
     try:
         with pq.ParquetFile(path) as file:
-            batches = file.iter_batches(batch_size=_ROWS)
+            empty = not file.metadata.num_rows
+            batches = [file.schema_arrow.empty_table()] if empty else file.iter_batches(batch_size=_ROWS)
             return _columns((dict(batch.to_pandas().items()) for batch in batches), folder, path)
     except pa.ArrowInvalid as error:
         raise FormatError(f"{path}: not a Parquet file, or a damaged one: {error}") from None
@@ -192,6 +207,8 @@ def _columns(pieces: Iterable[Mapping[Any, Any]], folder: str, path: str) -> dic
             file = os.path.join(folder, f"{number}-{place}.npy")
             np.save(file, values, allow_pickle=False)
             found.setdefault(str(name), []).append(open_npy(file))
+    if not found:
+        raise ValueError(f"{path}: a table without columns, of which no array can be made")
     return {name: Joined(tuple(files), _common(files)) for name, files in found.items()}
 
 

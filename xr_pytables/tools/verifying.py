@@ -359,7 +359,7 @@ class _Array:
                 self._locate_chunks(survey, self._storage(file.base_address))
                 self.reason = codecs.why_not(info.filters) if len(self.place) else None
             except TooManyChunksError as error:
-                self.reason = str(error).rpartition(": ")[0].rpartition(": ")[2]
+                self.reason = error.reason
             except FormatError as error:
                 survey.tell(self.path, "index", error)
         if self.reason is not None:

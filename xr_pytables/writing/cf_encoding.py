@@ -18,7 +18,7 @@ from xarray import Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
 from ..model.specs import VariableSpec
-from .fitting import Form, as_read, checked, packable, packed
+from .fitting import Packing, as_read, checked, packable, packed
 
 Stored = Callable[[str], VariableSpec | None]
 """The array in the file that takes the values of a variable; None if it is written anew."""
@@ -56,11 +56,12 @@ def _by_xarray(
     try:
         return conventions.cf_encoder(dict(variables), dict(attrs))  # type: ignore[no-any-return]
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        told = f"{error} are no units of time" if isinstance(error, KeyError) else str(error)
         names = [found[1] for note in getattr(error, "__notes__", ()) if (found := _ENCODED.search(note))]
         names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
         label = f"{where}: variable {' or '.join(map(repr, names))}" if names else where
         kind = TypeError if isinstance(error, TypeError) else ValueError  # NumPy's own take other arguments
-        raise kind(f"{label}: {error}") from None
+        raise kind(f"{label}: {told}") from None
 
 
 _ENCODED: Final = re.compile(r"while encoding variable '(.+?)' with value")
@@ -111,7 +112,7 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
     return variable if data is variable.data else variable.copy(deep=False, data=data)
 
 
-def _packed(variable: Variable, form: Form, label: str) -> Variable:
+def _packed(variable: Variable, form: Packing, label: str) -> Variable:
     """Numbers as the integers that are stored, with the attributes that say so, as xarray's encoders have them."""
     attrs, encoding = dict(variable.attrs), dict(variable.encoding)
     encoding.pop("dtype", None)
@@ -133,7 +134,7 @@ def _packed(variable: Variable, form: Form, label: str) -> Variable:
     return Variable(variable.dims, data, attrs, encoding, fastpath=True)
 
 
-def form_of(variable: Variable, spec: VariableSpec | None, label: str) -> Form | None:
+def form_of(variable: Variable, spec: VariableSpec | None, label: str) -> Packing | None:
     """How numbers of a variable will be stored, by its encoding and the array that takes them; None if not as numbers.
 
     Raises ValueError for a fill value that has no form itself.
@@ -144,7 +145,7 @@ def form_of(variable: Variable, spec: VariableSpec | None, label: str) -> Form |
         return None
     _check_fill_is_finite({**variable.attrs, **encoding}, dtype, label)
     read = as_read(dtype, encoding.get("_Unsigned"))
-    return Form(
+    return Packing(
         read,
         _number(encoding, "scale_factor", label),
         _number(encoding, "add_offset", label),
@@ -174,6 +175,8 @@ def _number(encoding: Mapping[str, Any], key: str, label: str) -> float | None:
     number = np.asarray(encoding[key]).reshape(-1)[0]
     if number.dtype.kind not in "biuf":
         raise TypeError(f"{label}: {key} must be a number, not {encoding[key]!r}")
+    if not np.isfinite(number) or (key == "scale_factor" and not number):
+        raise ValueError(f"{label}: {key} must be finite, and no scale_factor is 0; it is {number}")
     return float(number)
 
 
@@ -245,6 +248,8 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
         raise ValueError(f"{label}: {variable.dtype} has no form in units={units!r}. {_way_out(variable, spec)}")
     step, since = _parsed(units)
     if step is None:
+        if isinstance(units, str) and isinstance(variable.data, dask.array.Array):  # else xarray says so itself
+            raise ValueError(f"{label}: units={units!r} are none of times: write e.g. 'seconds since 1970-01-01'")
         return variable
     chosen = spec is not None or isinstance(variable.data, dask.array.Array)
     if chosen and dtype is not None and np.dtype(dtype).kind in "iu" and since is not None:

@@ -64,8 +64,8 @@ def _plain(
         data[missing] = None
     elif dtype.kind not in "biufcmM" or _has_time_zone(dtype):
         raise no_form(str(dtype), label)
-    elif dtype.kind in "biu" and missing.any():
-        data, fill = _filled(values, missing, wishes, stored)
+    elif dtype.kind in "biu":
+        data, fill = _filled(values, missing, wishes, stored, label)
         if fill is not None:
             attrs["_FillValue"] = fill
     elif missing.any() and dtype.kind == "f":
@@ -98,18 +98,32 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
 
 
 def _filled(
-    values: ExtensionArray, missing: np.ndarray, wishes: Mapping[str, Any], stored: Mapping[str, Any] | None
+    values: ExtensionArray,
+    missing: np.ndarray,
+    wishes: Mapping[str, Any],
+    stored: Mapping[str, Any] | None,
+    label: str,
 ) -> tuple[np.ndarray, np.generic | None]:
-    """Integers or booleans with a value in place of the missing ones, and that value if nobody else notes it."""
+    """Integers or booleans with a value in place of the missing ones, and that value if nobody else notes it.
+
+    Raises ValueError for a fill value that is one of those that are not missing, or that the dtype cannot hold.
+    """
     given, own = {**(stored or {}), **wishes}, _numpy_dtype(values.dtype)
     plain = np.dtype(np.int8) if own.kind == "b" else own
     target = np.dtype(given.get("dtype") or plain)
     present = values[~missing].astype(plain)
     fill = given.get("_FillValue")
+    if fill is not None and _SCALED.isdisjoint(given) and np.any(np.asarray(present) == fill):
+        raise ValueError(f"{label}: {fill} is one of its values, and with _FillValue={fill} it would read as missing")
+    if not missing.any():
+        return np.asarray(values, own), None
     chosen = _unused(np.asarray(present), target) if fill is None and stored is None else None
     if not _SCALED.isdisjoint(given) or target.kind not in "iu" or (fill is None and chosen is None):
         return values.to_numpy(dtype=np.float64, na_value=np.nan), None
-    data = np.full(len(values), fill if chosen is None else chosen, plain)
+    try:
+        data = np.full(len(values), fill if chosen is None else chosen, plain)
+    except (OverflowError, ValueError, TypeError):
+        raise ValueError(f"{label}: _FillValue={fill!r} is no value of {plain}") from None
     data[~missing] = present
     return data, chosen
 
@@ -173,10 +187,12 @@ def typed(variable: Variable, label: str) -> Variable:
         known: Variable = ensure_dtype_not_object(variable)
     except (TypeError, ValueError, IndexError, OverflowError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{label}: its objects have no form in HDF5: {error}. Convert it with astype()") from None
+        reason = str(error).replace(" on variable None", "")
+        raise kind(f"{label}: its objects have no form in HDF5: {reason}. Convert it with astype()") from None
     element = (known.dtype.metadata or {}).get("element_type")
     if element in (str, bytes) and known._in_memory:
+        fill = variable.attrs.get("_FillValue")  # which text does not take, as others say
         for value in np.asarray(known.data).flat:
-            if not isinstance(value, element):
+            if not isinstance(value, element) and value != fill:
                 raise TypeError(f"{label}: {value!r} is no {element.__name__}, as the first of its values is")
     return known

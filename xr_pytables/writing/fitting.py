@@ -1,6 +1,6 @@
 """Numbers into the form in which an array stores them, if it can hold them: for each block before it is encoded.
 
-NumPy casts without a word: 400 K in 16 bits of hundredths become -255 K. A `Form` says how values are stored; the
+NumPy casts without a word: 400 K in 16 bits of hundredths become -255 K. A `Packing` says how values are stored; the
 smallest and the largest of a block tell whether it can hold all. Used by the plan for values in memory, and by Dask's
 tasks, wherever they run. Knows neither files nor xarray.
 """
@@ -18,7 +18,7 @@ _Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Form:
+class Packing:
     """How numbers are stored."""
 
     dtype: np.dtype[Any]
@@ -55,7 +55,7 @@ class Form:
         return f"{self.dtype.newbyteorder('=')}{f' with {told}' if told else ''}"
 
 
-def checked(values: _Array, form: Form, label: str) -> _Array:
+def checked(values: _Array, form: Packing, label: str) -> _Array:
     """`values` as they are. Raises ValueError, beginning with `label`, if the form cannot hold one of them."""
     reason = why_not(values, form)
     if reason is not None:
@@ -63,7 +63,7 @@ def checked(values: _Array, form: Form, label: str) -> _Array:
     return values
 
 
-def packed(values: _Array, form: Form, label: str) -> _Array:
+def packed(values: _Array, form: Packing, label: str) -> _Array:
     """Numbers as the integers that are stored: moved, scaled, rounded, and the fill value for NaN.
 
     In pieces that stay in the processor's cache, which is far faster than one step after the other for all. Raises
@@ -77,7 +77,7 @@ def packed(values: _Array, form: Form, label: str) -> _Array:
     return out
 
 
-def packable(values: _Array, form: Form, label: str) -> _Array:
+def packable(values: _Array, form: Packing, label: str) -> _Array:
     """`values` as they are, if `packed` has no objection to them."""
     packed(values, form, label)
     return values
@@ -96,7 +96,7 @@ _IN_CACHE: Final = 2**15
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-def _pack(values: _Array, form: Form, out: _Array) -> str | None:
+def _pack(values: _Array, form: Packing, out: _Array) -> str | None:
     numbers = values.astype(np.result_type(values.dtype, "f8"))
     if form.add_offset is not None:
         numbers -= form.add_offset
@@ -134,7 +134,7 @@ def _is_within(number: Any, limits: Any) -> bool:
     return bool(np.isfinite(number)) and limits.min <= int(number) <= limits.max
 
 
-def _range(form: Form) -> str:
+def _range(form: Packing) -> str:
     limits = np.iinfo(form.dtype)
     if not form.is_packed:
         return f"{limits.min} to {limits.max}"
@@ -154,7 +154,7 @@ def cast(values: _Array, dtype: np.dtype[Any], label: str) -> _Array:
         return values
     if values.dtype.kind not in _KINDS:
         raise TypeError(f"{label}: a block of dtype {values.dtype} came where {dtype} was announced")
-    form = Form(dtype, exact=True)
+    form = Packing(dtype, exact=True)
     if values.dtype.kind == "f" and dtype.kind in "iu":
         return packed(values, form, label)
     return checked(values, form, label).astype(dtype)
@@ -163,7 +163,7 @@ def cast(values: _Array, dtype: np.dtype[Any], label: str) -> _Array:
 _KINDS: Final = "biufcS"
 
 
-def why_not(values: _Array, form: Form) -> str | None:
+def why_not(values: _Array, form: Packing) -> str | None:
     """The reason why numbers have no form, naming one of them; None if all have one."""
     if not values.size or form.takes_all(values.dtype):
         return None
@@ -197,7 +197,7 @@ def _extremes(values: _Array) -> tuple[Any, Any]:
     return np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
 
 
-def _near_fill(values: _Array, form: Form) -> str | None:
+def _near_fill(values: _Array, form: Packing) -> str | None:
     """Integers that read as missing: readers compare them with the fill value as floats, which have 53 bits."""
     if form.fill is None or form.dtype.itemsize < 8:
         return None
@@ -205,7 +205,7 @@ def _near_fill(values: _Array, form: Form) -> str | None:
     return f"{taken[0]} would read as missing: as float64 it is the _FillValue {form.fill}" if taken.size else None
 
 
-def _why_not_float(values: _Array, low: Any, high: Any, form: Form) -> str | None:
+def _why_not_float(values: _Array, low: Any, high: Any, form: Packing) -> str | None:
     """Finite values that become infinite or the fill value; integers that would lose digits."""
     if form.exact and not form.is_packed and values.dtype.kind in "iu":
         digits = np.finfo(form.dtype).nmant + 1
@@ -229,13 +229,13 @@ def _why_not_float(values: _Array, low: Any, high: Any, form: Form) -> str | Non
     return _taken_for_missing(values, taken, form)
 
 
-def _taken_for_missing(values: _Array, taken: _Array, form: Form) -> str | None:
+def _taken_for_missing(values: _Array, taken: _Array, form: Packing) -> str | None:
     if not taken.any():
         return None
     return f"{values[taken][0]} would be stored as {form.fill}, which is the _FillValue and reads as missing"
 
 
-def _stored(values: Any, form: Form) -> Any:
+def _stored(values: Any, form: Packing) -> Any:
     numbers = np.asarray(values)
     if form.is_packed:
         offset = 0.0 if form.add_offset is None else form.add_offset
@@ -243,14 +243,14 @@ def _stored(values: Any, form: Form) -> Any:
     return numbers.astype(form.dtype)
 
 
-def _why_not_complex(values: _Array, form: Form) -> str | None:
+def _why_not_complex(values: _Array, form: Packing) -> str | None:
     if form.dtype.kind != "c":
         return f"complex values have no form in {form}"
-    part = Form(np.dtype(f"f{form.dtype.itemsize // 2}"))
+    part = Packing(np.dtype(f"f{form.dtype.itemsize // 2}"))
     return why_not(values.real, part) or why_not(values.imag, part)
 
 
-def _why_not_bytes(values: _Array, form: Form) -> str | None:
+def _why_not_bytes(values: _Array, form: Packing) -> str | None:
     if values.dtype.kind != "S" or form.dtype.kind != "S":
         return f"values of dtype {values.dtype} have no form in {form}"
     longest = max(values.reshape(-1).tolist(), key=len)

@@ -146,7 +146,13 @@ def describe_stored(file: File, group: str, table: StoredTable) -> StoredFrame:
 # -- arguments ---------------------------------------------------------------------------------------------
 
 
+_PANDAS: Final = 3
+"""Versions before it forget the unit of times with a zone, and take a category called `nan` for a missing one."""
+
+
 def _given(request: WriteRequest, where: str, encoding: Mapping[Any, Any]) -> GivenFrame:
+    if int(pd.__version__.partition(".")[0]) < _PANDAS:
+        raise ValueError(f"{where}: layout='pandas' needs pandas {_PANDAS}; this is pandas {pd.__version__}")
     given = given_frame(request.obj, where, _widths(encoding, where))
     unknown = set(encoding) - {column.name for column in (*given.columns, *given.index)} - {given.dim}
     if unknown:

@@ -1,6 +1,6 @@
 """What a write will do, as values.
 
-Made by `plan` and `table_plan`, and carried out by `execution`.
+Made by `plan`, `table_plan` and `frame_plan`, and carried out by `execution`.
 
 Tested in `tests/writing/test_writing.py`.
 """

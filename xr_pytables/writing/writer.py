@@ -1,6 +1,7 @@
 """Writing xarray objects to HDF5: plan, then execute.
 
-A `request` is what the caller wants, `plan` says what will be written and refuses what cannot be, `execution` does it.
+A `request` is what the caller wants; `plan`, `table_plan` and `frame_plan` say what will be written and refuse what
+cannot be; `execution` does it.
 
 Tested in `tests/writing/test_writing.py`.
 """
@@ -167,8 +168,9 @@ def to_pytables(
     compute
         False returns a Delayed; nothing is on disk until it is computed, nor at `path` until that has succeeded.
     structure_first
-        With `compute=False`: put a new file at `path` now, with all but the data of Dask arrays, which read as fill
-        values. The Delayed writes them into it; or any process writes parts, with `region` and `wait`.
+        With `compute=False`: put a new file at `path` now, where there must be none, with all but the data of Dask
+        arrays, which read as fill values. The Delayed writes them into it; or any process writes parts, with `region`
+        and `wait`.
     fsync
         Whether to wait until the file is on the disk before it replaces the old one. Without it a power failure
         (not a crash of the process) can leave an empty file.
@@ -267,11 +269,16 @@ def to_pytables(
 
 
 def _check_is_new(request: WriteRequest) -> None:
-    """Raise ValueError where the structure of a file cannot be there before the data."""
+    """Raise ValueError, or FileExistsError, where the structure of a file cannot be there before the data."""
     if request.layout != "arrays" or request.mode not in ("w", "w-", "x"):
         raise ValueError(
             f"{request.target}: structure_first=True makes a new file of arrays, with mode 'w', 'w-' or 'x', not with "
             f"mode={request.mode!r} and layout={request.layout!r}. Without it the structure comes with the values"
+        )
+    if os.path.lexists(request.target):
+        raise FileExistsError(
+            f"{request.target}: structure_first=True takes the place of no file: the old values would be gone before "
+            "the new ones are there. Remove it first, or choose another name"
         )
 
 
