@@ -170,6 +170,51 @@ def test_a_dataarray_is_a_series(name: str | None, tmp_path: Path) -> None:
     assert_equal(by_pandas(tmp_path / "a.h5"), pd.Series([1.5, 2.5], pd.Index([3, 4], name="t"), name=name))
 
 
+def test_float16_is_a_column(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"v": np.array([1.5, np.nan], "f2"), "w": [1, 2]})
+    write(frame, tmp_path / "a.h5")
+    write(read(tmp_path / "a.h5"), tmp_path / "a.h5", append_dim="index")
+    assert_equal(by_pandas(tmp_path / "a.h5"), pd.concat([frame, frame]))
+
+
+@pytest.mark.filterwarnings("ignore:.*float16:FutureWarning")  # of xarray
+def test_float16_is_no_index(tmp_path: Path) -> None:
+    ds = xr.Dataset({"v": ("x", [1])}, {"x": np.zeros(1, "f2")})
+    with pytest.raises(TypeError, match=r"a\.h5:/events: index 'x': pandas has no index of float16.*astype"):
+        write(ds, tmp_path / "a.h5")
+    write(ds.assign_coords(x=[0.0]), tmp_path / "a.h5")
+
+
+def test_an_index_without_a_name_beside_a_column_called_index(tmp_path: Path) -> None:
+    path, frame = tmp_path / "a.h5", pd.DataFrame({"index": ["a", "b"], "v": [1, 2]}, index=["abc", "d"])
+    write(frame, path, encoding={"index": {"dtype": "S7"}})
+    assert_equal(by_pandas(path), frame)
+    with plain_file(path) as file:
+        record = file.root.events.table.dtype
+    assert record["index"] == "S3"
+    assert sorted(record[name].base.str for name in record.names) == ["<i8", "|S3", "|S7"]
+    with pytest.raises(ValueError, match=r"index None: the text 'abcd' takes 4 bytes, and the column has 3"):
+        write(frame.set_axis(["abcd", "e"]), path, append_dim="index")
+
+
+@pytest.mark.parametrize("name", [None, "n"])
+def test_the_width_of_text_is_that_of_a_column_before_the_index(name: str | None, tmp_path: Path) -> None:
+    column = "index" if name is None else name
+    frame = pd.DataFrame({column: ["a"]}, index=pd.Index([5], name=name))
+    write(frame, tmp_path / "a.h5", encoding={column: {"dtype": "S7"}})
+    assert_equal(by_pandas(tmp_path / "a.h5"), frame)
+    with pytest.raises(ValueError, match=rf"index {name!r} is int64, and encoding has the width of text for it"):
+        write(frame.set_axis(["v"], axis=1), tmp_path / "a.h5", encoding={column: {"dtype": "S7"}})
+
+
+def test_time_zones_and_lengths_are_text(tmp_path: Path) -> None:
+    times = np.array(["2020"], "M8[s]")
+    ds = xr.Dataset({"v": ("x", times, {"time_zone": 5})}, {"x": ("x", times, {"time_zone": 3600, "freq": 1})})
+    with pytest.warns(UserWarning, match=r"those of 'v', 'x' are left out"):
+        write(ds, tmp_path / "a.h5")
+    assert_equal(by_pandas(tmp_path / "a.h5"), pd.DataFrame({"v": times}, index=pd.Index(times, name="x")))
+
+
 def test_pandas_searches_by_the_index_and_data_columns(tmp_path: Path) -> None:
     path, frame = tmp_path / "a.h5", make_frame()
     write(frame, path, data_columns=["hits", "name", "more"], filters=tables.Filters(5, "blosc:zstd"))
@@ -224,6 +269,27 @@ def test_columns_are_called_as_in_pandas(tmp_path: Path) -> None:
     frame.columns = pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])
     write(frame, tmp_path / "a.h5")
     assert_equal(by_pandas(tmp_path / "a.h5"), frame)
+
+
+@pytest.mark.parametrize(
+    ("obj", "found"),
+    [
+        (pd.Series([1], name=0), pd.Series([1])),
+        (pd.Series([1], name="values"), pd.Series([1])),
+        (
+            pd.Series([1], pd.MultiIndex.from_tuples([(2, 3)])),
+            pd.Series([1], pd.MultiIndex.from_tuples([(2, 3)], names=["level_0", "level_1"])),
+        ),
+        (pd.DataFrame({"v": pd.array(["a", pd.NA], "string")}), pd.DataFrame({"v": ["a", np.nan]})),
+        (pd.DataFrame({"v": np.array(["a", None], object)}), pd.DataFrame({"v": ["a", np.nan]})),
+        (pd.DataFrame({"v": [1]}, pd.Index(["a"], dtype=object)), pd.DataFrame({"v": [1]}, ["a"])),
+    ],
+)
+def test_what_pandas_forgets_is_forgotten(obj: Any, found: Any, tmp_path: Path) -> None:
+    write(obj, tmp_path / "ours.h5")
+    obj.to_hdf(tmp_path / "pandas.h5", key="/events", format="table")
+    for name in ("ours.h5", "pandas.h5"):
+        assert_equal(by_pandas(tmp_path / name), found)
 
 
 # -- more rows ---------------------------------------------------------------------------------------------
@@ -333,14 +399,113 @@ def test_rows_that_do_not_fit_are_refused(more: pd.DataFrame, reason: str, tmp_p
     assert path.read_bytes() == before
 
 
-def test_other_categories_are_refused(tmp_path: Path) -> None:
-    one, other = pd.DataFrame({"c": pd.Categorical(["a", "b"])}), pd.DataFrame({"c": pd.Categorical(["a", "c"])})
-    write(one, tmp_path / "a.h5")
-    with pytest.raises(ValueError, match=r"'c' is category, .*; the categories are \['a', 'b'\]"):
-        write(other, tmp_path / "a.h5", append_dim="index")
+CATEGORIES = {
+    "text": ["a", "b"],
+    "integers": [1, 2],
+    "small integers": np.array([1, 2], "i1"),
+    "floats": [1.0, 2.0],
+    "bools": [False, True],
+    "zero and one": [0, 1],
+    "times": pd.to_datetime(["2020", "2021"]),
+    "times in a zone": pd.to_datetime(["2020", "2021"]).tz_localize("Asia/Kolkata"),
+    "periods": pd.period_range("2020-01", periods=2, freq="M"),
+    "none": [None, None],
+}
+
+
+def of_categories(kind: str, ordered: bool = False) -> pd.DataFrame:
+    return pd.DataFrame({"c": pd.Categorical(CATEGORIES[kind], ordered=ordered)})
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("by", ["us", "pandas"])
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_rows_of_the_same_categories_are_appended(kind: str, by: str, ordered: bool, tmp_path: Path) -> None:
+    path, frame = tmp_path / "a.h5", of_categories(kind, ordered)
+    if by == "us":
+        write(frame, path)
+    else:
+        frame.to_hdf(path, key="/events", format="table")
+    write(frame[::-1], path, append_dim="index")
+    found = by_pandas(path)["c"]
+    assert found.cat.categories.tolist() == frame["c"].cat.categories.tolist()
+    assert found.cat.ordered == ordered
+    assert found.cat.codes.tolist() == ([0, 1, 1, 0] if kind != "none" else [-1] * 4)
+
+
+@pytest.mark.parametrize("by", ["us", "pandas"])
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        ("none", "text", r"\['a', 'b'\] \(str\), and would be stored with \[\]"),
+        ("text", "none", r"\[\] .* stored with \['a', 'b'\].*set_categories"),
+        ("integers", "floats", r"\[1.0, 2.0\] \(float64\), .* \[1, 2\] \(int64\)"),
+        ("integers", "small integers", r"\(int8\), and would be stored with \[1, 2\] \(int64\)"),
+        ("zero and one", "bools", r"\[False, True\] \(bool\), and would be stored with \[0, 1\] \(int64\)"),
+        ("times", "times in a zone", r"Asia/Kolkata\]\), and would be stored with"),
+        ("text", "integers", r"\[1, 2\] \(int64\), and would be stored with \['a', 'b'\]"),
+    ],
+)
+def test_other_categories_are_refused(one: str, other: str, reason: str, by: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    if by == "us":
+        write(of_categories(one), path)
+    else:
+        of_categories(one).to_hdf(path, key="/events", format="table")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"a\.h5:/events: column 'c' has the categories .*{reason}"):
+        write(of_categories(other), path, append_dim="index")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_another_order_of_categories_is_refused(ordered: bool, tmp_path: Path) -> None:
+    write(of_categories("text", not ordered), tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=rf"column 'c' has .*cat\.as_{'unordered' if ordered else 'ordered'}\(\)"):
+        write(of_categories("text", ordered), tmp_path / "a.h5", append_dim="index")
+    write(of_categories("text")["c"].astype(str).to_frame(), tmp_path / "b.h5")
+    with pytest.raises(ValueError, match=r"column 'c' is category, and would be stored as text"):
+        write(of_categories("text", ordered), tmp_path / "b.h5", append_dim="index")
+
+
+def test_levels_are_found_by_their_names(tmp_path: Path) -> None:
+    path, index = tmp_path / "a.h5", pd.MultiIndex.from_tuples([(1, 20), (2, 30)], names=["a", "b"])
+    frame = pd.DataFrame({"v": [1.5, 2.5]}, index=index)
+    write(frame, path)
+    write(frame.swaplevel(), path, append_dim="index")
+    assert_equal(by_pandas(path), pd.concat([frame, frame]))
+    for names in (["a", "c"], ["a", None]):
+        with pytest.raises(ValueError, match=r"the index has the levels 'a', .*; as stored they are 'a', 'b'\."):
+            write(frame.rename_axis(names), path, append_dim="index")
+    with pytest.raises(ValueError, match=r"the index has the levels 'index'; as stored they are 'a', 'b'\."):
+        write(frame.reset_index(drop=True), path, append_dim="index")
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), (None, "b"), ("a", None)])
+def test_a_series_of_another_name_is_refused(first: str | None, second: str | None, tmp_path: Path) -> None:
+    write(pd.Series([1.5], name=first), tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"has the columns '(b|values)'; as stored they are '(a|values)'\. Appended"):
+        write(pd.Series([2.5], name=second), tmp_path / "a.h5", append_dim="index")
+    write(pd.Series([2.5], name=first), tmp_path / "a.h5", append_dim="index")
+    assert by_pandas(tmp_path / "a.h5").tolist() == [1.5, 2.5]
+
+
+def test_missing_text_in_a_narrow_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write(FRAME, path)
+    with pytest.raises(ValueError, match=r"column 'n': a missing text, stored as 'nan', takes 3 bytes.*has 1\. Fill"):
+        write(FRAME.assign(n=["a", None]), path, append_dim="t")
 
 
 # -- what is refused ---------------------------------------------------------------------------------------
+
+
+def of_objects(categories: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"c": pd.Categorical.from_codes([0], pd.Index(categories, dtype=object))})
+
+
+UNKNOWN = dask.array.ones(4, chunks=2)
+UNKNOWN = UNKNOWN[UNKNOWN > 0]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +520,13 @@ def test_other_categories_are_refused(tmp_path: Path) -> None:
         (xr.Dataset({"v": ("x", [b"a"])}), r"variable 'v': pandas' tables have no column of \|S1. Decode it"),
         (xr.Dataset({"v": ("x", np.array([{}, 1], object))}), r"variable 'v': .* no objects of kind 'mixed"),
         (xr.Dataset({"v": ("x", ["\udc80"])}), r"variable 'v': '\\udc80' holds lone surrogates"),
-        (xr.Dataset({"v": ("x", np.array(["a\0"], object))}), r"variable 'v': the text 'a\\x00' ends in NUL"),
+        (xr.Dataset({"v": ("x", np.array(["a\0"], object))}), r"variable 'v': the text 'a\\x00' ends in NUL.*rstrip"),
+        (of_objects(["a\0"]), r"column 'c' has the categories \['a\\x00'\] .* stored with \['a'\]"),
+        (of_objects(["a", "a\0"]), r"column 'c' has the categories .* stored with \['a', 'a'\]"),
+        (of_objects(["nan", "\ue000"]), r"column 'c' has the categories .* stored with \['nan', nan\]"),
+        (of_objects(["\udc80"]), r"column 'c': '\\udc80' holds lone surrogates"),
+        (xr.Dataset({"v": ("x", UNKNOWN)}), r"dimension 'x' has Dask blocks of unknown sizes.*compute_chunk_sizes"),
+        (pd.DataFrame({"v": pd.arrays.SparseArray([0.0])}), r"column 'v': .* no column of Sparse.*Convert it with"),
         (xr.Dataset({"v": ("x", np.zeros(1, "f8,i4"))}), r"variable 'v': pandas' tables have no column of \["),
         (xr.DataTree(), r"layout='pandas' writes a Dataset or DataArray, a DataFrame or Series, not DataTree"),
         (pd.DataFrame({"v": pd.array([1, None])}), r"column 'v': pandas' tables have no column of Int64.*astype"),
@@ -379,6 +550,13 @@ def test_what_pandas_cannot_hold_is_refused(obj: Any, reason: str, tmp_path: Pat
         ({"mode": "r+"}, ValueError, r"there is no such file|mode='a' replaces the object"),
         ({"index": ["v"]}, ValueError, r"data_columns= says which get one"),
         ({"data_columns": "v"}, TypeError, r"data_columns=\['v'\], or True"),
+        ({"data_columns": 5}, TypeError, r"a\.h5:/events: data_columns must be a list of names.*\['v'\].*not 5"),
+        ({"data_columns": None}, TypeError, r"a\.h5:/events: data_columns must be a list of names.*not None"),
+        ({"data_columns": ["v", "n", "v"]}, ValueError, r"a\.h5:/events: data_columns names 'v' more than once"),
+        ({"encoding": {"v": None}}, TypeError, r"a\.h5:/events: variable 'v': encoding must be a dict .*not None"),
+        ({"encoding": ["v"]}, TypeError, r"a\.h5:/events: encoding must be a dict by variable, not \['v'\]"),
+        ({"encoding": {"v": {"dtype": "S9"}}}, ValueError, r"column 'v' is float64, and encoding has the width of te"),
+        ({"encoding": {"t": {"dtype": "S9"}}}, ValueError, r"index 't' is datetime64.*and encoding has the width"),
         ({"data_columns": ["w"]}, ValueError, r"data_columns names 'w'; the columns are 'v', 'n'"),
         ({"encoding": {"v": {"dtype": "f4"}}}, ValueError, r"variable 'v': pandas chooses .* not 'dtype'.*astype"),
         ({"encoding": {"v": {"scale_factor": 2.0}}}, ValueError, r"variable 'v': .* not 'scale_factor'"),
@@ -408,6 +586,76 @@ def test_mode_a_replaces_the_object_and_nothing_else(tmp_path: Path) -> None:
     FRAME["v"].to_hdf(path, key="/g/events/below")
     with pytest.raises(ValueError, match=r"the group of the object holds 'below' as well"):
         write(FRAME, path, "/g/events", mode="a")
+
+
+@pytest.mark.parametrize("form", ["fixed", "table"])
+@pytest.mark.parametrize(
+    ("stranger", "told"),
+    [
+        ("array", "array"),
+        ("rows", "rows"),
+        ("table of mine", "table of mine"),
+        ("group", "group"),
+        ("link", "link"),
+        ("meta/c/meta/array", "meta/c/meta/array"),
+        ("meta/array", "meta/array"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::tables.NaturalNameWarning")
+def test_what_is_not_the_objects_is_not_replaced(stranger: str, told: str, form: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    of_categories("text").to_hdf(path, key="/events", format="table")
+    if form == "fixed":
+        make_frame()["energy"].to_hdf(path, key="/events", format="fixed")
+        told = told.partition("/")[0]
+    parent, name = os.path.split(f"/events/{stranger}")
+    with tables.open_file(path, "a") as file:
+        if name == "rows":
+            file.create_vlarray(parent, name, tables.Int64Atom()).append([1, 2])
+        elif name == "table of mine":
+            file.create_table(parent, name, np.zeros(2, "i4,f8"))
+        elif name == "group":
+            file.create_group(parent, name)
+        elif name == "link":
+            file.create_soft_link(parent, name, "/nowhere")
+        else:
+            file.create_array(parent, name, [1, 2], createparents=True)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"a\.h5:/events: the group of the object holds '{told}' as well"):
+        write(FRAME, path, mode="a")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["fixed", "table"])
+def test_an_object_of_categories_is_replaced(form: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    frame = of_categories("text") if form == "table" else pd.DataFrame({"v": [1]}, index=pd.CategoricalIndex(["a"]))
+    frame.to_hdf(path, key="/events", format=form)
+    write(FRAME, path, mode="a")
+    assert_equal(by_pandas(path), FRAME)
+    with plain_file(path) as file:
+        assert [node._v_name for node in file.root.events] == ["table"]
+
+
+def test_an_object_that_nobody_knows_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write(FRAME, path)
+    with h5py.File(path, "a") as file:
+        file["events"].attrs["pandas_type"] = np.bytes_("wide")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"a\.h5:/events: the pandas object cannot be read \(.*'wide'.*another group"):
+        write(FRAME, path, mode="a")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [{"mode": "a"}, {"append_dim": "t"}])
+def test_a_table_of_others_is_left_alone(arguments: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    to_pytables(xr.Dataset({"v": ("x", [1])}), path, group="/events", layout="table")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"a\.h5:/events: there is a table that is no object .*layout='table'"):
+        write(FRAME, path, **arguments)
+    assert path.read_bytes() == before
 
 
 def test_groups_and_fixed_objects_are_left_alone(tmp_path: Path) -> None:

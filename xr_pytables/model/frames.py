@@ -74,6 +74,8 @@ class Column:
     attributes: dict[str, object] = field(default_factory=dict)
     categories: Column | None = None
     """What the stored integers number; negative ones stand for missing values."""
+    ordered: bool = False
+    """Of categories in a table: whether their order means something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,6 +497,7 @@ def _categories(table: _Table, member: str) -> Column | None:
 
 
 def _coded(table: _Table, column: Column, categories: Column | None) -> Column:
+    column = replace(column, ordered=bool(table.info(column.member or "").get("ordered")))
     if categories is None or not categories.rows:  # PyTables cannot store an array without elements
         return replace(column, dtype=np.dtype(float), decoding=Decoding("missing"))
     _check_integers(_member(table, column.member or ""), column.member or "")

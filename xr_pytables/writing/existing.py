@@ -90,6 +90,18 @@ def look_at_frame(path: str, group: str) -> StoredFrame:
             ) from error
 
 
+def check_frame_alone(path: str, group: str) -> None:
+    """Raise ValueError if more than the pandas object at `group` would go if it was replaced."""
+    with Visit() as visit, _changed_meanwhile(path, FileIdentity.of(path)):
+        try:
+            frame_plan.check_alone(visit.file(path), group)
+        except UnknownLayoutError as error:
+            raise ValueError(
+                f"{path}:{group}: the pandas object cannot be read ({error}), so what would go with it is not known. "
+                "Write to another group"
+            ) from error
+
+
 def _check_not_busy(path: str) -> None:
     """Raise FileBusyError if anybody is writing to the file through HDF5."""
     with hdf5_lock():

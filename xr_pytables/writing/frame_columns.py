@@ -8,7 +8,7 @@ Tested in `tests/writing/test_frame_writing.py`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -38,8 +38,8 @@ class Given:
     """What messages call it."""
     data: Any = field(repr=False)
     """NumPy or Dask, of one dimension: numbers, times as datetime64 in UTC, codes of categories, or text as objects."""
-    sample: pd.Index = field(repr=False)
-    """One value, of the type in which pandas shall give them back."""
+    sample: pd.Index | pd.Series = field(repr=False)
+    """One value, of the type in which pandas shall give them back. An index, but for numbers that no index is of."""
     width: int | None = None
     """Of text: bytes of the longest one. None for all else."""
     has_nan: bool = False
@@ -59,6 +59,11 @@ class Given:
     @property
     def categories(self) -> pd.Index | None:
         return self.sample.dtype.categories if isinstance(self.sample.dtype, pd.CategoricalDtype) else None
+
+    @property
+    def is_ordered(self) -> bool:
+        """Of categories: whether their order means something."""
+        return bool(getattr(self.sample.dtype, "ordered", False))
 
     def shown(self) -> str:
         """What it is, for messages."""
@@ -104,11 +109,11 @@ def given_frame(obj: object, where: str, widths: Mapping[Hashable, int | None]) 
     if isinstance(obj, Dataset):
         return _of_dataset(obj, where, widths)
     if isinstance(obj, pd.Series):
-        index = _index(obj.index, where, widths)
+        index = _index(obj.index, where, _but(widths, [obj.name]))
         column = _column(obj.name, obj.array, f"{where}: series {obj.name!r}", widths)
         return GivenFrame(_dim_of(obj.index), len(obj), index, (column,), None, obj.attrs)
     if isinstance(obj, pd.DataFrame):
-        index = _index(obj.index, where, widths)
+        index = _index(obj.index, where, _but(widths, obj.columns))
         columns = tuple(
             _column(name, obj.iloc[:, number].array, f"{where}: column {name!r}", widths)
             for number, name in enumerate(obj.columns)
@@ -117,6 +122,12 @@ def given_frame(obj: object, where: str, widths: Mapping[Hashable, int | None]) 
     raise TypeError(
         f"{where}: layout='pandas' writes a Dataset or DataArray, a DataFrame or Series, not {type(obj).__name__}"
     )
+
+
+def _but(widths: Mapping[Hashable, int | None], columns: Iterable[Hashable]) -> dict[Hashable, int | None]:
+    """Without those of columns: an index that is called like one, or `index` for want of a name, has none there."""
+    taken = set(columns)
+    return {name: width for name, width in widths.items() if name not in taken}
 
 
 def _dim_of(index: pd.Index) -> str:
@@ -149,9 +160,17 @@ def _of_dataset(dataset: Dataset, where: str, widths: Mapping[Hashable, int | No
             "(layout='arrays'), leave them out with drop_vars, or write dataset.to_dataframe(), which repeats them"
         )
     [(dim, rows)] = dataset.sizes.items()
+    if rows != rows:
+        raise ValueError(
+            f"{where}: dimension {dim!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the arrays "
+            "first"
+        )
+    for name, variable in dataset.variables.items():
+        if name in dataset.xindexes and variable.dtype == np.float16:
+            raise TypeError(f"{where}: index {name!r}: pandas has no index of float16. Convert it with astype()")
     index = dataset.xindexes[dim].to_pandas_index() if dim in dataset.xindexes else pd.RangeIndex(rows)
     if not isinstance(index, pd.MultiIndex):
-        index = _as_attributes_say(index, dataset.variables[dim].attrs if dim in dataset.variables else {}, where)
+        index = as_attributes_say(index, dataset.variables[dim].attrs if dim in dataset.variables else {}, where)
         index = index.rename(None if dim == "index" else dim)  # as Dataset.from_dataframe names it
     of_index = {dim, *(index.names if isinstance(index, pd.MultiIndex) else ())}
     columns = {name: variable for name, variable in dataset.variables.items() if name not in of_index}
@@ -165,11 +184,13 @@ def _of_dataset(dataset: Dataset, where: str, widths: Mapping[Hashable, int | No
     )
 
 
-_MEANT: Final = frozenset({TIME_ZONE, FREQUENCY})
+def _meant(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """What attributes of a variable say to pandas; those that are no text are somebody else's."""
+    return {name: attributes[name] for name in (TIME_ZONE, FREQUENCY) if isinstance(attributes.get(name), str)}
 
 
 def _tell_what_is_lost(dataset: Dataset) -> None:
-    names = [name for name, variable in dataset.variables.items() if set(variable.attrs) - _MEANT]
+    names = [name for name, variable in dataset.variables.items() if set(variable.attrs) - set(_meant(variable.attrs))]
     if names:
         warn(
             f"layout='pandas' writes no attributes of variables, as pandas has none: those of "
@@ -177,9 +198,10 @@ def _tell_what_is_lost(dataset: Dataset) -> None:
         )
 
 
-def _as_attributes_say(index: pd.Index, attributes: Mapping[str, Any], where: str) -> pd.Index:
+def as_attributes_say(index: pd.Index, attributes: Mapping[str, Any], where: str) -> pd.Index:
     """An index that was read from an HDFStore with the zone, or as the periods, that pandas has it in."""
-    zone, freq = attributes.get(TIME_ZONE), attributes.get(FREQUENCY)
+    meant = _meant(attributes)
+    zone, freq = meant.get(TIME_ZONE), meant.get(FREQUENCY)
     try:
         if zone is not None and isinstance(index, pd.DatetimeIndex) and index.tz is None:
             return index.tz_localize("UTC").tz_convert(zone)
@@ -196,12 +218,12 @@ def _of_variable(name: Hashable, variable: Variable, label: str, widths: Mapping
     variable = streamable(variable.copy(deep=False))
     if not isinstance(variable.dtype, np.dtype):
         return _column(name, variable.to_index().array, label, widths)
-    zone = variable.attrs.get(TIME_ZONE)
+    zone = _meant(variable.attrs).get(TIME_ZONE)
     data = variable.data if variable.chunks is not None else variable.values
     found = _column(name, data, label, widths)
     if zone is None or variable.dtype.kind != "M":
         return found
-    return replace(found, sample=_as_attributes_say(found.sample, {TIME_ZONE: zone}, label))
+    return replace(found, sample=as_attributes_say(found.sample, {TIME_ZONE: zone}, label))
 
 
 def _index(index: pd.Index, where: str, widths: Mapping[Hashable, int | None]) -> tuple[Given, ...]:
@@ -216,8 +238,11 @@ def _index(index: pd.Index, where: str, widths: Mapping[Hashable, int | None]) -
             continue
         asked: Mapping[Hashable, int | None] = widths if level.name is not None else {None: widths.get("index")}
         given = _column(level.name, level.array, label, asked)
-        if given.width is not None and len(levels) == 1 and level.hasnans:
-            raise ValueError(f"{label}: a text is missing, for which pandas has no form in an index. Fill it in")
+        if given.width is not None and len(levels) == 1:
+            if level.hasnans:
+                raise ValueError(f"{label}: a text is missing, for which pandas has no form in an index. Fill it in")
+            # as wide as it shall be: pandas takes a width said beside for that of a column called `index`
+            given = replace(given, sample=pd.Index([_FIRST * given.width], dtype=given.sample.dtype))
         if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex) and len(index):
             given = replace(given, sample=index[:1])  # with its frequency
         found.append(replace(given, sample=given.sample.rename(level.name)))
@@ -227,6 +252,9 @@ def _index(index: pd.Index, where: str, widths: Mapping[Hashable, int | None]) -
 def _column(name: Hashable, values: Any, label: str, widths: Mapping[Hashable, int | None]) -> Given:
     """Values of any kind. Raises TypeError for a kind that pandas' tables do not have."""
     if isinstance(values, ExtensionArray) and isinstance(values.dtype, pd.CategoricalDtype):
+        for each in values.categories:
+            if isinstance(each, str):
+                as_bytes(each, label)
         sample = pd.CategoricalIndex(_sample_of_categories(values))
         return Given(name, label, np.asarray(values.codes), sample, has_nan=MISSING[0] in values.categories.tolist())
     if isinstance(values, ExtensionArray) and isinstance(values.dtype, pd.DatetimeTZDtype):
@@ -246,7 +274,8 @@ def _column(name: Hashable, values: Any, label: str, widths: Mapping[Hashable, i
         return _text(name, values.astype(object), None if dtype.kind != "O" else dtype, label, widths)
     if dtype.kind not in "biufcmM" or (dtype.kind in "fc" and dtype.itemsize not in (2, 4, 8, 16)) or dtype == "f16":
         raise _refused(str(dtype), label)
-    return Given(name, label, values, pd.Index(np.zeros(1, dtype.newbyteorder("="))))
+    zero = np.zeros(1, dtype.newbyteorder("="))
+    return Given(name, label, values, pd.Series(zero) if dtype == np.float16 else pd.Index(zero))
 
 
 def _sample_of_categories(values: pd.Categorical) -> pd.Categorical:
@@ -264,7 +293,7 @@ def _times(values: NDArray[Any], label: str) -> ExtensionArray:
 def _refused(kind: str, label: str) -> TypeError:
     if kind.startswith(("period", "interval")):
         return no_form(kind, label)
-    way_out = "Decode it to str" if kind.startswith(("|S", "bytes", "S")) else "Convert it with astype(), to float say"
+    way_out = "Decode it to str" if kind.startswith("|S") else "Convert it with astype(), to float say"
     return TypeError(f"{label}: pandas' tables have no column of {kind}. {way_out}, or leave it out")
 
 
@@ -334,11 +363,15 @@ def stored_text(values: NDArray[Any], width: int, nan_rep: str | None, label: st
         if not is_missing and text == nan_rep:
             raise ValueError(f"{label}: the text {text!r} stands for a missing one in this table. Write another text")
         data = as_bytes(nan_rep if is_missing and nan_rep is not None else text, label)
-        if len(data) > width or data.endswith(b"\0"):
-            reason = "ends in NUL" if data.endswith(b"\0") else f"takes {len(data)} bytes, and the column has {width}"
+        if data.endswith(b"\0"):
+            raise ValueError(f"{label}: the text {text!r} ends in NUL, which would be lost. Strip it: rstrip('\\0')")
+        if len(data) > width:
+            what, other = f"the text {text!r}", "Shorten it"
+            if is_missing:
+                what, other = f"a missing text, stored as {nan_rep!r},", "Fill it with fillna('')"
             raise ValueError(
-                f"{label}: the text {text!r} {reason}. Shorten it, or write the table anew, with "
-                f"encoding={{...: {{'dtype': 'S{max(len(data), 1)}'}}}}"
+                f"{label}: {what} takes {len(data)} bytes, and the column has {width}. {other}, or write the table "
+                f"anew, with encoding={{...: {{'dtype': 'S{len(data)}'}}}}"
             )
         stored.append(data)
     return np.array(stored, f"S{width}")

@@ -30,11 +30,12 @@ from ..library.target_file import ArrayLayout
 from ..model import attributes, frames, hdfstore, leaves
 from ..model.attributes import EncodedAttribute
 from ..model.frames import FREQUENCY, MARK, TIME_ZONE, Frame
+from ..model.hdfstore import PandasObject
 from ..model.pytables_types import as_pytables
 from ..model.specs import GroupSpec
 from ..sources.buffer import Buffer
 from . import layouts
-from .frame_columns import MISSING, Given, GivenFrame, given_frame, stored_text
+from .frame_columns import MISSING, Given, GivenFrame, as_attributes_say, given_frame, stored_text
 from .plans import Existing, GroupPlan, VariablePlan, WritePlan
 from .request import WriteRequest
 from .table_indexes import ColumnIndex, rows_attribute
@@ -54,6 +55,8 @@ from .variable_plan import teller_of
 
 TABLE: Final = "table"
 """The name of the table in the group of an object."""
+_META: Final = "meta"
+"""The name of the group, in that of an object, of its categories."""
 _INDEX: Final = "index"
 """The column of the index; of a MultiIndex, whose levels are columns of their own, it counts the rows."""
 _KIND: Final = "medium"
@@ -66,8 +69,8 @@ class StoredFrame:
 
     frame: Frame
     table: StoredTable
-    categories: Mapping[str, NDArray[Any]]
-    """By column of the table."""
+    categories: Mapping[str, pd.Index]
+    """By column of the table, as pandas has them."""
 
 
 def is_object(spec: GroupSpec | None) -> bool:
@@ -84,15 +87,18 @@ def plan_frame(request: WriteRequest, existing: Existing, version: FileIdentity 
     if not leaf:
         raise ValueError(f"{path}: with layout='pandas', group names the object, e.g. group='/events'")
     replaced = is_object(existing.get(group))
-    if replaced:
-        _check_alone(existing[group], where)
-    else:
+    if not replaced:
         check_place(path, parent, leaf, existing)
+        if parent in existing and leaf in existing[parent].tables:
+            raise ValueError(
+                f"{where}: there is a table that is no object of pandas. Write to another group, or append to it with "
+                "layout='table'"
+            )
     given = _given(request, where, request.encoding or {})
     data_columns = _checked_data_columns(request.data_columns, given, where)
     file = _one_row(given, group, data_columns, where)
-    frame = hdfstore.describe(file, group, allow_pickle=False).frame
-    matched = _matched(given, frame, {}, where)
+    made = hdfstore.describe(file, group, allow_pickle=False)
+    matched = _matched(given, made.frame, _categories(file, made), where, _NEW)
     info = as_pytables(file.dataset(file.resolve(posixpath.join(group, TABLE)).address))
     record = info.datatype.dtype
     assert record is not None  # pandas has just made it
@@ -119,7 +125,7 @@ def plan_longer_frame(request: WriteRequest, version: FileIdentity | None, store
     given = _given(request, where, {})
     if not stored.frame.problems and stored.frame.dim != given.dim:
         raise ValueError(f"{where}: the index is called {stored.frame.dim!r}, that of the new rows {given.dim!r}")
-    matched = _matched(given, stored.frame, stored.categories, where)
+    matched = _matched(given, stored.frame, stored.categories, where, _APPENDED)
     record = stored.table.spec.variables[0].info.datatype.dtype
     assert record is not None  # `check_can_grow`
     before = stored.table.spec.variables[0].shape[0]
@@ -133,14 +139,56 @@ def plan_longer_frame(request: WriteRequest, version: FileIdentity | None, store
 def describe_stored(file: File, group: str, table: StoredTable) -> StoredFrame:
     """What has to be known of an object in an open file to append to it."""
     found = hdfstore.describe(file, group, allow_pickle=False)
+    return StoredFrame(found.frame, table, _categories(file, found))
+
+
+def _categories(file: File, found: PandasObject) -> dict[str, pd.Index]:
+    """The categories of each column of a table that has some, or that could have and has none."""
     categories = {}
     for column in (*found.frame.index, *found.frame.columns):
         source = column.categories
         if source is not None and source.member is not None:
             stored = leaves.read_column(file, found.infos[source.array], (source.member,))
             values = frames.decode(stored, source.decoding, source.dtype)
-            categories[str(column.member)] = values[:, source.item] if source.item is not None else values
-    return StoredFrame(found.frame, table, categories)
+            values = values[:, source.item] if source.item is not None else values
+            categories[str(column.member)] = as_attributes_say(pd.Index(values), source.attributes, file.name)
+        elif column.decoding.kind == "missing":
+            categories[str(column.member)] = pd.Index([], dtype=object)
+    return categories
+
+
+def check_alone(file: File, group: str) -> None:
+    """Raise ValueError if more than the object at `group` would go with its group.
+
+    Raises UnknownLayoutError if it cannot be said what belongs to the object.
+    """
+    found = hdfstore.describe(file, group, allow_pickle=False)
+    names = {link.name for link in file.links(file.resolve(group).address)}
+    others = sorted(names - found.frame.parts - {f"_i_{TABLE}"})
+    if _META in names & found.frame.parts:
+        others += sorted(_strangers(file, group, _META))
+    if others:
+        raise ValueError(
+            f"{file.name}:{group}: the group of the object holds {', '.join(map(repr, others))} as well, which would "
+            "go with it. Write to another group"
+        )
+
+
+def _strangers(file: File, group: str, below: str, above: frozenset[int] = frozenset()) -> Iterator[str]:
+    """What lies among the tables of categories and is none, relative to `group`; `above` has addresses of groups."""
+    address = file.resolve(posixpath.join(group, below)).address
+    is_categories = MARK in file.attributes(address)
+    above |= {address}
+    for link in file.links(address):
+        path = posixpath.join(below, link.name)
+        if is_categories:
+            is_stranger = link.name not in (TABLE, f"_i_{TABLE}")
+        else:
+            is_stranger = link.kind != "hard" or link.address in above or file.kind(link.address) != "group"
+            if not is_stranger:
+                yield from _strangers(file, group, path, above)
+        if is_stranger:
+            yield path
 
 
 # -- arguments ---------------------------------------------------------------------------------------------
@@ -150,13 +198,24 @@ _PANDAS: Final = 3
 """Versions before it forget the unit of times with a zone, and take a category called `nan` for a missing one."""
 
 
-def _given(request: WriteRequest, where: str, encoding: Mapping[Any, Any]) -> GivenFrame:
+def _given(request: WriteRequest, where: str, encoding: Mapping[Hashable, Any]) -> GivenFrame:
     if int(pd.__version__.partition(".")[0]) < _PANDAS:
         raise ValueError(f"{where}: layout='pandas' needs pandas {_PANDAS}; this is pandas {pd.__version__}")
-    given = given_frame(request.obj, where, _widths(encoding, where))
+    widths = _widths(encoding, where)
+    given = given_frame(request.obj, where, widths)
     unknown = set(encoding) - {column.name for column in (*given.columns, *given.index)} - {given.dim}
     if unknown:
         raise KeyError(f"{where}: encoding names {', '.join(map(repr, unknown))}, which the object does not have")
+    called = {column.name: column for column in given.columns}
+    for level in given.index:
+        name = given.dim if level.name is None and len(given.index) == 1 else level.name
+        called.setdefault(name, level)
+    for name, one in called.items():
+        if one.width is None and name in widths:
+            raise ValueError(
+                f"{one.label} is {one.shown()}, and encoding has the width of text for it. Leave its 'dtype' out, or "
+                "convert it with astype(str)"
+            )
     if not given.columns or not given.rows:
         what = "rows" if given.columns else "columns"
         raise ValueError(f"{where}: the object has no {what}, and pandas makes no table for such. Leave it out")
@@ -169,8 +228,12 @@ def _given(request: WriteRequest, where: str, encoding: Mapping[Any, Any]) -> Gi
 
 def _widths(encoding: Mapping[Any, Any], where: str) -> dict[Hashable, int]:
     """Bytes of text columns that `encoding` asks for."""
+    if not isinstance(encoding, Mapping):
+        raise TypeError(f"{where}: encoding must be a dict by variable, not {encoding!r}")
     found = {}
     for name, asked in encoding.items():
+        if not isinstance(asked, Mapping):
+            raise TypeError(f"{where}: variable {name!r}: encoding must be a dict of settings, not {asked!r}")
         others = set(asked) - {"dtype", "chunksizes", *layouts.COMPRESSION_KEYS}
         width = declared_width(asked.get("dtype"))
         if others or ("dtype" in asked and width is None):
@@ -187,8 +250,11 @@ def _widths(encoding: Mapping[Any, Any], where: str) -> dict[Hashable, int]:
 def _checked_data_columns(asked: bool | Iterable[Hashable], given: GivenFrame, where: str) -> list[Hashable] | bool:
     if isinstance(asked, bool):
         return asked
-    if isinstance(asked, str):
-        raise TypeError(f"{where}: data_columns must be a list of names, e.g. data_columns=[{asked!r}], or True")
+    if isinstance(asked, str) or not isinstance(asked, Iterable):
+        example = [asked if isinstance(asked, str) else given.columns[0].name]
+        raise TypeError(
+            f"{where}: data_columns must be a list of names, e.g. data_columns={example!r}, or True, not {asked!r}"
+        )
     names, columns = list(asked), [column.name for column in given.columns]
     unknown = [name for name in names if name not in columns]
     if unknown:
@@ -196,17 +262,10 @@ def _checked_data_columns(asked: bool | Iterable[Hashable], given: GivenFrame, w
             f"{where}: data_columns names {', '.join(map(repr, unknown))}; the columns are "
             f"{', '.join(map(repr, columns))}"
         )
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise ValueError(f"{where}: data_columns names {', '.join(map(repr, twice))} more than once")
     return names
-
-
-def _check_alone(spec: GroupSpec, where: str) -> None:
-    """Raise ValueError if more than the object would go with its group."""
-    others = sorted({*spec.groups, *spec.tables} - {TABLE, "meta"})
-    if others:
-        raise ValueError(
-            f"{where}: the group of the object holds {', '.join(map(repr, others))} as well, which would go with it. "
-            "Write to another group"
-        )
 
 
 # -- what pandas makes of one row --------------------------------------------------------------------------
@@ -218,9 +277,8 @@ def _one_row(given: GivenFrame, group: str, data_columns: list[Hashable] | bool,
     alone = {column.name for column in given.columns} if data_columns is True else set(data_columns or ())
     widths: dict[Hashable, int] = {}
     for number, level in enumerate(given.index):
-        if level.width is not None:
-            name = level.name if level.name is not None else f"level_{number}"
-            widths[_INDEX if len(given.index) == 1 else name] = level.width
+        if level.width is not None and len(given.index) > 1:
+            widths[level.name if level.name is not None else f"level_{number}"] = level.width
     for column in given.columns:
         if column.width is not None:
             own = (column.name or "values") if series else column.name
@@ -306,46 +364,87 @@ class _Matched:
     nan_rep: str | None
 
 
-def _matched(given: GivenFrame, frame: Frame, categories: Mapping[str, NDArray[Any]], where: str) -> list[_Matched]:
-    """What is given, each with its place in a row. Raises ValueError where names or kinds are not those of `frame`."""
+_NEW: Final = "Names that occur twice, or that pandas changes, cannot be kept: rename them"
+_APPENDED: Final = "Appended rows have the same names: rename them, or add or leave out columns"
+
+
+def _matched(
+    given: GivenFrame, frame: Frame, categories: Mapping[str, pd.Index], where: str, way_out: str
+) -> list[_Matched]:
+    """What is given, each with its place in a row; columns and levels are found by their names.
+
+    Raises ValueError where names or kinds are not those of `frame`, and `way_out` for the names.
+    """
     own: list[Hashable] = [column.name for column in given.columns]
-    there: list[Hashable] = [column.name for column in frame.columns]
-    if given.labels is None and len(there) == 1:  # a series is stored as a column of some name
-        own = there
-    if sorted(map(repr, own)) != sorted(map(repr, there)) or len(given.index) != len(frame.index):
-        told = [level.name for level in frame.index] if len(frame.index) > 1 else []
-        raise ValueError(
-            f"{where}: the object has the columns {', '.join(map(repr, own))}; as stored they are "
-            f"{', '.join(map(repr, there))}{f' with the index {told}' if told else ''}. Names that occur twice, or "
-            "that pandas changes, cannot be kept: rename them"
-        )
-    by_name = {repr(column.name): column for column in frame.columns}
-    pairs = [*zip(given.index, frame.index, strict=True)]
-    pairs += [(column, by_name[repr(name)]) for column, name in zip(given.columns, own, strict=True)]
+    if given.labels is None:
+        own = [frames.label(own[0] or "values")]  # as pandas calls the column of a series
+    pairs = _paired(given.columns, own, frame.columns, f"{where}: the object has the columns", way_out)
+    own, levels = [given.dim], frame.index
+    if len(given.index) > 1:
+        own = [f"level_{number}" if one.name is None else str(one.name) for number, one in enumerate(given.index)]
+    elif len(levels) == 1:  # whose name may be another where a column has it
+        levels = (replace(levels[0], name=given.dim),)
+    pairs += _paired(given.index, own, levels, f"{where}: the index has the levels", way_out)
     found = []
     for one, column in pairs:
-        known = categories.get(str(column.member))
-        if not _is_like(one, column, known):
-            zone, freq = column.attributes.get(TIME_ZONE), column.attributes.get(FREQUENCY)
-            kind = "text" if column.decoding.kind == "text" else "categories" if column.categories else column.dtype
-            said = ", ".join([str(kind), *map(str, filter(None, (zone, freq)))])
-            raise ValueError(
-                f"{one.label} is {one.shown()}, and would be stored as {said}. Convert it with astype()"
-                f"{'' if known is None else f'; the categories are {known.tolist()}'}"
-            )
+        _check_like(one, column, categories.get(str(column.member)))
         found.append(_Matched(one, str(column.member), column.item, column.decoding.nan_rep))
     return found
 
 
-def _is_like(given: Given, column: frames.Column, categories: NDArray[Any] | None) -> bool:
-    """Whether what is stored in `column` is read as what is given."""
+def _paired(
+    given: Sequence[Given], names: Sequence[Hashable], columns: Sequence[frames.Column], what: str, way_out: str
+) -> list[tuple[Given, frames.Column]]:
+    by_name = {repr(column.name): column for column in columns}
+    if sorted(map(repr, names)) != sorted(by_name):
+        raise ValueError(f"{what} {', '.join(map(repr, names))}; as stored they are {', '.join(by_name)}. {way_out}")
+    return [(one, by_name[repr(name)]) for one, name in zip(given, names, strict=True)]
+
+
+def _check_like(given: Given, column: frames.Column, categories: pd.Index | None) -> None:
+    """Raise ValueError if what is stored in `column`, which has these categories, is not read as what is given."""
+    if given.categories is not None and categories is not None:
+        if not _are_same(given.categories, categories):
+            raise ValueError(
+                f"{given.label} has the categories {_told(given.categories)}, and would be stored with "
+                f"{_told(categories)}. Choose others with cat.set_categories() or cat.rename_categories()"
+            )
+        if given.is_ordered != column.ordered:
+            kinds = ("without an order", "in an order")
+            raise ValueError(
+                f"{given.label} has categories {kinds[given.is_ordered]}, and would be stored with categories "
+                f"{kinds[column.ordered]}. Convert it with cat.as_{'ordered' if column.ordered else 'unordered'}()"
+            )
+    elif not _is_like(given, column):
+        zone, freq = column.attributes.get(TIME_ZONE), column.attributes.get(FREQUENCY)
+        kind = "text" if column.decoding.kind == "text" else column.dtype
+        kind = f"categories {_told(categories)}" if categories is not None else kind
+        said = ", ".join([str(kind), *map(str, filter(None, (zone, freq)))])
+        raise ValueError(f"{given.label} is {given.shown()}, and would be stored as {said}. Convert it with astype()")
+
+
+def _told(categories: pd.Index) -> str:
+    """The first of them, and their type, for messages."""
+    shown = [*map(repr, categories[:_SHOWN].tolist()), *["..."] * (len(categories) > _SHOWN)]
+    return f"[{', '.join(shown)}] ({categories.dtype})"
+
+
+_SHOWN: Final = 10
+
+
+def _are_same(given: pd.Index, stored: pd.Index) -> bool:
+    """Whether categories are equal and of one type; all that pandas has for text, or for none, are one."""
+    is_text = {given.inferred_type, stored.inferred_type} <= {"string", "empty"}
+    return given.tolist() == stored.tolist() and (is_text or not len(given) or given.dtype == stored.dtype)
+
+
+def _is_like(given: Given, column: frames.Column) -> bool:
+    """Whether what is stored in `column` is read as what is given, which are no categories."""
     if given.width is not None:
         return column.decoding.kind == "text" and column.decoding.encoding == "utf_8" and column.categories is None
-    if given.categories is not None:
-        known = column.categories is not None or column.decoding.kind == "missing"
-        return known and (categories is None or given.categories.tolist() == categories.tolist())
     return (
-        column.decoding.kind in ("plain", "times")
+        given.categories is None
+        and column.decoding.kind in ("plain", "times")
         and column.categories is None
         and column.dtype == given.data.dtype.newbyteorder("=")
         and given.zone == column.attributes.get(TIME_ZONE)

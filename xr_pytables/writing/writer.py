@@ -27,7 +27,7 @@ from ..library.target_file import filter_available
 from ..sources.url import is_url
 from ..sources.warning import warn
 from .execution import Again, Job, delayed, execute, put_structure
-from .existing import look, look_at_frame, look_at_table
+from .existing import check_frame_alone, look, look_at_frame, look_at_table
 from .frame_plan import is_object, plan_frame, plan_longer_frame
 from .other_chunks import check_dask, in_dask
 from .placement import Mode, checked_append_dim, chosen_mode
@@ -306,6 +306,8 @@ def planned(request: WriteRequest) -> Job:
         if request.append_dim is not None and is_object(existing.get(request.group)):
             plan = plan_longer_frame(request, version, look_at_frame(request.target, request.group))
         else:
+            if request.mode == "a" and is_object(existing.get(request.group)):
+                check_frame_alone(request.target, request.group)
             plan = plan_frame(request, existing, version)
     elif request.append_dim is not None and parent in existing and leaf in existing[parent].tables:
         plan = plan_append(request, existing, version, look_at_table(request.target, request.group))
