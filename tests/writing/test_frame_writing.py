@@ -555,7 +555,7 @@ def test_what_pandas_cannot_hold_is_refused(obj: Any, reason: str, tmp_path: Pat
         ({"data_columns": ["v", "n", "v"]}, ValueError, r"a\.h5:/events: data_columns names 'v' more than once"),
         ({"encoding": {"v": None}}, TypeError, r"a\.h5:/events: variable 'v': encoding must be a dict .*not None"),
         ({"encoding": ["v"]}, TypeError, r"a\.h5:/events: encoding must be a dict by variable, not \['v'\]"),
-        ({"encoding": {"v": {"dtype": "S9"}}}, ValueError, r"column 'v' is float64, and encoding has the width of te"),
+        ({"encoding": {"v": {"dtype": "S9"}}}, ValueError, r"column 'v' is float64, and encoding has the width of"),
         ({"encoding": {"t": {"dtype": "S9"}}}, ValueError, r"index 't' is datetime64.*and encoding has the width"),
         ({"data_columns": ["w"]}, ValueError, r"data_columns names 'w'; the columns are 'v', 'n'"),
         ({"encoding": {"v": {"dtype": "f4"}}}, ValueError, r"variable 'v': pandas chooses .* not 'dtype'.*astype"),
