@@ -37,7 +37,7 @@ def read_index(source: Source, storage: ChunkStorage, region: Region | None = No
     except TooManyChunksError as error:
         raise TooManyChunksError(f"{where}: {error}", error.reason) from error
     except ChunkError as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise ChunkError(f"{where}: {error}") from error
 
 
 def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...], region: Region | None) -> ChunkIndex:

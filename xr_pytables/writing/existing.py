@@ -75,13 +75,13 @@ def look_at_frame(path: str, group: str) -> StoredFrame:
     """The pandas object at `group` of a file, to which rows shall be added. Raises ValueError if it cannot grow."""
     with Visit() as visit, _changed_meanwhile(path, FileIdentity.of(path)):
         file = visit.file(path)
-        spec = NodeReader(file, _AS_STORED, visit.linked).dataset(group)
-        if frame_plan.TABLE not in spec.tables:
+        reader = NodeReader(file, _AS_STORED, visit.linked)
+        if frame_plan.TABLE not in reader.dataset(group).tables:
             raise ValueError(
                 f"{path}:{group}: the pandas object is stored in the fixed format, which cannot grow. Read it and "
                 "write it again with layout='pandas', which makes a table"
             )
-        table = NodeReader(file, _AS_STORED, visit.linked).dataset(posixpath.join(group, frame_plan.TABLE))
+        table = reader.dataset(posixpath.join(group, frame_plan.TABLE))
         try:
             return frame_plan.describe_stored(file, group, describe_stored(file, table))
         except UnknownLayoutError as error:

@@ -23,6 +23,7 @@ from xarray import DataArray, Dataset, Variable
 from ..model.frames import FREQUENCY, TIME_ZONE
 from ..sources.warning import warn
 from .extension_types import no_form
+from .group_dimensions import check_sizes
 from .here import streamable
 
 _FIRST: Final = "x"
@@ -75,7 +76,7 @@ class GivenFrame:
     """A pandas object to store."""
 
     dim: str
-    """What the rows are called where their index has no name of its own."""
+    """What the rows are called: the name of their index, or `index` where it has none or several levels."""
     rows: int
     index: tuple[Given, ...]
     columns: tuple[Given, ...]
@@ -160,11 +161,7 @@ def _of_dataset(dataset: Dataset, where: str, widths: Mapping[Hashable, int | No
             "(layout='arrays'), leave them out with drop_vars, or write dataset.to_dataframe(), which repeats them"
         )
     [(dim, rows)] = dataset.sizes.items()
-    if rows != rows:
-        raise ValueError(
-            f"{where}: dimension {dim!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the arrays "
-            "first"
-        )
+    check_sizes(dataset, where)
     for name, variable in dataset.variables.items():
         if name in dataset.xindexes and variable.dtype == np.float16:
             raise TypeError(f"{where}: index {name!r}: pandas has no index of float16. Convert it with astype()")

@@ -75,11 +75,12 @@ class Dimensions:
         return tuple(path for path, _ in known), numbers if len(numbers) == len(known) else None
 
 
-def check_sizes(dataset: Dataset, here: Here) -> None:
+def check_sizes(dataset: Dataset, where: object) -> None:
+    """Raise ValueError, which begins with `where`, for a dimension whose size only a computation tells."""
     unknown = [dim for dim, size in dataset.sizes.items() if size != size]
     if unknown:
         raise ValueError(
-            f"{here}: dimension {unknown[0]!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the "
+            f"{where}: dimension {unknown[0]!r} has Dask blocks of unknown sizes. Call compute_chunk_sizes() on the "
             "Dask array before"
         )
 

@@ -115,12 +115,7 @@ def encoded_variables(
     stored = {} if present is None else present
     _check_names(dataset, here)
     check_sizes(dataset, here)
-    unknown = [name for name in encoding if name not in dataset.variables]
-    if unknown:
-        raise KeyError(
-            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
-            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
-        )
+    _check_known(encoding, dataset, here)
     dataset = without_extension_types(dataset, encoding, {n: s.attributes for n, s in stored.items()}, where=str(here))
     noted, attrs = conventions.encode_dataset_coordinates(dataset)
     originals = {
@@ -223,6 +218,16 @@ def _check_group_keys(tree: DataTree, given: object, argument: str) -> None:
         )
 
 
+def _check_known(encoding: Mapping[Any, Any], dataset: Dataset, here: Here) -> None:
+    """Raise KeyError, as `to_netcdf` does, for an encoding of a variable that there is not."""
+    unknown = [name for name in encoding if name not in dataset.variables]
+    if unknown:
+        raise KeyError(
+            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
+            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
+        )
+
+
 def _plan_group(
     dataset: Dataset,
     here: Here,
@@ -244,12 +249,7 @@ def _plan_group(
         here,
         strict=unlimited_dims is not None,
     )
-    unknown = [name for name in encoding if name not in dataset.variables]
-    if unknown:
-        raise KeyError(  # as to_netcdf
-            f"{here}: encoding names {', '.join(map(repr, unknown))}, but the variables are "
-            f"{', '.join(map(repr, dataset.variables)) or 'none'}"
-        )
+    _check_known(encoding, dataset, here)
     coordinates_noted, global_attributes = conventions.encode_dataset_coordinates(dataset)
     coordinates_noted = {
         name: of_known_kind(variable, here.target_of(str(name))) for name, variable in coordinates_noted.items()
