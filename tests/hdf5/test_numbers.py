@@ -128,3 +128,15 @@ def test_members_of_a_compound_are_converted_where_they_are_odd():
     assert datatype.view_of(["plain"]) == np.dtype(
         {"names": ["plain"], "formats": [">f4"], "offsets": [8], "itemsize": 12}
     )
+
+
+@pytest.mark.parametrize("bias", [1, 127, 250])
+def test_floats_of_another_bias_keep_their_range(bias):
+    """Eight bits of an exponent fit into float32 where they mean its exponents only."""
+    stored = h5t.IEEE_F32LE.copy()
+    stored.set_ebias(bias)
+    data = np.array([1.5, -3e38, 1.2e-38, 0.0], "f4")
+    datatype = described(stored)
+    assert datatype.dtype == ("f4" if bias == 127 else "f8")
+    expected = data.astype("f8") * 2.0 ** (127 - bias)
+    np.testing.assert_array_equal(convert(data.view("V4"), datatype), expected)

@@ -255,9 +255,11 @@ def _float(body: bytes, head: _Head) -> Datatype:
 
 def _native_float(bits: FloatBits) -> np.dtype:
     """The smallest float of 4 bytes or more that holds all its values; the largest there is if none does."""
+    smallest = 1 - bits.bias  # exponents of normal numbers
+    largest = (1 << bits.exponent_bits) - 2 - bits.bias
     for code in ("f4", "f8"):
         wide = np.finfo(code)
-        if bits.mantissa_bits <= wide.nmant and bits.exponent_bits <= wide.iexp:
+        if bits.mantissa_bits <= wide.nmant and wide.minexp <= smallest and largest < wide.maxexp:
             return np.dtype(code)
     return np.dtype("g")
 

@@ -77,7 +77,7 @@ def floats(data: NDArray[np.uint8], bits: FloatBits, dtype: np.dtype[Any]) -> ND
     low_bits = max(bits.mantissa_bits - 64, 0)
     high = _extract(data, bits.mantissa + low_bits, bits.mantissa_bits - low_bits)
     low = _extract(data, bits.mantissa, low_bits)
-    wide = np.dtype("g" if bits.mantissa_bits > 52 or bits.exponent_bits > 11 else "f8")
+    wide = np.promote_types("f8", dtype)
     tiny = exponent == 0
     power = np.where(tiny, 1, exponent) - bits.bias
     point = bits.mantissa_bits - (0 if bits.implied else 1)  # bits of the mantissa behind the point
