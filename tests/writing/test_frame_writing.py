@@ -99,6 +99,18 @@ def test_any_object_is_for_pandas_as_if_pandas_had_written_it(tmp_path: Path, da
     xr.testing.assert_identical(read(path).load(), read(own).load())
 
 
+@pytest.mark.parametrize("first", [None, "a", 1.5, True])
+def test_blocks_of_columns_are_in_the_order_of_pandas(tmp_path: Path, first: object) -> None:
+    path, own = tmp_path / "ours.h5", tmp_path / "pandas.h5"
+    frame = pd.DataFrame(
+        {"w": pd.Series([first], dtype=object if first is None else None), "x": [0], "y": [0], "z": [2.5]}
+    )
+    write(frame, path)
+    frame.to_hdf(own, key="events", format="table")
+    with pd.HDFStore(path, "r") as ours, pd.HDFStore(own, "r") as pandas:
+        assert described(ours, "/events") == described(pandas, "/events")
+
+
 def described(store: pd.HDFStore, key: str) -> dict[str, Any]:
     """What pandas and PyTables know of an object, but for the order of columns in a row and widths of text."""
     found: dict[str, Any] = {}

@@ -96,7 +96,9 @@ class GivenFrame:
         columns = [pd.Series(column.sample.array, index=index) for column in self.columns]
         if self.labels is None:
             return columns[0].rename(self.columns[0].name)
-        frame = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=index)
+        frame = pd.DataFrame(
+            dict(enumerate(columns)), index=index
+        )  # columns of a type are a block, as pandas makes them
         return frame.set_axis(self.labels, axis=1)
 
 
