@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tables
 
 PACKAGE = Path(importlib.util.find_spec("xr_pytables").origin).parent
 
@@ -29,7 +31,7 @@ FLOORS: dict[str, set[str]] = {
     "accessor": {"writing"},
     "decoding": {"sources"},
     "store": {"arrays", "decoding", "disk", "model", "sources", "where"},
-    "backend": {"accessor", "decoding", "disk", "store", "where"},
+    "backend": {"accessor", "decoding", "disk", "model", "store", "where"},
     "indexes": {"backend", "disk", "hdf5", "model", "sources", "store", "where"},
     "virtual": {"chunks", "disk", "hdf5", "model", "sources", "store"},
     "value_text": {"sources"},
@@ -120,3 +122,17 @@ def test_no_second_hdf5_library(module):
 def test_looking_the_engine_up_does_not_import_tables():
     code = "import sys, xr_pytables.backend; assert 'tables' not in sys.modules, 'tables was imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_looking_at_a_file_imports_nothing_that_takes_long(tmp_path):
+    path = tmp_path / "a.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "a", obj=np.arange(10.0))
+        file.create_table("/", "t", obj=np.zeros(3, "i4,f8"))
+    code = """if True:
+        import sys, xr_pytables
+        groups = xr_pytables.tree(sys.argv[1]).groups
+        print([len(group.arrays) for group in groups], {"xarray", "pandas", "dask", "tables"} & {*sys.modules})
+    """
+    done = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True)
+    assert done.stdout == "[1, 2] set()\n"

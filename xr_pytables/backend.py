@@ -171,7 +171,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         """One group (or one array) as a lazy Dataset; what the parameters mean stands in the docstring of the class."""
         with no_garbage_collection():
             from .disk.door import checked_transfer, located
-            from .store import PyTablesDataStore, check_indexes, read_options, row_query
+            from .model.options import read_options
+            from .store import PyTablesDataStore, check_indexes, row_query
 
         options = read_options(
             dims=dims,
@@ -244,7 +245,8 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         """
         with no_garbage_collection():
             from .disk.door import checked_transfer, located
-            from .store import PyTablesDataStore, read_options, row_query, with_readable_indexes
+            from .model.options import read_options
+            from .store import PyTablesDataStore, row_query, with_readable_indexes
 
         options = read_options(
             dims=dims,

@@ -19,9 +19,9 @@ from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
 from .model.leaves import storage_of
 from .model.nodes import NodeReader
+from .model.options import read_options
 from .sources.remote import RemotePlace
 from .sources.saved_index import FORMAT, RecordedPlace
-from .store import read_options
 from .where.table_index import describe_indexes
 
 

@@ -21,12 +21,13 @@ from .errors import FormatError
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
 from .hdf5.file import File
+from .model.encodings import encoding
 from .model.forms import Form
 from .model.leaves import storage_of
 from .model.nodes import NodeReader
+from .model.options import read_options
 from .model.specs import GroupSpec, Skipped, VariableSpec
 from .sources.source import printable
-from .store import encoding, read_options
 from .value_text import one_line, plain
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 from xarray import Dataset, Variable
@@ -23,13 +22,15 @@ from xarray.core import indexing
 from .arrays.leaf_arrays import PyTablesArray
 from .decoding import no_garbage_collection
 from .disk.door import Visit
-from .disk.files import OpenedFile, checked_group
+from .disk.files import checked_group
+from .disk.opened_files import OpenedFile
 from .errors import FileChangedError, RemoteError
 from .model import leaves
-from .model.dimensions import ONE_ARRAY, PhonyDims
+from .model.dimensions import ONE_ARRAY
+from .model.encodings import ROW_BLOCK_BYTES, encoding
 from .model.forms import Form
 from .model.nodes import NodeReader
-from .model.specs import ExternalLinks, GroupSpec, Ragged, ReadOptions, Strings, VariableSpec
+from .model.specs import GroupSpec, ReadOptions, VariableSpec
 from .sources.place import Place
 from .sources.source import printable, shortened
 from .sources.warning import warn
@@ -37,40 +38,8 @@ from .sources.warning import warn
 if TYPE_CHECKING:
     from .where.queries import RowQuery, TableQuery
 
-CONTIGUOUS_CHUNK_BYTES: Final = 64 * 2**20
-"""How much of a contiguous array one Dask chunk holds by default."""
-ROW_BLOCK_BYTES: Final = 16 * 2**20
-"""How much of a table, all its columns counted, one Dask chunk of a column stands for by default: what the columns
-that are computed together decode once."""
 _ATTEMPTS: Final = 3
 _T = TypeVar("_T")
-
-
-def read_options(
-    *,
-    dims: Mapping[str, str | Sequence[str]] | str | Sequence[str] | None,
-    phony_dims: str,
-    external_links: str,
-    allow_pickle: bool,
-    drop_variables: str | Iterable[str] | None,
-    ragged: str = "object",
-    string: str | None = None,
-) -> ReadOptions:
-    """The user's arguments, checked. Raises ValueError and TypeError naming the argument."""
-    if phony_dims not in ("size", "leaf", "sort", "access"):
-        raise ValueError(f"phony_dims must be 'size', 'leaf', 'sort' or 'access', not {phony_dims!r}")
-    if external_links not in ("near", "any", "never"):
-        raise ValueError(f"external_links must be 'near', 'any' or 'never', not {external_links!r}")
-    if ragged not in ("object", "flat"):
-        raise ValueError(f"ragged must be 'object' or 'flat', not {ragged!r}")
-    if string not in (None, "text", "bytes"):
-        raise ValueError(f"string must be 'text', 'bytes' or None (as the file says), not {string!r}")
-    dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
-    phony = cast(PhonyDims, phony_dims)
-    links: ExternalLinks = "any" if external_links == "any" else "never" if external_links == "never" else "near"
-    rows: Ragged = "flat" if ragged == "flat" else "object"
-    strings: Strings = "text" if string == "text" else "bytes" if string == "bytes" else "as stored"
-    return ReadOptions(_checked_dims(dims), phony, links, bool(allow_pickle), frozenset(dropped), rows, strings)
 
 
 def row_query(
@@ -82,21 +51,6 @@ def row_query(
     from .where.queries import RowQuery  # late, as most openings need none of it
 
     return RowQuery(where, condvars, start, stop, step)
-
-
-def _checked_dims(dims: object) -> dict[str, Sequence[str]]:
-    """The names of dimensions by name or absolute path of an array; names alone are those of the one array."""
-    if dims is None:
-        return {}
-    if isinstance(dims, str | tuple | list):
-        dims = {ONE_ARRAY: dims}
-    if not isinstance(dims, Mapping):
-        raise TypeError(f"dims must map names of arrays to names of their dimensions, not {type(dims).__name__}")
-    found: dict[str, Sequence[str]] = {}
-    for array, names in dims.items():
-        path = f"/{array}" if isinstance(array, str) and "/" in array.lstrip("/") and array[0] != "/" else array
-        found[path] = (names,) if isinstance(names, str) else names
-    return found
 
 
 def checked_threads(threads: object) -> int | None:
@@ -411,54 +365,6 @@ def _inner_datasets(spec: GroupSpec) -> str | None:
     )
 
 
-def encoding(spec: VariableSpec) -> dict[str, Any]:
-    """How the variable is stored, in the words of `to_pytables(encoding=)`."""
-    if spec.form is Form.UTF16:
-        return {"source": spec.file}
-    if spec.reverse:
-        flipped = replace(spec, reverse=False, shape=spec.shape[::-1], dims=spec.dims[::-1])
-        return encoding(replace(flipped, chunks=None if spec.chunks is None else spec.chunks[::-1]))
-    if spec.decoding is not None:
-        return _column_encoding(spec)
-    found: dict[str, Any] = {
-        "source": spec.file,
-        "original_shape": spec.shape,
-        "contiguous": spec.chunks is None and 0 not in spec.shape,  # netCDF has dimensions of size 0 as unlimited ones
-    }
-    if spec.form is Form.PATHS:
-        return found
-    if spec.form.is_text:  # not dtype=str: for that, xarray loads all text when it opens a file
-        found["string"] = "vlen" if spec.form is Form.TEXT else "fixed"
-    elif spec.info.datatype.dtype is None:  # of variable length
-        found["ragged"] = "vlen"
-    elif spec.dtype.kind not in "mM":  # opaque times: others write times as numbers
-        found["dtype"] = spec.dtype if spec.dtype.metadata else spec.datatype.dtype
-    if spec.member:
-        rows = rows_at_once(spec)
-        if rows < spec.shape[0]:
-            found["preferred_chunks"] = {spec.dims[0]: rows, **dict(zip(spec.dims[1:], spec.shape[1:], strict=True))}
-        if spec.chunks is not None:
-            found.update(chunksizes=spec.chunks, **_filter_words(spec))
-        return found
-    if spec.chunks is None:
-        blocks = contiguous_blocks(spec.shape, spec.dtype.itemsize)
-        if math.prod(blocks) < math.prod(spec.shape):
-            found["preferred_chunks"] = dict(zip(spec.dims, blocks, strict=True))
-        return found
-    found["chunksizes"] = spec.chunks
-    found["preferred_chunks"] = {
-        dim: max(1, min(chunk, size)) for dim, chunk, size in zip(spec.dims, spec.chunks, spec.shape, strict=True)
-    }
-    found.update(_filter_words(spec))
-    return found
-
-
-def _filter_words(spec: VariableSpec) -> dict[str, bool | int | str]:
-    """The filters; of text without the checksum: others write it with variable length, which takes none."""
-    words = spec.info.filters.to_encoding()
-    return {word: value for word, value in words.items() if word != "fletcher32" or spec.dtype.kind != "O"}
-
-
 def lazy_array(files: Mapping[str, OpenedFile], spec: VariableSpec, *, threads: int | None) -> PyTablesArray:
     """The lazy array that fits a variable; `files` are all that were opened, by path."""
     elsewhere = spec.parts or spec.raw_files
@@ -481,19 +387,6 @@ def shown(spec: VariableSpec, array: PyTablesArray) -> tuple[BackendArray, tuple
     return array, spec.dims
 
 
-def _column_encoding(spec: VariableSpec) -> dict[str, Any]:
-    """Of a column of a pandas object. A Dask block takes what is read together: rows of whole chunks."""
-    found: dict[str, Any] = {"source": spec.file, "original_shape": spec.shape}
-    if spec.decoding is not None and spec.decoding.kind == "objects":  # one pickle for all rows
-        return found
-    rows = rows_at_once(spec)
-    if rows < spec.shape[0]:
-        found["preferred_chunks"] = dict.fromkeys(spec.dims, rows)
-    if spec.chunks is not None:
-        found.update(chunksizes=spec.chunks, **_filter_words(spec))
-    return found
-
-
 def free_name(wanted: str, taken: Container[Hashable]) -> str:
     """`wanted`, with underscores behind it until nothing else has that name."""
     while wanted in taken:
@@ -506,22 +399,3 @@ def _blocks_of_rows(spec: VariableSpec, rows: int) -> dict[str, int]:
     size = max(spec.dtype.itemsize * math.prod(spec.shape[1:]), 1)
     sizes = (max(1, min(rows, ROW_BLOCK_BYTES // size)), *spec.shape[1:])
     return dict(zip(spec.dims, sizes, strict=True))
-
-
-def rows_at_once(spec: VariableSpec) -> int:
-    """Rows of one Dask block of a column: whole chunks, and of all columns together about 16 MiB."""
-    info = spec.info
-    size = info.datatype.itemsize * math.prod((info.shape or ())[1:])
-    chunk = info.chunkshape[0] if info.chunkshape else 1
-    return max(1, ROW_BLOCK_BYTES // max(size * chunk, 1)) * chunk
-
-
-def contiguous_blocks(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Blocks of about 64 MiB for an array without chunks: whole rows where possible, each one run of bytes."""
-    blocks = list(shape)
-    for axis, size in enumerate(shape):
-        rest = math.prod(shape[axis + 1 :]) * itemsize
-        blocks[axis] = max(1, min(size, CONTIGUOUS_CHUNK_BYTES // max(rest, 1)))
-        if rest <= CONTIGUOUS_CHUNK_BYTES:
-            break
-    return tuple(blocks)

@@ -23,7 +23,8 @@ from xr_pytables import FileChangedError
 from xr_pytables.arrays import table_arrays
 from xr_pytables.arrays.table_arrays import ColumnArray
 from xr_pytables.chunks import codecs, row_blocks
-from xr_pytables.disk.files import FileIdentity, OpenedFile
+from xr_pytables.disk.files import FileIdentity
+from xr_pytables.disk.opened_files import OpenedFile
 from xr_pytables.hdf5.datatype import Datatype, Field
 from xr_pytables.model.specs import VariableSpec
 

@@ -22,7 +22,8 @@ import xarray as xr
 
 import xr_pytables
 from xr_pytables import FileChangedError
-from xr_pytables.disk.files import FileIdentity, checked_group, hdf5_lock
+from xr_pytables.disk.files import FileIdentity, checked_group
+from xr_pytables.disk.opened_files import hdf5_lock
 
 from ..helpers_reading import assert_same, plain_file, run_python
 from ..helpers_threads import WATCHDOG
@@ -437,7 +438,7 @@ def test_child_of_a_fork_reads_though_another_thread_held_the_lock(path: Path) -
         import os, sys, threading, warnings
         warnings.simplefilter("ignore")
         import xarray as xr
-        from xr_pytables.disk.files import HDF5_LOCK, hdf5_lock
+        from xr_pytables.disk.opened_files import HDF5_LOCK, hdf5_lock
         ds = xr.open_dataset(sys.argv[1], engine="pytables", cache=False)
         total = float(ds["carray"].sum())
         locked, wanted = threading.Event(), threading.Event()
@@ -481,7 +482,7 @@ def test_child_of_a_fork_reads_though_another_thread_looked_at_the_cache_of_file
         warnings.simplefilter("ignore")
         import xarray as xr
         from xarray.backends.file_manager import FILE_CACHE
-        from xr_pytables.disk import files
+        from xr_pytables.disk import opened_files
         ds = xr.open_dataset(sys.argv[1], engine="pytables", cache=False)
         total = float(ds["carray"].sum())
         used, wanted = threading.Event(), threading.Event()
@@ -497,7 +498,7 @@ def test_child_of_a_fork_reads_though_another_thread_looked_at_the_cache_of_file
             def __exit__(self, *exception):
                 self.release()
         def use():
-            with FILE_CACHE._lock, next(iter(files._managers))._lock:
+            with FILE_CACHE._lock, next(iter(opened_files._managers))._lock:
                 wanted.clear()
                 used.set()
                 wanted.wait()
@@ -643,8 +644,9 @@ def test_a_child_that_is_born_while_chunks_are_located_reads(path: Path) -> None
 
 def test_files_that_are_open_when_the_interpreter_ends_are_closed_without_a_word(path: Path) -> None:
     code = """
-        import sys, xr_pytables.disk.files as files
-        kept = files.OpenedFile(sys.argv[1], files.FileIdentity.of(sys.argv[1]), for_users=False)
+        import sys
+        from xr_pytables.disk import files, opened_files
+        kept = opened_files.OpenedFile(sys.argv[1], files.FileIdentity.of(sys.argv[1]), for_users=False)
         with kept.descriptor():
             print("open")
         sys.kept = kept

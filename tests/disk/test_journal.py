@@ -37,8 +37,8 @@ from xr_pytables import (
     to_pytables,
 )
 from xr_pytables.disk import journal
-from xr_pytables.disk.files import hdf5_lock
 from xr_pytables.disk.journal import Journal
+from xr_pytables.disk.opened_files import hdf5_lock
 from xr_pytables.hdf5.file import File
 from xr_pytables.sources.local import LocalFile
 from xr_pytables.writing import changes

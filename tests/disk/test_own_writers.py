@@ -12,7 +12,7 @@ import xarray as xr
 
 import xr_pytables
 from xr_pytables.disk import own_writers
-from xr_pytables.disk.files import hdf5_lock
+from xr_pytables.disk.opened_files import hdf5_lock
 
 from ..helpers_reading import assert_same, plain_file, run_python
 

@@ -34,7 +34,8 @@ from xr_pytables.arrays import frame_arrays
 from xr_pytables.arrays.frame_arrays import FrameArray
 from xr_pytables.chunks import reading, row_blocks
 from xr_pytables.disk.door import Visit
-from xr_pytables.disk.files import FileIdentity, OpenedFile
+from xr_pytables.disk.files import FileIdentity
+from xr_pytables.disk.opened_files import OpenedFile
 from xr_pytables.errors import FileChangedError
 from xr_pytables.model.nodes import NodeReader
 from xr_pytables.model.specs import ReadOptions

@@ -19,7 +19,7 @@ from xarray.core import indexing
 from ..chunks import memory, row_blocks
 from ..chunks.index import ChunkIndex, plan_axis
 from ..chunks.row_blocks import Wanted
-from ..disk.files import OpenedFile
+from ..disk.opened_files import OpenedFile
 from ..model import frames, hdfstore
 from ..model.frames import UnknownLayoutError
 from ..model.leaves import native

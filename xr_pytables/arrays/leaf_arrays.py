@@ -18,7 +18,8 @@ from xarray.core import indexing
 from ..chunks import memory, reading
 from ..chunks.index import ChunkIndex, ChunkStorage, Region, Selection, bounding_region, plan_selection
 from ..disk import journal
-from ..disk.files import OpenedFile, hdf5_of
+from ..disk.files import hdf5_of
+from ..disk.opened_files import OpenedFile
 from ..errors import FileChangedError, FormatError, MissingNodeError, RemoteError
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.dataset import DatasetInfo

@@ -19,7 +19,7 @@ from xarray.core import indexing
 from ..chunks import vlen
 from ..chunks.index import Selection
 from ..chunks.vlen import DESCRIPTOR
-from ..disk.files import OpenedFile
+from ..disk.opened_files import OpenedFile
 from ..errors import ChunkError
 from ..model.attributes import OpaqueBytes, unpickled
 from ..model.forms import Form

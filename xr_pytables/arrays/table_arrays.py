@@ -18,7 +18,7 @@ from ..chunks import memory, row_blocks
 from ..chunks.index import AxisSelection, ChunkStorage, Region, Selection, plan_axis
 from ..chunks.row_blocks import CacheKey, Wanted
 from ..chunks.vlen import DESCRIPTOR
-from ..disk.files import OpenedFile
+from ..disk.opened_files import OpenedFile
 from ..model import leaves
 from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version

@@ -14,7 +14,7 @@ from xarray.core import indexing
 
 from ..chunks import memory, reading
 from ..chunks.index import ChunkStorage, Selection
-from ..disk.files import OpenedFile
+from ..disk.opened_files import OpenedFile
 from ..model import leaves
 from ..model.forms import Form
 from ..model.mappings import Grid, Part, aligned, coordinates, ordinals

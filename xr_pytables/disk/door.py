@@ -13,23 +13,25 @@ import io
 import math
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from mmap import mmap
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from ..errors import FileBusyError, FileChangedError, RemoteError
 from ..hdf5.file import File
 from ..sources.disk_cache import MOST, DiskCache
-from ..sources.place import BytesPlace, FileObjectPlace, Place
+from ..sources.place import BytesPlace, FileObjectPlace, Opened, Place, Version
 from ..sources.remote import RemotePlace, Transfer
 from ..sources.source import printable
 from ..sources.url import is_url
 from . import journal, own_writers
-from .files import Descriptor, LocalPlace, OpenedFile, checked_group, checked_path, hdf5_lock, hdf5_of
+from .files import Descriptor, LocalPlace, checked_group, checked_path, hdf5_of, open_now
 from .open_nodes import is_open_node, place_of_node
+
+if TYPE_CHECKING:
+    from .opened_files import OpenedFile
 
 try:
     import fcntl
@@ -172,9 +174,8 @@ class Visit:
     """
 
     def __init__(self) -> None:
-        self._descriptors = ExitStack()
         self._files: dict[str, File] = {}
-        self._opened: dict[str, OpenedFile] = {}
+        self._opened: dict[str, tuple[Opened, Version]] = {}
         self._places: dict[str, Place] = {}
         self._failure: RemoteError | None = None
 
@@ -184,9 +185,8 @@ class Visit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._descriptors.close()
-        for file in self._opened.values():
-            file.close()
+        for opened, _ in self._opened.values():
+            opened.close()
 
     def file(self, place: Place | str) -> File:
         """The file at a place, or at an absolute path; each is opened once.
@@ -211,11 +211,15 @@ class Visit:
         if local:
             journal.check(path)
         own = local and _flushed(path)
-        opened = self._opened[path] = OpenedFile(place)
-        descriptor = self._descriptors.enter_context(opened.descriptor())
-        if isinstance(descriptor, Descriptor) and not own:
-            check_no_writer(descriptor.fd, path)
-        return hdf5_of(descriptor)
+        opened, _ = self._open(place)
+        if isinstance(opened, Descriptor) and not own:
+            check_no_writer(opened.fd, path)
+        return hdf5_of(opened)
+
+    def _open(self, place: Place) -> tuple[Opened, Version]:
+        opened = open_now(place)
+        self._opened[place.path] = opened, opened.version()
+        return self._opened[place.path]
 
     def linked(self, path: str, target: str) -> File:
         """The file to which an external link leads: `target` as it stands in the file that was opened as `path`.
@@ -228,9 +232,9 @@ class Visit:
         """Path and size in bytes of a file without a format, named and pinned as those of `linked`."""
         place = self._beside(path, target)
         if place.path not in self._opened:
-            opened = self._opened[place.path] = OpenedFile(place)
-            self._descriptors.enter_context(opened.descriptor())
-        return place.path, self._opened[place.path].identity.size
+            self._places[place.path] = place
+            self._open(place)
+        return place.path, self._opened[place.path][1].size
 
     def _beside(self, path: str, target: str) -> Place:
         """Where the file is that the one opened as `path` names. Raises FileNotFoundError if there is none."""
@@ -246,18 +250,19 @@ class Visit:
         """
         if self._failure is not None:
             raise self._failure
-        for path, opened in self._opened.items():
-            with opened.descriptor() as descriptor:
-                if isinstance(descriptor.failure, RemoteError):
-                    raise descriptor.failure
-                if descriptor.failure is not None or not descriptor.version().same_version(opened.identity):
-                    return path
+        for path, (opened, version) in self._opened.items():
+            if isinstance(opened.failure, RemoteError):
+                raise opened.failure
+            if opened.failure is not None or not opened.version().same_version(version):
+                return path
         return None
 
     def opened(self) -> Mapping[str, OpenedFile]:
         """The files by path, which are the caller's from now on: to be read at any time, and to be closed."""
+        from .opened_files import OpenedFile  # late, as is said there
+
         found, self._opened = self._opened, {}
-        return found
+        return {path: OpenedFile.of(self._places[path], *opened) for path, opened in found.items()}
 
     def check_unchanged(self) -> None:
         """Raise FileChangedError if somebody has written to one of the files meanwhile."""
@@ -270,6 +275,8 @@ def _flushed(path: str) -> bool:
     """Whether this process has the file open for writing; what it held back is on the disk then."""
     if not own_writers.may_write():
         return False
+    from .opened_files import hdf5_lock  # late, as is said there
+
     with hdf5_lock():
         return own_writers.flush(path)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..sources.place import BytesPlace, Place
 from ..sources.source import printable
-from .files import LocalPlace, checked_group, hdf5_lock
+from .files import LocalPlace, checked_group
 from .own_writers import PLAIN_DRIVERS
 
 
@@ -43,6 +43,8 @@ def place_of_node(what: Any, group: object) -> tuple[Place, str]:
 def _place(file: Any, name: str) -> Place:
     driver = file.params.get("DRIVER")
     if driver == "H5FD_CORE":
+        from .opened_files import hdf5_lock  # late, as is said there
+
         with hdf5_lock():
             return BytesPlace(file.get_file_image(), f"<memory of {name}>")
     if driver not in PLAIN_DRIVERS:

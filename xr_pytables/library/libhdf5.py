@@ -1,8 +1,8 @@
 """The C calls of libhdf5, made through ctypes in the copy of the library that `tables` has loaded.
 
 One library in the process means one lock, one set of filters and no version skew. Every function here calls HDF5, so
-the caller holds the one HDF5 lock (`files.hdf5_lock`). Knows identifiers, buffers and error messages; knows no file
-layout and nothing of PyTables' nodes.
+the caller holds the one HDF5 lock (`opened_files.hdf5_lock`). Knows identifiers, buffers and error messages; knows no
+file layout and nothing of PyTables' nodes.
 
 Calls that only look at metadata keep the GIL, as PyTables itself does: they last microseconds, and giving the GIL up
 for each would cost a switch interval under load. Calls that move data release it, if the library was built thread-safe

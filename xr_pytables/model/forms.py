@@ -12,7 +12,6 @@ import enum
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 _MICROSECONDS: Final = 1_000_000
@@ -116,6 +115,8 @@ def text_of(value: Any) -> str:
     """A value among texts as text; a missing one is the empty text, as xarray has it."""
     if isinstance(value, str):
         return str(value)
+    import pandas as pd  # late: it takes longer to import than a file to look at
+
     return "" if pd.isna(value) else str(value)
 
 

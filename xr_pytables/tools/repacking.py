@@ -30,7 +30,8 @@ from ..chunks.encoder import EncodedChunk, encode_block
 from ..chunks.filters import BLOSC, BLOSC2, BZIP2, DEFLATE, FLETCHER32, LZO, SHUFFLE, FilterPipeline, pipeline
 from ..chunks.index import MISSING, ChunkStorage
 from ..disk.door import Visit
-from ..disk.files import FileIdentity, checked_path, hdf5_lock
+from ..disk.files import FileIdentity, checked_path
+from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..errors import FormatError, HDF5Error
 from ..hdf5.chunk_indexes import read_index

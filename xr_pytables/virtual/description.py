@@ -16,13 +16,13 @@ import numpy as np
 from ..disk.door import Visit
 from ..disk.files import LocalPlace, checked_group
 from ..model.nodes import NodeReader
+from ..model.options import read_options
 from ..model.specs import GroupSpec
 from ..sources.filesystems import UrlTarget
 from ..sources.place import Place
 from ..sources.remote import RemotePlace
 from ..sources.url import shown
 from ..sources.warning import warn
-from ..store import read_options
 from .arrays import NotVirtualError, VirtualArray, virtual_arrays
 
 

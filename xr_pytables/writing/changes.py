@@ -25,8 +25,9 @@ import numpy as np
 from dask.delayed import Delayed
 
 from ..arrays.leaf_arrays import storage_of
-from ..disk.files import FileIdentity, hdf5_lock
+from ..disk.files import FileIdentity
 from ..disk.journal import Journal, exclusive, is_supported
+from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..errors import FileChangedError, FormatError, NoLocksError
 from ..hdf5.file import File

@@ -14,8 +14,9 @@ from typing import Final
 import tables
 
 from ..disk.door import Visit, check_no_writer
-from ..disk.files import FileIdentity, checked_path, hdf5_lock
+from ..disk.files import FileIdentity, checked_path
 from ..disk.journal import check_for_writing
+from ..disk.opened_files import hdf5_lock
 from ..errors import FileBusyError, FileChangedError, FormatError
 from ..model.frames import UnknownLayoutError
 from ..model.nodes import NodeReader

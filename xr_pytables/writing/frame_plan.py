@@ -23,7 +23,8 @@ import pandas as pd
 import tables
 from numpy.typing import NDArray
 
-from ..disk.files import FileIdentity, hdf5_lock
+from ..disk.files import FileIdentity
+from ..disk.opened_files import hdf5_lock
 from ..hdf5.attributes import RawAttribute
 from ..hdf5.file import File
 from ..library.target_file import ArrayLayout

@@ -17,7 +17,8 @@ from xarray import Variable
 from xarray.core import indexing
 
 from ..arrays.ragged import lazy_array
-from ..disk.files import FileIdentity, OpenedFile
+from ..disk.files import FileIdentity
+from ..disk.opened_files import OpenedFile
 from ..model.dimensions import NON_COORDINATE_PREFIX
 from ..model.specs import GroupSpec, VariableSpec
 from . import ragged_layout

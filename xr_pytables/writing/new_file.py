@@ -27,7 +27,7 @@ import numpy as np
 from ..chunks.encoder import Block
 from ..chunks.index import MISSING, ChunkIndex, ChunkStorage
 from ..disk.arenas import OwnRoom, Room, SharedRoom
-from ..disk.files import hdf5_lock
+from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..hdf5.chunk_indexes import read_index
 from ..hdf5.file import File

@@ -27,7 +27,7 @@ from ..chunks.encoder import Block, EncodedChunk, encode_block, whole_chunks
 from ..chunks.filters import OF_CONSTANT_SIZE
 from ..chunks.index import ChunkStorage
 from ..disk.arenas import Room, write_in_a_row
-from ..disk.files import hdf5_lock
+from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction, in_folder
 from ..errors import FileBusyError, SegmentError
 from ..library.target_file import TargetFile

@@ -21,7 +21,7 @@ import tables
 from dask.delayed import Delayed
 from xarray import DataArray, Dataset, DataTree
 
-from ..disk.files import hdf5_lock
+from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..library.target_file import filter_available
 from ..sources.url import is_url
