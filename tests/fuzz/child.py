@@ -17,9 +17,11 @@ from pathlib import Path
 
 import xarray as xr
 
-from .mutations import Structure, mutated
+from . import leftovers
+from .mutations import Structure, mutated, mutated_text
 from .trials import Watch, trial_of
 
+TEXTS = {".condition", ".index"}
 SLOW_SECONDS = 4.0
 MEMORY = 400 * 2**20
 """Bytes that one small file may cost at most, beyond what the process had before."""
@@ -51,7 +53,7 @@ def tried(path: Path, rng: random.Random, watch: Watch, most_seconds: float) -> 
     before, began = memory("VmRSS"), time.process_time()
     signal.setitimer(signal.ITIMER_PROF, most_seconds)
     try:
-        with watch.watching():
+        with watch.watching(path):
             found = trial_of(path.name)(path, rng)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -84,6 +86,7 @@ def main() -> None:
             1,
         ):  # so that all that reading imports is there before anybody watches: without and with decoding
             trial_of(sound.name)(sound, random.Random(seed))
+    leftovers.prepare()
     watch = Watch(corpus.parent)
     for line in sys.stdin:
         job = json.loads(line)
@@ -92,6 +95,8 @@ def main() -> None:
         if "flip" in job:
             place, bit = job["flip"]
             data = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+        elif "seed" in job and path.suffix in TEXTS:
+            data = mutated_text(data, random.Random(f"{name} {job['seed']}"))
         elif "seed" in job:
             if name not in structures:
                 structures[name] = Structure.of(data)

@@ -21,6 +21,7 @@ from xr_pytables import to_pytables
 
 from ..hdf5.helpers_corpus import VERSIONS, write_with_h5py, write_with_netcdf4, write_with_pytables
 from ..helpers_reading import plain_file
+from . import leftovers
 
 TESTS = Path(__file__).parents[1]
 COMPLIBS = ("zlib", "bzip2", "blosc:blosclz", "blosc:lz4", "blosc:zstd", "blosc2:lz4", "blosc2:zstd", "lzo")
@@ -76,6 +77,7 @@ def makers() -> dict[str, Callable[[Path], object]]:
         found[name] = lambda to, source=path: to.write_bytes(gzip.decompress(source.read_bytes()))
     for protocol in range(6):
         found[f"{protocol}.pickle"] = lambda path, p=protocol: path.write_bytes(pickle.dumps(pickled_values(), p))
+    found |= leftovers.makers()
     found["objects.pickle"] = lambda path: path.write_bytes(pickle.dumps(pandas_values(), 2))
     return found
 

@@ -105,12 +105,38 @@ def mutated(data: bytes, structure: Structure, rng: random.Random) -> bytes:
     """The bytes with one to eight changes, and usually with the checksums of what was changed."""
     out = bytearray(data)
     for _ in range(rng.choice(HOW_MANY)):
-        rng.choices(CHANGES, WEIGHTS)[0](out, structure, rng)
+        if out:
+            rng.choices(CHANGES, WEIGHTS)[0](out, structure, rng)
     if rng.random() < 0.85:
         for start, end in structure.checked:
             if end + 4 <= len(out) and out[start:end] != data[start:end]:
                 struct.pack_into("<I", out, end, checksum.lookup3(bytes(out[start:end])))
     return bytes(out)
+
+
+WORDS = [
+    *"""( ) [ ] { } , : . & | ~ ^ + - * / // ** % == != <= >= < > = and or not in is if else lambda import None
+True a b s t_row nan inf sin sqrt where abs 0 1 -1 0x7f 1e400 9999999999999999999999 1j "" 'a' b'ab' r'' f'{a}' @ ; ä #
+__class__ open exec a.b a[0] Timestamp('2020') '2020-01-01' size ranges data""".split(),
+    " ",
+    "\n",
+    "\t",
+    "\0",
+    "\\",
+]
+
+
+def mutated_text(data: bytes, rng: random.Random) -> bytes:
+    """The same of what is made of words: some are another, elsewhere, twice, or away. Now and then it is bytes."""
+    words = re.findall(r"\w+|\s+|.", data.decode("latin-1"))
+    for _ in range(rng.choice(HOW_MANY)):
+        place = rng.randrange(len(words) + 1)
+        new = rng.choice(
+            [rng.choice(WORDS), *words[place : place + 1], rng.choice(words or [""]) * rng.choice((1, 1, 500))]
+        )
+        words[place : place + rng.choice((0, 1, 1, 2, 5))] = [new] if rng.random() < 0.8 else []
+    text = "".join(words).encode("utf-8", "replace")
+    return mutated(text, Structure(), rng) if rng.random() < 0.1 else text
 
 
 def bit(out: bytearray, structure: Structure, rng: random.Random) -> None:
@@ -164,9 +190,7 @@ def name(out: bytearray, structure: Structure, rng: random.Random) -> None:
 
 
 def zeros(out: bytearray, structure: Structure, rng: random.Random) -> None:
-    piece = rng.choice(structure.pieces)
-    start = rng.randrange(piece.count)
-    replace(out, piece.start + start, bytes(rng.randrange(1, 64)))
+    replace(out, place_in(out, structure, rng), bytes(rng.randrange(1, 64)))
 
 
 def anywhere(out: bytearray, structure: Structure, rng: random.Random) -> None:

@@ -9,10 +9,12 @@ import random
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
+from xr_pytables.disk import journal
 from xr_pytables.hdf5.checksum import lookup3
 
-from . import corpus
+from . import corpus, leftovers
 from .flips import CODECS, SMALL, SOUND, chunk_places, metadata_places, outcomes, write_with_codec
 from .mutations import Structure, mutated
 from .supervisor import Process, judged, run
@@ -38,6 +40,28 @@ def test_some_hundred_changed_files_are_read_or_refused(folder: Path) -> None:
     assert report.verdicts["read"] > 40
     assert report.verdicts["refused"] > 20
     assert report.compared > 20
+
+
+def test_leftovers_that_were_changed_are_refused_or_of_no_consequence(folder: Path) -> None:
+    """Journals, segments, saved indexes, and conditions."""
+    corpus.write(folder, [*leftovers.makers()])
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) > 10
+    report = run(folder, [(names[seed % len(names)], seed, False) for seed in range(150)])
+    assert not report.bad, report.bad[0]
+    assert report.verdicts["read"] > 10
+    assert report.verdicts["refused"] > 60
+
+
+def test_a_journal_that_is_whole_is_put_back_however_often(tmp_path: Path) -> None:
+    """Else nothing were shown by those that were changed."""
+    old, changed, left = leftovers.half_changed()
+    path = tmp_path / "a.h5"
+    for _ in range(2):
+        path.write_bytes(changed)
+        Path(journal.path_of(str(path))).write_bytes(leftovers.repaired(left))
+        xr.open_dataset(path, engine="pytables").close()
+        assert path.read_bytes() == old != changed
 
 
 @pytest.mark.parametrize("name", [SMALL[1], SMALL[4]])
