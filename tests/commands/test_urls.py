@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +119,15 @@ def test_what_is_for_files_on_this_machine_says_so(server: Server, command: str,
     assert result.exit_code == 2
     assert message in result.output
     assert "geheim" not in result.output
+
+
+@pytest.mark.parametrize("command", [["info"], ["info", "-v", "v[0, :3]"], ["verify"]])
+def test_options_of_a_store_are_those_of_fsspec(server: Server, command: list[str]) -> None:
+    """In its files or in variables, which Python's programs of the kind share."""
+    options = json.dumps({"headers": {"X-Key": "of-mine"}})
+    ran = subprocess.run(
+        [sys.executable, "-m", "xr_pytables", command[0], server.url(), *command[1:]],
+        env=os.environ | {"FSSPEC_HTTP": options}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {headers.get("X-Key") for headers in server.headers} == {"of-mine"}
+    assert "of-mine" not in ran.stdout + ran.stderr
