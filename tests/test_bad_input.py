@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 import tables
 import xarray as xr
 
-from xr_pytables import PyTablesBackendEntrypoint
+from xr_pytables import PyTablesBackendEntrypoint, to_pytables
 
 from .helpers_reading import plain_file
 
@@ -236,3 +238,28 @@ def test_engine_is_guessed_for_files_of_pytables(path: Path, tmp_path: Path) -> 
     os.rename(path, tmp_path / "data.pytables")
     with xr.open_dataset(tmp_path / "data.pytables") as ds:
         assert ds["b"].values.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("name", ["fstat", "preadv", "stat", "pread"])
+def test_what_the_system_cannot_read_is_said_of_the_file(tmp_path, monkeypatch, name, number):
+    """A disk that fails, a file of NFS that was removed on the server."""
+    path = tmp_path / "a.h5"
+    to_pytables(xr.Dataset({"v": ("t", np.arange(5000.0))}), path)
+    dataset = xr.open_dataset(path, engine="pytables", cache=False)
+    original = getattr(os, name)
+
+    def failing(what, *arguments, **options):
+        if isinstance(what, int):  # a descriptor
+            raise OSError(number, os.strerror(number))
+        return original(what, *arguments, **options)
+
+    monkeypatch.setattr("xr_pytables.sources.local.pread" if name == "pread" else f"os.{name}", failing)
+    tried = [dataset["v"].load] if name != "pread" else []
+    tried += [lambda: xr.open_dataset(path, engine="pytables")] if name != "preadv" else []
+    for read in tried:
+        with pytest.raises(OSError, match=re.escape(str(path))) as raised:
+            read()
+        assert raised.value.errno == number
+    monkeypatch.undo()
+    assert dataset["v"].values.sum() == np.arange(5000.0).sum()

@@ -13,6 +13,7 @@ from ..errors import FileChangedError
 from ..hdf5.file import File
 from ..sources.local import LocalFile
 from ..sources.place import Opened, Place, Version
+from ..sources.source import named
 from ..sources.url import is_url, shown
 
 _HOST: Final = platform.node()
@@ -99,7 +100,10 @@ class Descriptor(Opened):
 
     def version(self) -> FileIdentity:
         """What the file is now."""
-        return FileIdentity.of(self.fd)
+        try:
+            return FileIdentity.of(self.fd)
+        except OSError as error:
+            raise named(error, self.path) from None
 
     def close(self) -> None:
         os.close(self.fd)

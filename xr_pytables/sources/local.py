@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 
 from .positioned import pread, read_once
-from .source import WritableBuffer, cut_off, flat_view, in_range, printable
+from .source import WritableBuffer, cut_off, flat_view, in_range, named, printable
 
 
 class LocalFile:
@@ -18,14 +18,20 @@ class LocalFile:
     def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor
         self.path, self.name = name, printable(name)
-        self.size = os.fstat(descriptor).st_size
+        try:
+            self.size = os.fstat(descriptor).st_size
+        except OSError as error:
+            raise named(error, self.name) from None
 
     def __repr__(self) -> str:
         return f"LocalFile({self.descriptor}, {self.name!r})"
 
     def read(self, offset: int, count: int) -> bytes:
         in_range(self, offset, count)
-        data = pread(self.descriptor, count, offset)
+        try:
+            data = pread(self.descriptor, count, offset)
+        except OSError as error:  # here and below: a disk that fails, a handle of NFS that is stale
+            raise named(error, self.name) from None
         if len(data) == count:
             return data
         whole = bytearray(count)  # a signal, or more than the system gives at once
@@ -36,7 +42,10 @@ class LocalFile:
     def read_into(self, buffer: WritableBuffer, offset: int) -> int:
         view, done = flat_view(buffer), 0
         while done < len(view):
-            got = read_once(self.descriptor, view[done:], offset + done)
+            try:
+                got = read_once(self.descriptor, view[done:], offset + done)
+            except OSError as error:
+                raise named(error, self.name) from None
             if not got:
                 break
             done += got
@@ -44,7 +53,10 @@ class LocalFile:
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         read, descriptor = pread, self.descriptor
-        found = [read(descriptor, count, offset) for offset, count in ranges]
+        try:
+            found = [read(descriptor, count, offset) for offset, count in ranges]
+        except OSError as error:
+            raise named(error, self.name) from None
         for i, (offset, count) in enumerate(ranges):
             if len(found[i]) != count:  # rare: goes on where the system stopped, or says that there is no more
                 found[i] = self.read(offset, count)

@@ -72,6 +72,11 @@ def in_range(source: Source, offset: int, count: int) -> None:
         raise cut_off(source, offset, count)
 
 
+def named(error: OSError, name: str) -> OSError:
+    """An error of the system about a descriptor, with the name of the file."""
+    return error if error.filename is not None else OSError(error.errno, error.strerror, name)
+
+
 def cut_off(source: Source, offset: int, count: int) -> FormatError:
     """The error of a read that does not get all that it wants."""
     return FormatError(
