@@ -10,7 +10,9 @@ import ast
 import contextlib
 import doctest
 import gc
+import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
@@ -40,6 +42,11 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 CF_KEYS = {"_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar"}
+_spec = importlib.util.spec_from_file_location("gallery", DOCS / "gallery" / "make.py")
+assert _spec is not None
+assert _spec.loader is not None
+gallery: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(gallery)
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _TEST_NAME = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)+)`")
@@ -79,6 +86,10 @@ def no_client_stays() -> Iterator[None]:
 @pytest.mark.usefixtures("no_client_stays")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "python"))], ids=relative)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = page.read_text()
+    if "import matplotlib" in text:
+        pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
     runner = doctest.DocTestRunner(optionflags=_OPTIONS)
@@ -92,6 +103,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         if result.failed:
             pytest.fail("".join(told), pytrace=False)
         namespace = example.globs
+    assert set(gallery.PICTURE.findall(text)) == {path.name for path in tmp_path.glob("*.png")}
 
 
 def test_a_wrong_output_on_a_page_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +112,46 @@ def test_a_wrong_output_on_a_page_is_found(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     with pytest.raises(pytest.fail.Exception, match=r"(?s)page.md.*Expected:\s+2\s+Got:\s+1"):
         test_examples_run(page, tmp_path, monkeypatch)
+
+
+# -- the gallery -------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_has_the_text_and_the_code_of_its_page() -> None:
+    text = (
+        "# Page\n\n```python\nnumber = 1\n```\n\nSee [there](../there.md), [here](https://a.org).\n\n"
+        "![A plot](plot.png)\n\n```python\n>>> number + 1\n2\n>>> for each in (1, 2):\n...     each\n1\n2\n"
+        ">>> number / 0\nTraceback (most recent call last):\n  ...\nZeroDivisionError: division by zero\n```\n"
+    )
+    content = json.loads(gallery.notebook(text))
+    assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
+    assert [(cell["cell_type"], cell["source"], cell["metadata"]) for cell in content["cells"]] == [
+        ("markdown", "# Page", {}),
+        ("code", "number = 1", {}),
+        ("markdown", "See there, [here](https://a.org).", {}),
+        ("code", "number + 1", {}),
+        ("code", "for each in (1, 2):\n    each", {}),
+        ("code", "number / 0", {"tags": ["raises-exception"]}),
+    ]
+    assert len({cell["id"] for cell in content["cells"]}) == 6
+
+
+def test_pictures_of_the_gallery_are_drawn_by_its_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nimport pathlib\n```\n\n```python\n>>> 1 / 0\nTraceback (most recent call last):\n  ...\n"
+        "ZeroDivisionError: ...\n>>> pathlib.Path('plot.png').write_text('drawn')\n5\n```\n\n![A plot](plot.png)\n"
+    )
+    monkeypatch.setattr(gallery, "HERE", tmp_path)
+    gallery.draw(page)
+    assert (tmp_path / "plot.png").read_text() == "drawn"
+
+
+def test_pictures_of_the_gallery_are_small_and_shown() -> None:
+    shown = {picture for page in gallery.PAGES.values() for picture in gallery.PICTURE.findall(page.read_text())}
+    kept = {path.name: path.stat().st_size for path in (DOCS / "gallery").glob("*.png")}
+    assert set(kept) == shown
+    assert max(kept.values()) < 60_000
 
 
 # -- commands ----------------------------------------------------------------------------------------------
@@ -410,6 +462,10 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
         built = page.relative_to(DOCS).with_suffix("")
         folder = built.parent if built.name == "index" else built
         assert (tmp_path / "site" / folder / "index.html").exists()
+    for name, page in gallery.PAGES.items():
+        assert (tmp_path / "site" / "gallery" / f"{name}.ipynb").read_text("utf-8") == gallery.notebook(
+            page.read_text()
+        )
 
 
 # -- what the page about installing says -------------------------------------------------------------------
