@@ -56,5 +56,5 @@ def main() -> None:
     """Large HDF5 arrays of PyTables in xarray.
 
     FILE may be FILE:/node, a group or an array in it. The exit status is 0; 1 for a difference or damage; 2 for wrong
-    use.
+    use. COMMAND -h tells the options of a command, with examples.
     """

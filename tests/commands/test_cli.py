@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import xarray as xr
 from click.testing import CliRunner
 
 from xr_pytables import __version__, cli
+from xr_pytables.commands import convert
 from xr_pytables.commands.shared import LOCATION, bar
 from xr_pytables.tools import recipe
 from xr_pytables.writing.writer import to_pytables
@@ -81,6 +85,34 @@ def test_help_lists_every_command_that_there_is_a_module_for() -> None:
     assert modules - {"__init__", "shared"} == set(cli.COMMANDS)
     listed = run("--help").output.partition("Commands:")[2].split()
     assert [word for word in listed if word in cli.COMMANDS][: len(cli.COMMANDS)] == list(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_fits_a_terminal_and_lists_all_in_whole_lines(command: str) -> None:
+    printed = run(*([command] if command else []), "--help").output
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "...\n" not in printed.partition("Commands:")[2]
+    if command:
+        examples = printed.partition("\nExamples:\n")[2].splitlines()
+        assert examples
+        for example in examples:
+            name, *arguments = shlex.split(example.removeprefix("  xr-pytables "))
+            assert name == command
+            cli.main.get_command(click.Context(cli.main), name).make_context(name, arguments)
+
+
+def test_help_has_each_option_once_and_under_its_heading() -> None:
+    printed = run("convert", "--help").output
+    sections = dict(re.findall(r"^([A-Z][^\n]*):\n((?:  .*\n)+)", printed, re.MULTILINE))
+    found = {
+        heading: re.findall(r"^  (?:-\w, )?(--[\w-]+)", lines, re.MULTILINE) for heading, lines in sections.items()
+    }
+    assert found["What to take"] == ["--from", "--vars", "--select", "--where"]
+    assert found["Options"] == ["--threads", "--help"]
+    listed = [option for options in found.values() for option in options]
+    assert sorted(listed) == sorted(
+        {option.opts[-1] for option in convert.command.params if isinstance(option, click.Option)} | {"--help"}
+    )
 
 
 @pytest.mark.parametrize("arguments", [["infoo", "x"], ["info"], ["info", "--nothing", "x"]])

@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .shared import LOCATION, Failure, Location, printable
+from .shared import LOCATION, Command, Failure, Location, printable
 
 if TYPE_CHECKING:
     from ..tools.timing import Timing
 
 
-@click.command("bench")
+@click.command(
+    "bench",
+    cls=Command,
+    short_help="Time xarray's engines with a file.",
+    examples=("xr-pytables bench sea.h5", "xr-pytables bench sea.h5:/run1 --megabytes 1000 --rounds 5"),
+)
 @click.argument("file", type=LOCATION)
-@click.option("--megabytes", type=click.IntRange(1), default=256, show_default=True, help="How much to read about.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The best of how many counts.")
+@click.option(
+    "--megabytes", type=click.IntRange(1), default=256, show_default=True, metavar="N", help="About how much to read."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="The best of so many counts."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(file: Location, megabytes: int, rounds: int, as_json: bool) -> None:
     """Time how long xarray's engines that are installed take to open FILE, to read a block, and to read all.

@@ -7,31 +7,64 @@ from __future__ import annotations
 
 import click
 
-from .shared import LOCATION, Location, bar, names_of
+from .shared import LOCATION, Command, Location, bar, names_of
 
 SOURCES = ("hdf5", "netcdf3", "zarr", "npy", "npz", "raw", "csv", "parquet")
 TARGETS = ("pytables", "netcdf", "zarr", "npy", "npz")
 
 
-@click.command("convert")
+@click.command(
+    "convert",
+    cls=Command,
+    short_help="Write what is in a file in another format.",
+    examples=(
+        "xr-pytables convert sea.h5 sea.zarr",
+        "xr-pytables convert sea.nc sea.h5 --complib blosc:zstd --chunks time=1",
+        "xr-pytables convert raw.bin sea.h5 --dtype f4 --shape -1,180,360",
+    ),
+    headings={
+        "What to take": ("source_format", "variables", "select", "where"),
+        "How to write it": ("target_format", "chunks", "complib", "complevel", "force"),
+        "Raw elements, and the one array in .npy": ("dtype", "shape", "offset", "order", "name", "dims"),
+    },
+)
 @click.argument("source", type=LOCATION)
 @click.argument("target", type=LOCATION)
-@click.option("--from", "source_format", type=click.Choice(SOURCES), help="What SOURCE is, if its name does not tell.")
-@click.option("--to", "target_format", type=click.Choice(TARGETS), help="What to write, if TARGET does not tell.")
-@click.option("--vars", "variables", metavar="NAMES", help="Take these arrays alone: names, separated by commas.")
-@click.option("--select", multiple=True, metavar="DIM=SLICE", help="Take a part of a dimension, as t=0:100 or x=5.")
-@click.option("--where", help="Of a table, take the rows that meet this condition.")
-@click.option("--chunks", metavar="SIZES", help="Elements per chunk: t=1,y=180 or, for the one array, 1,180,360.")
-@click.option("--complib", help="Compressor: zlib, bzip2, blosc:zstd, blosc2:lz4 ...")
-@click.option("--complevel", type=click.IntRange(0, 9), help="Level of compression, from 0 to 9.")
-@click.option("--shape", metavar="SIZES", help="Of raw elements: lengths, separated by commas; one may be -1.")
-@click.option("--dtype", help="Of raw elements: NumPy's name of their type.")
-@click.option("--offset", type=click.IntRange(0), default=0, help="Of raw elements: bytes before the first one.")
-@click.option("--order", type=click.Choice(["C", "F"]), default="C", help="Of raw elements: which index runs fastest.")
-@click.option("--name", help="Of the one array in .npy or of raw elements. Default: that of the file.")
-@click.option("--dims", metavar="NAMES", help="Of the one array in .npy or of raw elements, separated by commas.")
+@click.option(
+    "--from",
+    "source_format",
+    type=click.Choice(SOURCES),
+    metavar="FORMAT",
+    help=f"{', '.join(SOURCES)}.",
+)
+@click.option(
+    "--to",
+    "target_format",
+    type=click.Choice(TARGETS),
+    metavar="FORMAT",
+    help=f"{', '.join(TARGETS)}.",
+)
+@click.option("--vars", "variables", metavar="NAMES", help="These arrays alone: NAME,NAME.")
+@click.option(
+    "--select", multiple=True, metavar="DIM=SLICE", help="A part of a dimension: t=0:100 or x=5. May be repeated."
+)
+@click.option("--where", metavar="CONDITION", help="Rows of a table that meet this: 'energy > 3'.")
+@click.option("--chunks", metavar="SIZES", help="Elements per chunk: t=1,y=180 or, of one array, 1,180.")
+@click.option("--complib", metavar="NAME", help="zlib, bzip2, blosc:zstd, blosc2:lz4 ...")
+@click.option("--complevel", type=click.IntRange(0, 9), metavar="LEVEL", help="How hard to compress.")
+@click.option("--shape", metavar="SIZES", help="Lengths of raw elements: 10,-1; one may be -1.")
+@click.option("--dtype", metavar="TYPE", help="Of raw elements, as NumPy has it: f4, >i2.")
+@click.option("--offset", type=click.IntRange(0), default=0, metavar="BYTES", help="Before the first raw element.")
+@click.option(
+    "--order",
+    type=click.Choice(["C", "F"]),
+    default="C",
+    help="Of raw elements: the last index is fastest, or the first.",
+)
+@click.option("--name", metavar="NAME", help="Of the array. Default: that of the file.")
+@click.option("--dims", metavar="NAMES", help="Of its dimensions: time,y,x.")
 @click.option("-f", "--force", is_flag=True, help="Replace TARGET if it is there.")
-@click.option("--threads", type=click.IntRange(1), help="How many threads may work. Default: one per CPU.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="At most so many threads. Default: one per CPU.")
 def command(
     source: Location, target: Location, source_format: str | None, target_format: str | None, variables: str | None,
     select: tuple[str, ...], where: str | None, chunks: str | None, complib: str | None, complevel: int | None,
@@ -41,8 +74,8 @@ def command(
     """Write what is in SOURCE to TARGET, in another format.
 
     SOURCE is a file of PyTables, HDFStore, HDF5 or netCDF, a Zarr store, .npy, .npz, a table in CSV or Parquet, or a
-    file of raw elements (with --dtype). TARGET is .h5 (PyTables), .nc (netCDF-4), .zarr, .npy or .npz. Both are worked
-    on in pieces, so arrays may be larger than memory.
+    file of raw elements (with --dtype). TARGET is .h5 (PyTables), .nc (netCDF-4), .zarr, .npy or .npz. --from and --to
+    are for names that do not tell. Arrays may be larger than memory.
     """
     from ..tools.converting import Reading, Writing, run  # imports xarray and Dask
 

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import click
 
-from .shared import DIFFERENT
+from .shared import DIFFERENT, Command
 
 
-@click.command("demo")
+@click.command(
+    "demo",
+    cls=Command,
+    short_help="Go through the whole job once.",
+    examples=("xr-pytables demo",),
+)
 @click.pass_context
 def command(context: click.Context) -> None:
     """Make a file with plain PyTables, read it through xarray, write it back, and compare.

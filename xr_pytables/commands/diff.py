@@ -9,19 +9,22 @@ import json
 
 import click
 
-from .shared import DIFFERENT, LOCATION, Location, bar, names_of
+from .shared import DIFFERENT, LOCATION, Command, Location, bar, names_of
 
 
-@click.command("diff")
+@click.command(
+    "diff",
+    cls=Command,
+    short_help="Say in what two files differ.",
+    examples=("xr-pytables diff sea.h5 copy.zarr --rtol 1e-6", "xr-pytables diff sea.h5:/run1 sea.h5:/run2"),
+)
 @click.argument("a", type=LOCATION)
 @click.argument("b", type=LOCATION)
-@click.option(
-    "--vars", "variables", metavar="NAMES", help="Compare these arrays alone: names with commas between them."
-)
-@click.option("--rtol", type=float, default=0.0, help="Numbers may differ by this times the number in B.")
-@click.option("--atol", type=float, default=0.0, help="Numbers may differ by this.")
+@click.option("--vars", "variables", metavar="NAMES", help="Compare these arrays alone: NAME,NAME.")
+@click.option("--rtol", type=float, default=0.0, metavar="NUMBER", help="Numbers may differ by this times that in B.")
+@click.option("--atol", type=float, default=0.0, metavar="NUMBER", help="Numbers may differ by this.")
 @click.option("--no-attributes", is_flag=True, help="Do not compare attributes.")
-@click.option("--raw", is_flag=True, help="Compare values as they are stored, not as xarray decodes them.")
+@click.option("--raw", is_flag=True, help="Compare what is stored, not what is decoded.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing, and end with the first difference.")
 @click.pass_context

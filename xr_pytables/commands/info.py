@@ -9,17 +9,22 @@ import json
 
 import click
 
-from .shared import LOCATION, Location
+from .shared import LOCATION, Command, Location
 
 
-@click.command("info")
+@click.command(
+    "info",
+    cls=Command,
+    short_help="List groups, arrays and how they are stored.",
+    examples=("xr-pytables info sea.h5", "xr-pytables info sea.h5:/run1 -v 'sst[0, :10]'"),
+)
 @click.argument("files", nargs=-1, required=True, type=LOCATION, metavar="FILE...")
-@click.option("--group", default=None, help="Where to begin: a group, or one array; the same as FILE:/group.")
+@click.option("--group", default=None, metavar="PATH", help="Begin at this group or array, as FILE:/PATH does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@click.option("--header", is_flag=True, help="Print a header as CDL has it (as ncdump -h does) instead of a list.")
+@click.option("--header", is_flag=True, help="Print a header in CDL, as ncdump -h does.")
 @click.option(
     "-v", "--variable", "variables", multiple=True, metavar="VAR[SLICE]",
-    help="Print the values of an array, or of a part of it, e.g. 'sst[0, ::2, :10]'. May be given several times.",
+    help="Print values of an array; may be repeated.",
 )  # fmt: skip
 def command(
     files: tuple[Location, ...], group: str | None, as_json: bool, header: bool, variables: tuple[str, ...]

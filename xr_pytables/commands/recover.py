@@ -10,10 +10,15 @@ import os
 
 import click
 
-from .shared import printable
+from .shared import Command, printable
 
 
-@click.command("recover")
+@click.command(
+    "recover",
+    cls=Command,
+    short_help="Put files back whose writer died.",
+    examples=("xr-pytables recover sea.h5",),
+)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 def command(files: tuple[str, ...]) -> None:
     """Put each FILE back to what it was before its writer died, if one did.

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import click
 
-from .shared import Failure, bar, names_of, printable
+from .shared import Command, Failure, bar, names_of, printable
 
 
-@click.command("repack")
+@click.command(
+    "repack",
+    cls=Command,
+    short_help="Write a file anew: no holes, other chunks or compressors.",
+    examples=("xr-pytables repack sea.h5", "xr-pytables repack sea.h5 small.h5 --complib blosc2:zstd --complevel 5"),
+    headings={"What to change": ("chunks", "complib", "complevel", "fletcher32", "arrays")},
+)
 @click.argument("source", metavar="FILE")
 @click.argument("target", required=False)
-@click.option("--chunks", metavar="SIZES", help="Elements per chunk for arrays of as many dimensions, as 1,180,360.")
-@click.option("--complib", help="Compressor: zlib, bzip2, blosc:zstd, blosc2:lz4 ..., or none.")
-@click.option("--complevel", type=click.IntRange(0, 9), help="Level of compression, from 0 to 9.")
+@click.option("--chunks", metavar="SIZES", help="Elements per chunk of arrays of 3 dimensions: 1,90,360.")
+@click.option("--complib", metavar="NAME", help="zlib, bzip2, blosc:zstd, blosc2:lz4 ..., or none.")
+@click.option("--complevel", type=click.IntRange(0, 9), metavar="LEVEL", help="How hard to compress.")
 @click.option("--fletcher32/--no-fletcher32", default=None, help="Whether chunks have a checksum.")
-@click.option("--vars", "arrays", metavar="PATHS", help="Change these arrays alone: paths, separated by commas.")
+@click.option("--vars", "arrays", metavar="PATHS", help="Change these arrays alone: /a,/group/b.")
 @click.option("-f", "--force", is_flag=True, help="Replace TARGET if it is there.")
-@click.option("--threads", type=click.IntRange(1), help="How many threads may work. Default: one per CPU.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="At most so many threads. Default: one per CPU.")
 def command(
     source: str, target: str | None, chunks: str | None, complib: str | None, complevel: int | None,
     fletcher32: bool | None, arrays: str | None, force: bool, threads: int | None,

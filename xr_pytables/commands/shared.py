@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 import click
@@ -106,6 +106,31 @@ class LocationType(_ParamType):
 
 
 LOCATION: Final = LocationType()
+
+
+class Command(click.Command):
+    """A command whose help ends with examples, and may have headings for groups of its options.
+
+    `examples` are lines as they are typed; `headings` name the parameters below each, and the others come last.
+    """
+
+    def __init__(
+        self, *args: Any, examples: Sequence[str], headings: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples, self.headings = examples, headings or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = {each.name: each for each in self.get_params(ctx) if isinstance(each, click.Option)}
+        groups = {heading: [options.pop(name) for name in names] for heading, names in self.headings.items()}
+        for heading, group in {**groups, "Options": list(options.values())}.items():
+            with formatter.section(heading):
+                formatter.write_dl([line for line in (option.get_help_record(ctx) for option in group) if line])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line}\n" for line in self.examples))
+
 
 Done = Callable[[int], None]
 """Takes how much was done since the last call; from any thread."""

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .shared import DIFFERENT, LOCATION, Location, bar, failure_of, printable
+from .shared import DIFFERENT, LOCATION, Command, Location, bar, failure_of, printable
 
 if TYPE_CHECKING:
     from ..tools.verifying import Report
 
 
-@click.command("verify")
+@click.command(
+    "verify",
+    cls=Command,
+    short_help="Read and check all that is in files.",
+    examples=("xr-pytables verify sea.h5", "xr-pytables verify -q archive/*.h5"),
+)
 @click.argument("files", nargs=-1, required=True, type=LOCATION, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@click.option("--threads", type=click.IntRange(1), help="How many threads may decode chunks. Default: one per CPU.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="At most so many threads. Default: one per CPU.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing about files that are sound.")
 @click.pass_context
 def command(
