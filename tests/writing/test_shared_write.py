@@ -286,3 +286,48 @@ def test_a_part_without_a_name_and_a_region_that_is_no_slice(tmp_path, monkeypat
     assert written(lazy("t", 2, "f8"), part).a.values.tolist() == [1, 2]
     with pytest.raises(TypeError, match="region must be slices by dimension"):
         written(lazy("t", 2, "f8"), part, {"t": [0, 1]})
+
+
+# -- tasks of others, where they are installed ------------------------------------------------------------------
+
+OTHERS = """
+    import dask, dask.array, numpy as np, xarray as xr
+    from xr_pytables import begin_write, to_pytables
+
+    template = xr.Dataset({"v": (("t", "x"), dask.array.zeros((6, 10), chunks=(2, 10)))})
+    write = begin_write(template, "shared.h5", encoding={"v": {"complib": "blosc:zstd"}})
+
+    def job(number, write):
+        part = xr.Dataset({"v": (("t", "x"), np.full((2, 10), number + 1.0))})
+        write.write(part, {"t": slice(2 * number, 2 * number + 2)})
+"""
+BEAM = """
+    import apache_beam as beam
+
+    with beam.Pipeline() as pipeline:
+        pipeline | beam.Create(range(3)) | beam.Map(job, write)
+    write.commit()
+"""
+RAY = """
+    import ray
+    from ray.util.dask import ray_dask_get
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    ray.get([ray.remote(job).remote(number, write) for number in range(3)])
+    write.commit()
+    with dask.config.set(scheduler=ray_dask_get):
+        to_pytables(template + 5, "dask.h5")
+"""
+
+
+@pytest.mark.parametrize(("package", "code", "files"), [("apache_beam", BEAM, 1), ("ray", RAY, 2)])
+def test_tasks_of_beam_and_ray_fill_a_file(tmp_path: Path, package: str, code: str, files: int) -> None:
+    pytest.importorskip(package)
+    script = textwrap.dedent(OTHERS) + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.h5"))) == files
+    read = xr.open_dataset(tmp_path / "shared.h5", engine="pytables")["v"]
+    assert read[:, 0].values.tolist() == [1, 1, 2, 2, 3, 3]
+    if files == 2:
+        assert (xr.open_dataset(tmp_path / "dask.h5", engine="pytables")["v"] == 5).all()
