@@ -32,8 +32,11 @@ _MARK_WITHIN = 65536
 class PyTablesBackendEntrypoint(BackendEntrypoint):
     """Open PyTables files: `xr.open_dataset(path, engine="pytables")`.
 
-    Parameters of `open_dataset`, `open_datatree` and `open_groups`:
+    What `open_dataset`, `open_datatree` and `open_groups` take is below. Nodes that cannot be shown are named in one
+    warning.
 
+    Parameters
+    ----------
     filename_or_obj
         A path, a URL, bytes, a file object, or an open `tables.File` or node.
     group
@@ -102,10 +105,20 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
     decode_coords
         Whether to make coordinates of what the attribute `coordinates` names; `"all"` takes CF's others too.
 
-    Errors: FileNotFoundError, IsADirectoryError;
-    OSError for a file that is not HDF5, is damaged, or has no such group; RemoteError if a server does not answer, or
-    wrongly; BlockingIOError if another process has it open for writing; TypeError for what names no file;
-    ValueError for arguments that do not fit the file. Nodes that cannot be shown are named in one warning.
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        For the path.
+    OSError
+        For a file that is not HDF5, is damaged, or has no such group.
+    RemoteError
+        If a server does not answer, or wrongly.
+    BlockingIOError
+        If another process has the file open for writing.
+    TypeError
+        For what names no file.
+    ValueError
+        For arguments that do not fit the file.
     """
 
     description = "Open PyTables (.h5) files in Xarray"
