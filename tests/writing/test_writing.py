@@ -1046,8 +1046,10 @@ def test_bad_modes_groups_and_paths(path, tmp_path):
         to_pytables(field(), tmp_path / "no" / "file.h5", compute=False)
     with pytest.raises(IsADirectoryError, match="folder"):
         to_pytables(field(), tmp_path)
-    with pytest.raises(TypeError, match="only a Dataset, DataArray or DataTree"):
+    with pytest.raises(TypeError, match=r"only a Dataset, DataArray or DataTree .* not dict\. xr\.Dataset\("):
         to_pytables({"a": 1}, path)
+    with pytest.raises(TypeError, match=r"not DataFrame\. layout='pandas' writes it"):
+        to_pytables(pd.DataFrame({"a": [1]}), path)
     path.write_text("not HDF5")
     with pytest.raises(OSError, match=r"file\.h5.*not an HDF5 file"):
         to_pytables(field(), path, mode="a")

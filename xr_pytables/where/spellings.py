@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 
 _WORDS: Final = {"=": "==", "AND": "and", "OR": "or", "NOT": "not", "IN": "in"}
+_LOOSE: Final = {"&": " and ", "|": " or "}
+"""What pandas' conditions have them for: there they bind less than comparisons."""
 _MEMBERSHIP: Final = (ast.In, ast.NotIn)
 
 
@@ -94,13 +96,19 @@ def as_list(node: ast.Compare, values: list[int | float | bytes]) -> ast.Compare
 
 # -- hints ---------------------------------------------------------------------------------------------------
 
-OPERATORS: Final = "write & for 'and', | for 'or', ~ for 'not', == for '='"
+OPERATORS: Final = "write & for 'and', | for 'or', ~ for 'not', == for '=', and comparisons in brackets"
 
 
 def instead(where: str) -> str | None:
-    """The condition as it has to be written, if `=`, `and`, `or`, `not`, or a chain of comparisons is in it."""
+    """The condition as it has to be written, if `=`, `and`, `or`, `not`, or a chain of comparisons is in it.
+
+    A chain with `&` or `|` in it, as in `a > 1 & b < 2`, is read as pandas reads it.
+    """
     try:
-        tree = ast.parse(_with_operators(where.strip()), mode="eval").body
+        text = _with_words(where.strip(), _WORDS)
+        tree = ast.parse(text, mode="eval").body
+        if any(map(_is_mixed, ast.walk(tree))):
+            tree = ast.parse(_with_words(text, _LOOSE), mode="eval").body
         meant = ast.unparse(ast.fix_missing_locations(_Operators().visit(tree)))
         written = _unparsed(where)
     except (SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
@@ -115,10 +123,19 @@ def _unparsed(where: str) -> str | None:
         return None
 
 
-def _with_operators(where: str) -> str:
-    """`=` as `==`, and SQL's words in lower case; texts stay as they are."""
+def _with_words(where: str, words: Mapping[str, str]) -> str:
+    """Other words and signs for some; texts stay as they are."""
     tokens = tokenize.generate_tokens(io.StringIO(where).readline)
-    return tokenize.untokenize([(token.type, _WORDS.get(token.string, token.string)) for token in tokens])
+    return tokenize.untokenize([(token.type, words.get(token.string, token.string)) for token in tokens])
+
+
+def _is_mixed(node: ast.AST) -> bool:
+    """Whether it is a chain of comparisons with `&` or `|` in it."""
+    operators = (part.op for part in ast.walk(node) if isinstance(part, ast.BinOp))
+    return (
+        isinstance(node, ast.Compare) and len(node.ops) > 1
+        and any(isinstance(operator, ast.BitAnd | ast.BitOr) for operator in operators)
+    )  # fmt: skip
 
 
 class _Operators(ast.NodeTransformer):
@@ -134,9 +151,7 @@ class _Operators(ast.NodeTransformer):
         return ast.UnaryOp(operator, self.visit(node.operand))
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
-        sides = [node.left, *node.comparators]
-        if len(node.ops) == 1 or any(isinstance(part, ast.BitAnd | ast.BitOr) for part in ast.walk(node)):
-            return node  # & binds closer than <: nobody knows what was meant
+        sides: list[ast.expr] = [self.visit(side) for side in (node.left, *node.comparators)]
         pairs = zip(sides, node.ops, sides[1:], strict=False)
         parts: list[ast.expr] = [ast.Compare(left, [operator], [right]) for left, operator, right in pairs]
         return functools.reduce(lambda left, right: ast.BinOp(left, ast.BitAnd(), right), parts)

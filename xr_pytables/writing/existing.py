@@ -109,7 +109,8 @@ def _check_not_busy(path: str) -> None:
         for handle in list(tables.file._open_files.handlers):
             if handle.mode != "r" and _leads_to(handle, path):
                 raise FileBusyError(
-                    f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r})"
+                    f"{path}: this process has the file open with tables.open_file(..., {handle.mode!r}), or as an "
+                    "HDFStore. Close it first"
                 )
     with open(path, "rb") as file:
         check_no_writer(file.fileno(), path)

@@ -163,7 +163,12 @@ def _groups_of(obj: Dataset | DataArray | DataTree, write_inherited_coords: bool
     elif isinstance(obj, Dataset):
         yield ".", obj
     else:
-        raise TypeError(f"only a Dataset, DataArray or DataTree can be written, not {type(obj).__name__}")
+        way = (
+            "layout='pandas' writes it as pandas does, and its to_xarray() is a Dataset or DataArray"
+            if hasattr(obj, "to_xarray")
+            else "xr.Dataset({'name': (('y', 'x'), values)}) makes a Dataset of arrays"
+        )
+        raise TypeError(f"only a Dataset, DataArray or DataTree can be written, not {type(obj).__name__}. {way}")
 
 
 def _as_dataset(array: DataArray) -> Dataset:
