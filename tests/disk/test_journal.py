@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import threading
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array
@@ -25,6 +27,8 @@ import pytest
 import tables
 import xarray as xr
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 import xr_pytables
 from xr_pytables import (
@@ -45,6 +49,7 @@ from xr_pytables.writing import changes
 from xr_pytables.writing import extents as extents_of_files
 from xr_pytables.writing.extents import others, raw_extents, together, without
 
+from ..helpers_properties import examples
 from ..helpers_reading import USERS, as_user, needs_users
 
 
@@ -107,7 +112,7 @@ def test_a_journal_saves_all_but_raw_data(path):
     with open(path, "rb") as raw:
         extents = raw_extents(File(LocalFile(raw.fileno(), str(path))))
         saved = others(size, extents, changed=(), rewritten=())
-        (header,) = [address for address, rows in extents.items() if len(rows) == 9]
+        (header,) = [address for address, rows in extents.items() if len(rows) == 9 + 1]  # the last one is a node
         some = others(size, extents, changed=(), rewritten=[int(extents[header][0, 0])])
         whole = others(size, extents, changed=[header], rewritten=())
     with tables.open_file(path) as file, pytest.warns(tables.exceptions.DataTypeWarning):
@@ -119,8 +124,13 @@ def test_a_journal_saves_all_but_raw_data(path):
         inside[offset : offset + count] = True
     for chunk in (*chunks, time_chunk):
         assert not inside[chunk.offset : chunk.offset + chunk.size].any()
-    assert inside.sum() + sum(chunk.size for chunk in chunks) + time_chunk.size == size
-    assert sum(n for _, n in whole) == sum(n for _, n in saved) + sum(chunk.size for chunk in chunks)
+    nodes = [tuple(rows[-1]) for rows in extents.values() if len(rows)]
+    for offset, count in nodes:
+        assert path.read_bytes()[offset : offset + 5] == b"TREE\1"
+        assert not inside[offset : offset + count].any()
+    assert inside.sum() + sum(chunk.size for chunk in chunks) + time_chunk.size + sum(n for _, n in nodes) == size
+    kept = sum(chunk.size for chunk in chunks) + extents[header][-1, 1]
+    assert sum(n for _, n in whole) == sum(n for _, n in saved) + kept
     assert sum(n for _, n in some) == sum(n for _, n in saved) + extents[header][0, 1]
 
 
@@ -752,17 +762,20 @@ def test_a_repeated_commit_changes_nothing_more(path, monkeypatch, way):
     monkeypatch.setattr(changes, "SMALL_FILE", 0 if way == "journal" else 2**40)
     monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
     kept = []
-    remove = changes.Transaction.remove
-    monkeypatch.setattr(changes.Transaction, "remove", lambda transaction: kept.append(transaction))
+    conclude = changes.Transaction._conclude
+    monkeypatch.setattr(changes.Transaction, "_conclude", lambda transaction: kept.append(transaction))
     original, wholes = changes._change_delayed, []
     monkeypatch.setattr(changes, "_change_delayed", lambda ready, whole: (wholes.append(whole), original(ready, whole)))
     with dask.config.set(scheduler="synchronous"):
         to_pytables(steps(10, 12).chunk(), path, append_dim="t", compute=False).compute()
     assert len(kept) == 1
     after = path.read_bytes()
-    monkeypatch.setattr(changes.Transaction, "remove", remove)
-    original(None, wholes[0])
-    assert path.read_bytes() == after
+    monkeypatch.setattr(changes.Transaction, "_conclude", conclude)
+    for _ in range(2):
+        original(None, wholes[0])
+        assert path.read_bytes() == after
+        assert [os.listdir(folder) for folder in path.parent.glob(".*")] == [["concluded"]]
+    kept[0].forget()
     assert os.listdir(path.parent) == ["file.h5"]
 
 
@@ -1012,7 +1025,95 @@ def test_what_is_no_raw_data_is_known_after_each_append_without_a_walk(tmp_path,
     assert walks == 2
 
 
+@st.composite
+def trees(draw):
+    """An array whose chunk tree has nodes of four children, and changes of it: (axis to append along, or None)."""
+    shape = tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
+    chunks = tuple(draw(st.integers(1, 2)) for _ in shape)
+    early, stored = draw(st.booleans()), draw(st.sampled_from([0.0, 0.3, 1.0]))
+    axes = draw(st.lists(st.sampled_from([None, *range(len(shape))]), min_size=1, max_size=5))
+    return shape, chunks, early, stored, axes, draw(st.integers(0, 99))
+
+
+def make_with_small_nodes(path: Path, values: np.ndarray, chunks: tuple[int, ...], early: bool, order: list) -> None:
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    library = ctypes.CDLL(h5py.h5p.__file__)  # h5py has no such method
+    assert library.H5Pset_istore_k(ctypes.c_int64(creation.id), ctypes.c_uint(2)) >= 0
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
+    kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    kind.set_chunk(chunks)
+    if early:
+        kind.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    else:
+        kind.set_deflate(1)
+    with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access)) as file:
+        space = h5py.h5s.create_simple(values.shape, (h5py.h5s.UNLIMITED,) * values.ndim)
+        for name in ("v", "w"):  # the other one stays as it is
+            array = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), h5py.h5t.NATIVE_INT32, space, kind))
+            for axis in range(values.ndim):
+                array.dims[axis].label = f"{name}{axis}"
+            for at in order:
+                part = tuple(slice(n * chunk, (n + 1) * chunk) for n, chunk in zip(at, chunks, strict=True))
+                array[part] = values[part]
+
+
+@examples(60)
+@given(trees())
+def test_a_change_touches_nothing_that_the_journal_has_not_saved(tmp_path_factory, case):
+    """Of the nodes of chunk trees it has those that HDF5 writes to, and no others."""
+    shape, chunks, early, stored, axes, seed = case
+    path, random = tmp_path_factory.mktemp("nodes") / "file.h5", np.random.default_rng(seed)
+    values, order = np.zeros(shape, "i4"), []
+    for at in random.permutation(list(np.ndindex(*(-(-n // c) for n, c in zip(shape, chunks, strict=True))))).tolist():
+        if random.random() < stored:
+            part = tuple(slice(n * chunk, (n + 1) * chunk) for n, chunk in zip(at, chunks, strict=True))
+            values[part] = random.integers(1, 99, values[part].shape)
+            order.append(at)
+    make_with_small_nodes(path, values, chunks, early, order)
+    whole, begun = values.copy(), []
+    real = Journal.begin
+
+    def begin(target: str, ranges: journal.Ranges, **options: Any) -> Journal:
+        begun.append((path.read_bytes(), ranges))
+        return real(target, ranges, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "SMALL_FILE", 0)
+        patch.setattr(changes, "LARGEST_SHARE", 1.0)
+        patch.setattr(changes.Journal, "begin", begin)
+        for axis in axes:
+            dims, shape = tuple(f"v{axis}" for axis in range(values.ndim)), whole.shape
+            if axis is None:
+                low = [int(random.integers(n)) for n in shape]
+                part = tuple(slice(a, int(random.integers(a, n)) + 1) for a, n in zip(low, shape, strict=True))
+                whole[part] = random.integers(1, 99, whole[part].shape)
+                where = {"region": dict(zip(dims, part, strict=True))}
+            else:
+                count = int(random.integers(1, 7))
+                new = random.integers(1, 99, (*shape[:axis], count, *shape[axis + 1 :])).astype("i4")
+                whole = np.concatenate([whole, new], axis=axis)
+                part = tuple(slice(n if one == axis else 0, None) for one, n in enumerate(shape))
+                where = {"append_dim": dims[axis]}
+            to_pytables(xr.Dataset({"v": (dims, whole[part])}), path, fsync=False, **where)
+            (before, ranges), after = begun.pop(), path.read_bytes()
+            for offset, count in ranges:
+                before, after = (all_[:offset] + bytes(count) + all_[offset + count :] for all_ in (before, after))
+            assert before == after[: len(before)]
+            with open(path, "rb") as raw:
+                extents = raw_extents(File(LocalFile(raw.fileno(), str(path))))
+            fresh = others(path.stat().st_size, extents, changed=(), rewritten=())
+            assert without(fresh, list(extents_of_files._known.values())[-1]) == []
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["v"][:], whole)
+        np.testing.assert_array_equal(file["w"][:], values)
+
+
 def test_ranges_are_joined_and_cut():
     assert together([(0, 5), (10, 2)], [(5, 1), (12, 4)], []) == [(0, 6), (10, 6)]
+    assert together([(0, 9), (20, 3)], [(2, 3), (8, 4), (20, 1), (22, 1)]) == [(0, 12), (20, 3)]
     assert without([(0, 6), (10, 6)], [(12, 2), (0, 1), (3, 3), (15, 1)]) == [(1, 2), (10, 2), (14, 1)]
     assert without([(0, 6)], [(0, 6)]) == []
+    assert without([(4, 4), (10, 2), (20, 9)], [(0, 2), (3, 2), (7, 4), (13, 5), (19, 2), (28, 9), (40, 1)]) == [
+        (5, 2), (11, 1), (21, 7),
+    ]  # fmt: skip

@@ -9,7 +9,10 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dask
 import dask.array
@@ -19,7 +22,8 @@ import xarray as xr
 
 from xr_pytables import begin_write, save_mfdataset, to_pytables
 from xr_pytables.disk.transaction import Transaction, _joined, remove_stale
-from xr_pytables.writing import changes
+from xr_pytables.writing import changes, execution
+from xr_pytables.writing.targets import Effort
 
 from ..helpers_reading import USERS, as_user, needs_users
 
@@ -354,3 +358,64 @@ def test_what_a_job_array_fills_is_not_taken_for_stale(path: Path) -> None:
     write.commit()
     assert xr.load_dataset(path, engine="pytables").v.values.tolist() == [0, 1, 2, 3]
     assert os.listdir(path.parent) == [path.name]
+
+
+# -- what is left of a graph that was computed, for tasks that run again ---------------------------------------
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_graph_that_was_computed_leaves_a_sign_as_long_as_it_lives(path: Path, append: bool) -> None:
+    rows = xr.Dataset({"a": ("t", np.arange(10.0))}).chunk(t=3)
+    to_pytables(rows, path, unlimited_dims=["t"])
+    made = to_pytables(rows, path, **({"append_dim": "t"} if append else {}), compute=False)
+    dask.compute(made)
+    content, (folder,) = path.read_bytes(), path.parent.glob(".*")
+    assert os.listdir(folder) == ["concluded"]
+    begin, last = _steps(made)
+    begin()  # as if the results of these were lost with a worker
+    last()
+    assert os.listdir(folder) == ["concluded"]
+    assert path.read_bytes() == content
+    del made
+    assert os.listdir(path.parent) == ["file.h5"]
+
+
+def _steps(made: Any) -> list[Callable[[], None]]:
+    """The first and the last step of the graph, to be called."""
+    (transaction,) = made._transactions
+    plan, effort = SimpleNamespace(), Effort()
+    whole = changes._Whole(plan, transaction, {}, False, effort)
+    if any(str(key).startswith("_change_delayed") for key in made.__dask_keys__()):
+        return [lambda: changes._begin_delayed(plan, transaction), lambda: changes._change_delayed(None, whole)]
+    return [
+        lambda: execution.begin_delayed(plan, transaction),
+        lambda: execution.commit_delayed(None, plan, transaction, [], effort, False),
+    ]
+
+
+def test_a_graph_that_is_computed_again_writes_again(path: Path) -> None:
+    source = np.arange(10.0)
+    array = dask.array.from_delayed(dask.delayed(lambda: source.copy(), pure=False)(), (10,), "f8")
+    made = to_pytables(xr.Dataset({"a": ("t", array)}), path, compute=False)
+    for compute in (made.compute, lambda: dask.compute(made), made.compute):
+        source += 1
+        compute()
+        assert xr.open_dataset(path, engine="pytables")["a"].values.tolist() == source.tolist()
+    assert os.listdir(path.parent) == ["file.h5"]
+
+
+def test_the_next_writer_removes_the_sign_of_one_that_is_done(path: Path) -> None:
+    rows = xr.Dataset({"a": ("t", np.arange(10.0))}).chunk(t=3)
+    made = to_pytables(rows, path, compute=False)
+    dask.compute(made)
+    assert len(os.listdir(path.parent)) == 2
+    to_pytables(rows * 2, path)
+    assert os.listdir(path.parent) == ["file.h5"]
+    assert made is not None
+
+
+def test_many_files_leave_nothing_when_they_are_computed(path: Path) -> None:
+    rows = xr.Dataset({"a": ("t", np.arange(10.0))}).chunk(t=3)
+    paths = [path.with_name(f"{number}.h5") for number in range(3)]
+    save_mfdataset([rows, rows * 2, rows * 3], paths, compute=False).compute()
+    assert sorted(os.listdir(path.parent)) == ["0.h5", "1.h5", "2.h5"]

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import FileChangedError, to_pytables
-from xr_pytables.writing import changes
+from xr_pytables.writing import changes, placement
 from xr_pytables.writing.blocks import BlockTarget
 
 from ..helpers_properties import examples
@@ -351,6 +351,18 @@ def test_values_that_do_not_continue_the_index_warn(path):
     to_pytables(falling.assign_coords(x=[3.0, 1.0]), path, append_dim="x", group="falling")
     with pytest.warns(UserWarning, match="'x' fall in the file, up to 1.0"):
         to_pytables(falling, path, append_dim="x", group="falling")
+
+
+def test_of_a_long_coordinate_that_goes_on_two_values_are_read(path, monkeypatch):
+    read = []
+    real = placement.decoded
+    monkeypatch.setattr(placement, "decoded", lambda variable, like: read.append(variable.size) or real(variable, like))
+    saws = xr.Dataset({"v": ("x", np.zeros(5000))}, coords={"x": np.tile(np.arange(50), 100)})
+    to_pytables(saws, path, append_dim="x")
+    to_pytables(saws.isel(x=slice(2)).assign_coords(x=[50, 51]), path, append_dim="x")
+    assert read == [2]
+    to_pytables(saws.isel(x=slice(2)), path, append_dim="x")  # as those before: no reason to warn
+    assert read == [2, 2, 5002]
 
 
 def test_appending_what_is_there_already_once_more_warns(path):

@@ -11,9 +11,9 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ import pytest
 import xarray as xr
 
 from xr_pytables import to_pytables
+from xr_pytables.disk import journal
 from xr_pytables.disk.transaction import Transaction
 from xr_pytables.writing import targets
+from xr_pytables.writing.blocks import BlockTarget
 
 from ..fuzz import kills
 from ..helpers_threads import WATCHDOG
@@ -113,6 +115,7 @@ MOMENTS = {
     "when a block is stored": (targets.SharedNotes, "add", "after", 2),
     "before the commit": (Transaction, "mark_commit", "after", 2),
     "after the commit": (Transaction, "commit", "after", 2),
+    "when all is done": (Transaction, "run_last", "after", 2),
 }
 
 
@@ -129,6 +132,15 @@ def test_a_worker_that_is_killed_does_no_harm(client, path, tmp_path, moment):
         client.run(put_back)
     assert os.path.exists(marker)
     check_new(path, number)
+
+
+def has_woken(folder: str) -> bool:
+    """Whether the frozen process has written its block, or is gone: it ends when it hears that it was forgotten."""
+    try:
+        os.kill(int(Path(f"{folder}/frozen").read_text()), 0)
+    except ProcessLookupError:
+        return True
+    return os.path.exists(f"{folder}/thawed")
 
 
 def freezing(folder: str, second_waits: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -148,7 +160,7 @@ def freezing(folder: str, second_waits: bool) -> Callable[[Callable[..., Any]], 
                     once(f"{folder}/thawed")
             else:
                 if second_waits:
-                    wait_for(lambda: os.path.exists(f"{folder}/thawed"))
+                    wait_for(lambda: has_woken(folder))
                 real(self, start, values)
 
         return called
@@ -156,28 +168,68 @@ def freezing(folder: str, second_waits: bool) -> Callable[[Callable[..., Any]], 
     return made
 
 
+def append(path: Path) -> None:
+    """What is in the file becomes versions 1 and 2, one behind the other."""
+    to_pytables(kills.dataset(1), path, encoding=kills.ENCODING, unlimited_dims=["t"])
+    to_pytables(kills.dataset(2), path, append_dim="t", compute=False).compute()
+
+
+def check_appended(path: Path) -> None:
+    with xr.open_dataset(path, engine="pytables") as found:
+        np.testing.assert_array_equal(found.v.values, np.concatenate([kills.version(1), kills.version(2)]))
+    assert kills.left_over(str(path)) == []
+
+
+@pytest.mark.parametrize("moment", ["after the commit", "when all is done"])
+def test_a_worker_that_is_killed_when_rows_are_appended_does_no_harm(client, path, tmp_path, moment):
+    """The blocks that it had stored come again, and the step that has appended them, in another worker."""
+    where, name = (journal.Journal, "commit") if moment == "after the commit" else (Transaction, "run_last")
+    marker = str(tmp_path / "marker")
+    client.wait_for_workers(2)
+    client.run(replaced, where, name, dying("after", marker))
+    try:
+        append(path)
+    finally:
+        client.run(put_back)
+    assert os.path.exists(marker)
+    check_appended(path)
+
+
+TWICE = {
+    "at once": (targets.ArenaTarget, "write", lambda path: kills.write(str(path), 1), lambda path: check_new(path, 1)),
+    "by a graph": (
+        targets.ArenaTarget,
+        "write",
+        lambda path: kills.write(str(path), 2),
+        lambda path: check_new(path, 2),
+    ),
+    "appended": (BlockTarget, "_write", append, check_appended),
+}
+
+
+@pytest.mark.parametrize("how", TWICE)
 @pytest.mark.parametrize("wakes", ["while others write", "after the commit"])
-def test_a_worker_that_was_frozen_and_wakes_up_does_no_harm(path, tmp_path, wakes):
+def test_a_worker_that_was_frozen_and_wakes_up_does_no_harm(path, tmp_path, wakes, how):
     """The scheduler takes it for dead, so that its block is written twice, by two processes."""
     folder, early = str(tmp_path), wakes == "while others write"
-    with kills.cluster() as client:
+    where, name, write, check = TWICE[how]
+    with kills.cluster() as client, ThreadPoolExecutor(1) as pool:
         addresses = {process: address for address, process in client.run(os.getpid).items()}
-        client.run(replaced, targets.ArenaTarget, "write", freezing(folder, early))
-        job = threading.Thread(target=kills.write, args=(str(path), 1))
-        job.start()
+        client.run(replaced, where, name, freezing(folder, early))
+        job = pool.submit(write, path)
         wait_for(lambda: os.path.exists(f"{folder}/frozen"))
         frozen = int(Path(f"{folder}/frozen").read_text())
         try:
             client.run_on_scheduler(forget, addresses[frozen])
             if early:
                 os.kill(frozen, signal.SIGCONT)
-            job.join()
+            job.result()
             content = path.read_bytes()
         finally:
             with contextlib.suppress(ProcessLookupError):  # it ends when it hears that it was forgotten
                 os.kill(frozen, signal.SIGCONT)
-        wait_for(lambda: os.path.exists(f"{folder}/thawed"))
-        check_new(path, 1)
+        wait_for(lambda: has_woken(folder))
+        check(path)
         assert path.read_bytes() == content
 
 

@@ -17,10 +17,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
 from xr_pytables.disk import journal
+
+from ..helpers_reading import plain_file
 
 STATES_OF_LOST_POWER = 60
 
@@ -71,6 +74,9 @@ def table(start, stop):
 def append_rows(path):
     to_pytables(table(2600, 4500).chunk(row=700), path, append_dim="row", group="/g/table", layout="table")
 
+def append_rows_to_an_index(path):
+    to_pytables(table(2600, 3300), path, append_dim="row", group="/g/indexed", layout="table")
+
 def region(path):
     part = steps(3, 9).isel(x=slice(100, 500))[["a"]] * -1
     to_pytables(part.drop_vars("t"), path, region={"t": slice(3, 9), "x": slice(100, 500)})
@@ -84,6 +90,12 @@ def add_group(path):
 
 def replace_variable(path):
     to_pytables(xr.Dataset({"c": ("x", np.arange(600) * 0.5)}), path, mode="a")
+
+def fine(start, stop):
+    return xr.Dataset({"f": ("n", np.arange(start, stop) * 7)})
+
+def append_splits_nodes(path):  # all nodes of the chunk tree are full
+    to_pytables(fine(4096, 4099), path, append_dim="n", group="/g/fine")
 
 def set_values(path):
     to_pytables(steps(0, 22)[["b", "c"]] * 2, path, mode="r+")
@@ -104,7 +116,7 @@ def write_anew_delayed(path):  # by steps that many processes share, with text t
     to_pytables(dataset.chunk({"t": 2}), path, encoding=encoding, compute=False).compute(scheduler="synchronous")
 '''
 NAMES = [line.split()[1].partition("(")[0] for line in SCENARIOS.splitlines() if line.startswith("def ")]
-NAMES = [name for name in NAMES if name not in ("steps", "make", "table")]
+NAMES = [name for name in NAMES if name not in ("steps", "make", "table", "fine")]
 IN_COPY = {
     "append_makes_anew",
     "replace_variable",
@@ -245,12 +257,23 @@ def logged(tmp_path_factory: pytest.TempPathFactory, library: Path) -> dict[str,
             folder.mkdir(parents=True)
             rows = 20 if name == "append_whole_chunks" else 21 if name == "append_again" else 22
             namespace["make"](folder / "file.h5", rows, name != "append_makes_anew")
+            if name == "append_splits_nodes":
+                arguments = {"mode": "a", "group": "/g/fine", "unlimited_dims": ["n"]}
+                arguments["encoding"] = {"f": {"chunksizes": (1,)}}
+                namespace["to_pytables"](namespace["fine"](0, 4096), folder / "file.h5", **arguments)
             if name == "append_again":
                 namespace["to_pytables"](namespace["steps"](21, 22), folder / "file.h5", append_dim="t")
             if name == "append_rows":
                 arguments = {"mode": "a", "group": "/g/table", "layout": "table"}
                 arguments["encoding"] = {"a": {"chunksizes": (1000,), "complib": "zlib"}}
                 namespace["to_pytables"](namespace["table"](0, 2600), folder / "file.h5", **arguments)
+            if name == "append_rows_to_an_index":
+                arguments = {"mode": "a", "group": "/g/indexed", "layout": "table"}
+                arguments["encoding"] = {"a": {"chunksizes": (100,), "complib": "zlib"}}
+                namespace["to_pytables"](namespace["table"](0, 2600), folder / "file.h5", **arguments)
+                with plain_file(folder / "file.h5", "a") as file:
+                    sizes = (2048, 1024, 512, 64)  # of superblocks, blocks, slices and chunks, in rows
+                    file.root.g.indexed.cols.a.create_index(kind="medium", _blocksizes=sizes)
             before = Disk(folders={str(folder)})
             before.files[1] = bytearray((folder / "file.h5").read_bytes())
             before.names[str(folder / "file.h5")] = 1
@@ -268,7 +291,12 @@ KEYS = [f"{name}-{way}" for name in NAMES for way in (("copy",) if name in IN_CO
 
 
 def opened(path: Path) -> xr.DataTree:
-    return xr.open_datatree(path, engine="pytables").load()
+    found = xr.open_datatree(path, engine="pytables").load()
+    if "/g/indexed" in found.groups:  # by the index the same rows are found as without
+        values = found["/g/indexed/a"].values
+        with xr.open_dataset(path, engine="pytables", group="/g/indexed", where="a > 0.9") as large:
+            np.testing.assert_array_equal(large["a"].values, values[values > 0.9])
+    return found
 
 
 class Judge:

@@ -67,6 +67,7 @@ class Job:
 
     def commit(self) -> None:
         execution.commit_delayed(None, self.plan, self.transaction, self.parts, self.effort, False)
+        self.transaction.forget()  # as the Delayed does when it was computed
 
     def notes(self) -> list[Path]:
         return sorted(Path(self.transaction.folder).glob("block-*.seg"))

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables.where import queries
-from xr_pytables.writing import changes, chunk_writer
+from xr_pytables.writing import changes, chunk_writer, table_indexes
 
 from ..helpers_properties import examples
 from ..helpers_reading import assert_same, column_of, plain_file, run_python
@@ -317,6 +317,118 @@ def test_queries_find_old_and_new_rows(
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5"]
 
 
+SMALL_SLICES = (512, 256, 64, 16)
+"""Rows of superblocks, blocks, slices and chunks of an index: PyTables has far larger ones for tables of any size."""
+ORDERS = {"f8": "lower < a", "i4": "a <= lower", "S3": "a == lower", "f4": "(a > lower) & (a < upper)"}
+INDEX_ARRAYS = ("sorted", "indices", "ranges", "mranges", "bounds", "abounds", "zbounds", "mbounds")
+
+
+def some_values(dtype: str, count: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    if dtype == "S3":
+        return random.integers(0, 40, count).astype(dtype)
+    values = random.integers(-50, 50, count).astype(dtype)
+    if values.dtype.kind == "f":
+        values[random.random(count) < seed % 2 * 0.1] = np.nan
+    return values
+
+
+def table_with_index(path: Path, values: np.ndarray, kind: str, optlevel: int, byteorder: str) -> None:
+    rows = np.zeros(len(values), [("a", values.dtype), ("b", "i2")])
+    rows["a"], rows["b"] = values, np.arange(len(values))
+    with plain_file(path, "w") as file:
+        table = file.create_table("/", "events", rows, chunkshape=(16,), byteorder=byteorder)
+        table.cols.a.create_index(kind=kind, optlevel=optlevel, _blocksizes=SMALL_SLICES)
+
+
+def append_plainly(path: Path, values: np.ndarray) -> None:
+    with plain_file(path, "a") as file:
+        table = file.root.events
+        rows = np.zeros(len(values), table.dtype)
+        rows["a"], rows["b"] = values, np.arange(table.nrows, table.nrows + len(values))
+        table.append(rows)
+
+
+def index_contents(path: Path) -> dict[str, Any]:
+    with plain_file(path) as file:
+        index = file.root.events.cols.a.index
+        found = {name: getattr(index, name)[:] for name in INDEX_ARRAYS}
+        count = int(index.indicesLR.attrs.nelements)
+        found["indicesLR"], found["bebounds"] = index.indicesLR[:count], index.bebounds if count else None
+        found["sortedLR"] = index.sortedLR[: int(index.sortedLR.attrs.nelements)]
+        return found | {"kind": (index.kind, index.optlevel, index.is_csi, index.nelements)}
+
+
+def check_queries(path: Path, values: np.ndarray) -> None:
+    """Plain PyTables and this package find by the index what NumPy finds without."""
+    dtype = values.dtype
+    lower, upper = (np.array(each).astype(dtype)[()] for each in ("7", "20"))
+    condition = ORDERS[dtype.str[1:]]
+    expected = eval(condition, {"a": values, "lower": lower, "upper": upper})
+    numbers = np.flatnonzero(expected).tolist()
+    names = {"lower": lower, "upper": upper}
+    with plain_file(path) as file:
+        table = file.root.events
+        assert_same(table.col("a"), values)
+        assert table.will_query_use_indexing(condition, names) == {"a"}
+        if not (values != values).any():  # NaN behind all others in an index: PyTables finds less then
+            assert table.get_where_list(condition, names, sort=True).tolist() == numbers
+    with read(path, where=condition, condvars={name: names[name] for name in names if name in condition}) as found:
+        assert found["events_row"].values.tolist() == numbers
+
+
+@st.composite
+def growing_indexes(draw: st.DrawFn) -> Any:
+    kind = draw(st.sampled_from(["ultralight", "light", "medium", "full"]))
+    optlevel = draw(st.sampled_from([0, 3, 6, 8]))
+    pieces = draw(st.lists(st.integers(0, 150), min_size=1, max_size=4))
+    dtype, first = draw(st.sampled_from(sorted(ORDERS))), draw(st.integers(1, 300))
+    return kind, optlevel, dtype, draw(st.sampled_from(["little", "big"])), first, pieces, draw(st.booleans())
+
+
+@examples(40)
+@given(case=growing_indexes())
+def test_an_index_goes_on_as_that_of_plain_pytables(case: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In each of its arrays, for indexes of any kind; and PyTables goes on with it."""
+    kind, optlevel, dtype, byteorder, first, pieces, small = case
+    folder = tmp_path_factory.mktemp("indexes")
+    ours, plain, values = folder / "ours.h5", folder / "plain.h5", some_values(dtype, first, 0)
+    for path in (ours, plain):
+        table_with_index(path, values, kind, optlevel, byteorder)
+    sorted_anew: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "SMALL_FILE", 0 if small else changes.SMALL_FILE)
+        patch.setattr(changes, "LARGEST_SHARE", 1.0)
+        patch.setattr(table_indexes, "_index", lambda *args, real=table_indexes._index: sorted_anew.append(real(*args)))
+        for number, count in enumerate(pieces):
+            more = some_values(dtype, count, number + 1)
+            with plain_file(ours) as file:
+                wholly = kind == "full" and file.root.events.cols.a.index.is_csi
+            numbers = np.arange(len(values), len(values) + count, dtype="i2")
+            rows = xr.Dataset({"a": ("events_row", more), "b": ("events_row", numbers)})
+            append(rows, ours, append_dim="events_row")
+            append_plainly(plain, more)
+            anew, few = bool(sorted_anew), count <= len(values)
+            values = np.concatenate([values, more])
+            check_queries(ours, values)
+            assert anew == (wholly or not few)
+            if anew:
+                return
+            assert_same_index(index_contents(ours), index_contents(plain))
+    for path in (ours, plain):
+        append_plainly(path, values[:70])
+    assert_same_index(index_contents(ours), index_contents(plain))
+    check_queries(ours, np.concatenate([values, values[:70]]))
+
+
+def assert_same_index(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, expected in other.items():
+        if isinstance(expected, np.ndarray):
+            np.testing.assert_array_equal(one[name], expected, name)
+        else:
+            assert one[name] == expected, name
+
+
 def test_index_adds_to_those_that_a_table_has(tmp_path: Path) -> None:
     path, whole = tmp_path / "a.h5", make_dataset(60)
     write(whole.isel(event=slice(20)), path, index=["energy"])
@@ -415,12 +527,12 @@ def test_every_scheduler_appends_the_same(scheduler: str, index: Any, compute: b
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
-@pytest.mark.parametrize("where", ["a task", "a chunk in a copy", "a chunk in place", "an index"])
+@pytest.mark.parametrize("where", ["a task", "a chunk in a copy", "a chunk in place", "an index", "an index made anew"])
 def test_an_error_leaves_the_old_file_and_nothing_else(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     path, whole = tmp_path / "a.h5", make_dataset(300)
-    write(whole, path, index=["energy"] if where == "an index" else [])
+    write(whole, path, index=["energy"] if "index" in where else [])
     before = path.read_bytes()
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -430,6 +542,9 @@ def test_an_error_leaves_the_old_file_and_nothing_else(
     if where == "a task":
         more["energy"] = more["energy"].copy(data=more["energy"].data.map_blocks(fail, dtype="f8", meta=np.empty(0)))
     elif where == "an index":
+        monkeypatch.setattr("xr_pytables.writing.longer_indexes._sort_aside", fail)
+    elif where == "an index made anew":
+        more = whole.isel(event=np.arange(301) % 300).chunk(event=50)
         monkeypatch.setattr("xr_pytables.writing.table_indexes._index", fail)
     else:
         changed = request.getfixturevalue("in_place") if where.endswith("place") else []

@@ -29,7 +29,7 @@ try:
 except ImportError:  # Windows: folders of dead writers are then left for the user to remove
     fcntl = None  # type: ignore[assignment]
 
-from .journal import MAGIC, give_access
+from .journal import MAGIC, give_access, recover
 
 _MARK = ".xrpt-"
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -71,7 +71,7 @@ class Transaction:
 
     def is_decided(self) -> bool:
         """Whether all blocks of the new version were stored: if results are lost, some come again."""
-        return any(map(os.path.exists, (self.decision, self.new_file, self.commit_mark)))
+        return any(map(os.path.exists, (self.decision, self.new_file, self.commit_mark))) or self.is_concluded()
 
     @property
     def commit_mark(self) -> str:
@@ -97,7 +97,7 @@ class Transaction:
     def is_committed(self) -> bool:
         """Whether the change was made: its journal was moved here, or the new file has the target's name."""
         if not os.path.exists(self.commit_mark):
-            return False
+            return self.is_concluded()
         with open(self.commit_mark, "rb") as file:
             is_journal = file.read(len(MAGIC)) == MAGIC
         return is_journal or (os.path.exists(self.target) and os.path.samefile(self.commit_mark, self.target))
@@ -247,10 +247,54 @@ class Transaction:
 
         The next writer of the target removes it, or who looks after it.
         """
+        self._empty()
+        self._give_up()
+
+    def run_last(self, step: Callable[[], None]) -> None:
+        """Do the last step of a graph, unless an earlier run of it has done it, whose result was lost with a worker."""
+        if not os.path.exists(self.folder):
+            return  # and somebody has removed what an earlier run left
+        try:
+            if not self.is_committed():
+                with self.naming_the_target():
+                    step()
+            elif not self.is_concluded():
+                with contextlib.suppress(OSError):
+                    recover(self.target)  # what the earlier run held while the file was replaced
+        except BaseException as error:
+            if isinstance(error, Exception) and self.is_concluded():
+                return  # by a worker that was taken for dead
+            self.abandon()
+            raise
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Empty the folder after a success, and leave it with a sign of that, for tasks of which the results are lost.
+
+        `forget` removes it, the next writer of the target, or who looks after it.
+        """
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it already
+            os.close(os.open(self._conclusion, os.O_CREAT, 0o600))
+            self._empty()
+
+    def is_concluded(self) -> bool:
+        """Whether all is done, by this graph."""
+        return os.path.exists(self._conclusion)
+
+    def forget(self) -> None:
+        """Remove the folder if all is done: nobody will ask any more, or all is to be done anew."""
+        if self.is_concluded():
+            self.remove()
+
+    @property
+    def _conclusion(self) -> str:
+        return os.path.join(self.folder, _CONCLUDED)
+
+    def _empty(self) -> None:
         for name in os.listdir(self.folder):
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self.folder, name))
-        self._give_up()
+                if name != _CONCLUDED:
+                    os.unlink(os.path.join(self.folder, name))
 
 
 @contextlib.contextmanager
@@ -306,7 +350,8 @@ class _Joined:
         with self._lock:
             if folder in self._locks:
                 return
-            for gone in [each for each in self._locks if not os.path.exists(each)]:  # others have finished those
+            owners = {each: os.path.join(each, _OWNER) for each in self._locks}
+            for gone in [each for each, owner in owners.items() if not os.path.exists(owner)]:  # others finished those
                 os.close(self._locks.pop(gone))
             with contextlib.suppress(OSError):  # the folder is gone, or the file system has no locks
                 self._locks[folder] = _locked_together(os.path.join(folder, _OWNER))
@@ -363,6 +408,7 @@ def _locked_together(path: str) -> int:
 
 _OWNER: Final = "owner"
 _GIVEN_UP: Final = "given-up"
+_CONCLUDED: Final = "concluded"
 _GONE: Final = "-gone"
 
 
@@ -396,7 +442,7 @@ def _remove_if_stale(folder: str) -> bool:
     with contextlib.suppress(OSError):  # being made, or nobody's: of a job array
         owner = os.open(os.path.join(folder, _OWNER), os.O_RDWR)
     try:
-        if not os.path.exists(os.path.join(folder, _GIVEN_UP)):
+        if not any(os.path.exists(os.path.join(folder, sign)) for sign in (_GIVEN_UP, _CONCLUDED)):
             if owner is None:
                 return False
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

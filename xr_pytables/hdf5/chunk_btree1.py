@@ -5,6 +5,7 @@ Tested in `tests/hdf5/test_chunk_indexes.py`.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ChunkError
-from .chunk_entries import Box, Entries, IndexFile, batches, check_each_once
+from .chunk_entries import Box, Entries, IndexFile, Span, batches, check_each_once
 from .metadata import UNDEFINED
 
 
@@ -173,6 +174,48 @@ def btree1_listing(file: IndexFile, root: int, k: int, chunkshape: tuple[int, ..
             return
         addresses, level = np.concatenate(children), level - 1
         low, high = np.concatenate(lows), np.concatenate(highs)
+
+
+def btree1_nodes(
+    file: IndexFile, root: int, k: int, chunkshape: tuple[int, ...], span: Span | None = None
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
+    """Addresses of the nodes of the tree, those of nodes beside them, and the bytes of a node.
+
+    With `span` they are those alone that HDF5 writes to if chunks from the first to the last are added, changed or
+    removed: on each level the nodes in which they are, or would be; and beside the ones before and behind, which have
+    pointers to them and share keys. Without it nothing is beside.
+    """
+    node = tree_node(len(chunkshape), 2 * k)
+    run, level, found = np.array([root], np.uint64), -1, list[NDArray[np.uint64]]()
+    beside: list[int] = []
+    while True:
+        found.append(run)
+        check_each_once(run, sum(map(len, found)) * node.itemsize, file, "the chunk B-tree")
+        ends = _read_nodes(file, run[[0, -1]], node)
+        level = _check_nodes(ends, level, 2 * k)
+        if span is not None:
+            beside += {int(ends["left"][0]), int(ends["right"][1])} - {UNDEFINED}
+        children = []
+        for part in batches(run, node.itemsize) if level else ():
+            nodes = _read_nodes(file, run[part], node)
+            _check_nodes(nodes, level, 2 * k)
+            used = np.arange(2 * k) < nodes["used"][:, None]
+            if span is not None and part.start == 0:
+                used[0, : _child(nodes[0], span.first, chunkshape)] = False
+            if span is not None and part.stop >= len(run):
+                used[-1, _child(nodes[-1], span.last, chunkshape) + 1 :] = False
+            children.append(nodes["entries"]["child"][used])
+        run = np.concatenate([np.empty(0, np.uint64), *children])
+        if not len(run):
+            return np.concatenate(found), np.array(beside, np.uint64), node.itemsize
+        level -= 1
+
+
+def _child(node: NDArray[Any], chunk: tuple[int, ...], chunkshape: tuple[int, ...]) -> int:
+    """Which child of a node HDF5 goes to for a chunk: those before the first and behind the last are at the ends."""
+    begins = node["entries"]["key"]["offset"][: int(node["used"]), :-1].tolist()
+    corner = [number * length for number, length in zip(chunk, chunkshape, strict=True)]
+    return max(bisect.bisect_right(begins, corner) - 1, 0)
 
 
 def _repeated(bounds: NDArray[np.uint64], used: NDArray[np.bool_]) -> NDArray[np.uint64]:

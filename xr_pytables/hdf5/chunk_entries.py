@@ -103,6 +103,13 @@ class Box(NamedTuple):
         return tuple([last - first + 1 for first, last in zip(self.first, self.last, strict=True)])
 
 
+class Span(NamedTuple):
+    """All chunks between two, by grid coordinates, the first dimension first; both inclusive."""
+
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+
+
 class Entries(NamedTuple):
     """Chunks as an index lists them. Nothing has been checked."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +13,27 @@ from ..chunks.index import DAMAGED, MAX_GRID, MISSING, ChunkIndex, ChunkStorage,
 from ..errors import ChunkError, FormatError, TooManyChunksError
 from ..sources.source import Source
 from .chunk_arrays import extensible_array_entries, fixed_array_entries, implicit_entries
-from .chunk_btree1 import btree1_entries, btree1_listing
+from .chunk_btree1 import btree1_entries, btree1_listing, btree1_nodes
 from .chunk_btree2 import btree2_entries
-from .chunk_entries import Box, Entries, IndexFile, Numbering
+from .chunk_entries import Box, Entries, IndexFile, Numbering, Span
 from .data_layout import IndexParameters
 from .dataset import DatasetInfo
 from .dataspace import UNLIMITED
 from .file import File
 
 
-def read_index(source: Source, storage: ChunkStorage, region: Region | None = None, *, label: str = "") -> ChunkIndex:
+def read_index(
+    source: Source,
+    storage: ChunkStorage,
+    region: Region | None = None,
+    *,
+    info: DatasetInfo | None = None,
+    label: str = "",
+) -> ChunkIndex:
     """Locate the chunks of a dataset, or of the `region` of it (whole chunks). `label` names it in messages.
 
-    With `region` only the parts of the index that can hold its chunks are read. Chunks beyond the current extent, as
+    `info` is what the header says, for who has read it already. With `region` only the parts of the index that can hold
+    its chunks are read. Chunks beyond the current extent, as
     truncation may leave them, are ignored. Raises ChunkError for bytes that make no sense; never reads outside of the
     file nor allocates by a size that was not checked. A chunk of which the index says an impossible address is
     `DAMAGED`, and only reading that chunk is an error.
@@ -33,14 +42,16 @@ def read_index(source: Source, storage: ChunkStorage, region: Region | None = No
         raise ValueError("the data are contiguous: there is no chunk index")
     where = label or f"{source.name}, the dataset at address {storage.header}"
     try:
-        return _located(source, storage, storage.chunkshape[: storage.rank], region)
+        return _located(source, storage, storage.chunkshape[: storage.rank], region, info)
     except TooManyChunksError as error:
         raise TooManyChunksError(f"{where}: {error}", error.reason) from error
     except ChunkError as error:
         raise ChunkError(f"{where}: {error}") from error
 
 
-def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...], region: Region | None) -> ChunkIndex:
+def _located(
+    source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...], region: Region | None, info: DatasetInfo | None
+) -> ChunkIndex:
     box = _grid_box(storage, region)
     if math.prod(box.shape) > MAX_GRID:
         count, nbytes = math.prod(box.shape), storage.chunk_nbytes
@@ -52,7 +63,7 @@ def _located(source: Source, storage: ChunkStorage, chunkshape: tuple[int, ...],
     )
     if not index.address.size:
         return index
-    info = _described(source, storage)
+    info = info or _described(source, storage)
     nbytes = storage.chunk_nbytes
     if info.index is None or (info.chunkshape, info.datatype.itemsize) != (chunkshape, storage.element_size):
         raise ChunkError(
@@ -91,6 +102,35 @@ def listed_chunks(source: Source, storage: ChunkStorage) -> NDArray[np.uint64] |
         return None
     listed = np.concatenate(found)
     return listed[np.lexsort(listed.T[::-1])]
+
+
+class IndexNodes(NamedTuple):
+    """Nodes of a chunk index: offset and size in bytes, a row for each."""
+
+    within: NDArray[np.int64]
+    beside: NDArray[np.int64]
+    """Those that lie before and behind, with pointers to the others."""
+
+
+NO_NODES: Final = IndexNodes(np.empty((0, 2), np.int64), np.empty((0, 2), np.int64))
+
+
+def index_nodes(source: Source, base: int, info: DatasetInfo, span: Span | None = None) -> IndexNodes:
+    """The nodes of a chunk index that is a v1 B-tree; none of other kinds. `base` is what addresses count from.
+
+    With `span` those alone that change if chunks of it are added, changed or removed: but for pointers, that is those
+    `within`. Raises ChunkError as `read_index` does.
+    """
+    if info.index is None or info.index.kind != "v1 B-tree" or info.index.address is None or info.chunkshape is None:
+        return NO_NODES
+    *found, size = btree1_nodes(IndexFile(source, base), info.index.address, info.index.k, info.chunkshape, span)
+    for addresses in found:
+        if len(addresses) and int(addresses.max()) + base + size > source.size:
+            raise ChunkError(
+                f"{source.name}, the dataset at address {info.address}: a node of the chunk B-tree lies beyond the end "
+                "of the file"
+            )
+    return IndexNodes(*(np.stack([each.astype(np.int64) + base, np.full(len(each), size)], axis=1) for each in found))
 
 
 def _described(source: Source, storage: ChunkStorage) -> DatasetInfo:

@@ -90,7 +90,7 @@ def describe_index(file: File, table: VariableSpec, column: str) -> IndexSpec:
         arrays, lengths = {}, {}
         for name in _ARRAYS:
             place = file.resolve(posixpath.join(path, name))
-            arrays[name] = _array_spec(file, place)
+            arrays[name] = array_spec(file, place)
             lengths[name] = _number(file.attributes(place.address), "nelements", 0)
     except OSError as error:
         raise UnusableIndexError(f"it cannot be read: {error}") from None
@@ -149,7 +149,8 @@ def _exists(file: File, path: str) -> bool:
     return True
 
 
-def _array_spec(file: File, place: Place) -> VariableSpec:
+def array_spec(file: File, place: Place) -> VariableSpec:
+    """An array of an index. Raises UnusableIndexError if it is none of simple values."""
     path, info = place.path, as_pytables(file.dataset(place.address))
     dtype, shape = info.datatype.dtype, info.shape
     if dtype is None or shape is None or info.datatype.shape or info.datatype.kind not in _VALUES:

@@ -15,7 +15,7 @@ import posixpath
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,6 +39,7 @@ from . import chunk_writer
 from .blocks import BlockTarget, InMemory, PutAside, Values
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
 from .extents import Ranges, other_ranges, others, raw_extents, remember, together, without
+from .longer_indexes import with_longer_indexes
 from .plans import VariablePlan, WritePlan
 from .progress import Done, nobody
 from .structure import write_structure
@@ -106,19 +107,9 @@ class _Whole:
 
 
 def _change_delayed(ready: object, whole: _Whole) -> None:
-    transaction = whole.transaction
-    if not os.path.exists(transaction.folder):
-        return  # the first run of this step succeeded, and its worker died before it could say so
-    if transaction.is_committed():
-        transaction.remove()
-        return
-    try:
-        with transaction.naming_the_target():
-            change(whole.plan, transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
-    except BaseException:
-        transaction.abandon()
-        raise
-    transaction.remove()
+    whole.transaction.run_last(
+        lambda: change(whole.plan, whole.transaction, whole.values, fsync=whole.fsync, effort=whole.effort)
+    )
 
 
 def change(
@@ -136,6 +127,7 @@ def change(
     with open(transaction.target, "rb") as old:
         source = LocalFile(old.fileno(), transaction.target)
         try:
+            plan, values = with_longer_indexes(plan, values, source, transaction.folder)
             changes = _planned_changes(plan, values, source)
             saved = _what_to_save(plan, source, changes, FileIdentity.of(old.fileno()))
         except FormatError:
@@ -230,7 +222,7 @@ class _ToSave:
 
     ranges: Ranges
     others: Ranges | None
-    """Those of them that are not raw data; None if some arrays are changed as a whole."""
+    """Those of them that are neither raw data nor chunk trees; None if some arrays are changed as a whole."""
 
 
 def _change_in_place(work: _Work, transaction: Transaction, saved: _ToSave, *, fsync: bool) -> None:
@@ -260,13 +252,13 @@ def _change_in_place(work: _Work, transaction: Transaction, saved: _ToSave, *, f
 
 
 def _remember_others(target: str, changes: Iterable[ArrayChange], others: Ranges, size: int) -> None:
-    """Say what is not raw data in the changed file, which had `size` bytes, so that the next append need not look."""
+    """Say what may always change in the changed file, which had `size` bytes, so that the next append need not look."""
     with open(target, "rb") as raw:
-        source = LocalFile(raw.fileno(), target)
-        changed = list(changes)
+        file, changed = File(LocalFile(raw.fileno(), target)), list(changes)
+        file.prefetch([change.storage.header for change in changed])
         given_up = [extent for change in changed for extent in change.rewritten()]
-        written = [extent for change in changed for extent in change.written(source)]
-        now = together(others, given_up, [(size, source.size - size)])
+        written = [extent for change in changed for extent in change.written(file)]
+        now = together(others, given_up, [(size, file.source.size - size)])
         remember(FileIdentity.of(raw.fileno()), without(now, written))
 
 
@@ -285,14 +277,26 @@ def _what_to_save(
         for group, variable in plan
         if variable.stored and posixpath.join(group.path, variable.name) not in changes and variable.action != "keep"
     }
-    rewritten = [extent for each in changes.values() for extent in each.rewritten()]
+    changed |= _allocated(source, [path for group in plan.groups for path, _ in group.grown])
+    touched = [extent for each in changes.values() for extent in each.touched()]
     if changed:
-        places = {offset for offset, _ in rewritten}
+        places = {offset for offset, _ in touched}
         saved = _ToSave(others(size, raw_extents(File(source)), changed=changed, rewritten=places), None)
     else:
         ranges = other_ranges(source, identity)
-        saved = _ToSave(together(ranges, rewritten), ranges)
+        saved = _ToSave(together(ranges, touched), ranges)
     return saved if sum(count for _, count in saved.ranges) <= LARGEST_SHARE * size else None
+
+
+def _allocated(source: Source, scales: Sequence[str]) -> set[int]:
+    """Addresses of those of the scales without values for which other programs had HDF5 store chunks all the same."""
+    found = set()
+    for path in scales:
+        file = File(source)
+        info = file.dataset(file.resolve(path).address)
+        if info.offset is not None or (info.index is not None and info.index.address is not None):
+            found.add(info.address)
+    return found
 
 
 def _check_complete(transaction: Transaction, values: Mapping[str, Values]) -> None:
@@ -318,7 +322,7 @@ def _planned_changes(plan: WritePlan, values: Mapping[str, Values], source: Sour
             continue
         storage = replace(storage_of(spec), shape=spec.info.shape)
         start = variable.start or (0,) * len(storage.shape)
-        found[path] = plan_change(source, storage, variable.layout.shape, start, values[path].shape)
+        found[path] = plan_change(source, spec.info, storage, variable.layout.shape, start, values[path].shape)
     return found
 
 

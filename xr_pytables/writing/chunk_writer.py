@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..chunks import codecs, team
 from ..chunks.encoder import is_fill
 from ..chunks.filters import OF_CONSTANT_SIZE, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkIndex, ChunkStorage
 from ..errors import ChunkError
-from ..hdf5.chunk_indexes import read_index
+from ..hdf5.chunk_entries import Span
+from ..hdf5.chunk_indexes import NO_NODES, IndexNodes, index_nodes, read_index
+from ..hdf5.dataset import DatasetInfo
+from ..hdf5.file import File
 from ..library.target_file import TargetFile
 from ..sources.source import Source
 from .blocks import Box, Values
@@ -85,38 +89,53 @@ class ArrayChange:
     """In the order in which they are stored."""
     cut: tuple[int, ...] | None = None
     """A shape to shrink to first, so that the room of chunks that are written again is free for others."""
+    span: Span | None = None
+    """All chunks that HDF5 may add, change or remove are in it; None if the array is new or keeps all as they are."""
+    nodes: IndexNodes = NO_NODES
+    """Those of the chunk tree that HDF5 may write to then."""
 
     def least_growth(self) -> int:
         """Bytes that the stored chunks will certainly grow by: those that are not compressed."""
         pipeline = self.storage.pipeline
         plain = [task for task in self.tasks if task.plain or not _plain_mask(pipeline)]
-        return max(0, len(plain) * self.storage.chunk_nbytes - sum(size for _, size in self.rewritten()))
+        return max(0, len(plain) * self.storage.chunk_nbytes - sum(size for _, size in self._chunks(self.before)))
 
-    def rewritten(self) -> list[tuple[int, int]]:
-        """Offset and size of the stored chunks that are overwritten or given up, in bytes."""
-        if self.before is None:
-            return []
-        found = (self.before.chunk(task.at) for task in self.tasks)
+    def _chunks(self, state: Before | None) -> list[tuple[int, int]]:
+        found = (state.chunk(task.at) for task in self.tasks) if state is not None else ()
         return [(address, size) for address, size, _ in filter(None, found)]
 
-    def written(self, source: Source) -> list[tuple[int, int]]:
-        """Offset and size of the chunks that were stored, in bytes, as the file `source` has them now."""
+    def rewritten(self) -> list[tuple[int, int]]:
+        """Offset and size of stored chunks, and of nodes of their tree, that are overwritten or given up, in bytes."""
+        return [*self._chunks(self.before), *_pairs(self.nodes.within)]
+
+    def touched(self) -> list[tuple[int, int]]:
+        """The same, with the nodes that stay what they are but for pointers."""
+        return [*self.rewritten(), *_pairs(self.nodes.beside)]
+
+    def written(self, file: File) -> list[tuple[int, int]]:
+        """The same of what was stored instead, as the file has it now."""
         if not self.tasks:
             return []
         sides = list(zip(*(task.at for task in self.tasks), strict=True))
         chunks = self.storage.chunkshape or ()
         region = tuple((min(side) * chunk, (max(side) + 1) * chunk) for side, chunk in zip(sides, chunks, strict=True))
-        now = Before(self.storage, read_index(source, self.storage, region))
-        found = (now.chunk(task.at) for task in self.tasks)
-        return [(address, size) for address, size, _ in filter(None, found)]
+        source, info = file.source, file.dataset(self.storage.header)
+        now = Before(self.storage, read_index(source, self.storage, region, info=info))
+        nodes = index_nodes(source, self.storage.base, info, self.span)
+        return [*self._chunks(now), *_pairs(nodes.within), *_pairs(nodes.beside)]
 
 
 def plan_change(
-    source: Source, storage: ChunkStorage, new_shape: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]
+    source: Source,
+    info: DatasetInfo,
+    storage: ChunkStorage,
+    new_shape: tuple[int, ...],
+    start: tuple[int, ...],
+    count: tuple[int, ...],
 ) -> ArrayChange:
     """The change of an array in the file `source`, which gets `count` elements from `start` on.
 
-    `storage` has the shape that is stored now. Raises ChunkError if its chunks cannot be located.
+    `info` is what its header says now, `storage` has that shape. Raises ChunkError if its chunks cannot be located.
     """
     old, chunks = storage.shape, storage.chunkshape
     assert chunks is not None
@@ -127,15 +146,26 @@ def plan_change(
         axis = grown[0]
         needed = [(0, size) for size in old]
         needed[axis] = (max(old[axis] - 1, 0) // chunks[axis] * chunks[axis], old[axis])
-    before = Before(storage, read_index(source, storage, tuple(needed)))
+    before = Before(storage, read_index(source, storage, tuple(needed), info=info))
     touched = [range(first // c, -(-(first + n) // c)) for first, n, c in zip(start, count, chunks, strict=True)]
     if not math.prod(count):
         return ArrayChange(after, start, count, before, ())
     if not grown:
         places = itertools.product(*touched)
         tasks = tuple(ChunkTask(at, _is_cut_off(storage, at) and _is_plain(before, at)) for at in places)
-        return ArrayChange(after, start, count, before, tasks)
-    return _growth(after, start, count, before, touched, axis)
+        span = Span(tasks[0].at, tasks[-1].at)
+        return ArrayChange(
+            after, start, count, before, tasks, span=span, nodes=index_nodes(source, storage.base, info, span)
+        )
+    change = _growth(after, start, count, before, touched, axis)
+    # all that are new along the axis: HDF5 may store fill values in those that get no others (H5D_ALLOC_TIME_EARLY)
+    first = tuple(max(old[axis] - 1, 0) // chunks[axis] if other == axis else 0 for other in range(len(old)))
+    span = Span(first, tuple(number - 1 for number in after.grid))
+    return replace(change, span=span, nodes=index_nodes(source, storage.base, info, span))
+
+
+def _pairs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    return ((offset, size) for offset, size in rows.tolist())
 
 
 def _growth(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
-from typing import Final
+from typing import Any, Final
 
 import dask
 import dask.array
@@ -27,7 +27,6 @@ from dask.delayed import Delayed
 from xarray.backends.locks import get_dask_scheduler
 
 from ..disk.arenas import OwnRoom, Room, SharedRoom
-from ..disk.journal import recover
 from ..disk.transaction import Transaction
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
@@ -200,14 +199,14 @@ def put_structure(plan: WritePlan, transaction: Transaction, *, fsync: bool, eff
         transaction.end(owner)
 
 
-def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Delayed:
+def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Write:
     """The plan as one Delayed, for any scheduler and any process: prepare, put blocks aside, commit.
 
     Each step can be repeated, as schedulers do when a worker dies.
     """
     transaction.look_after()
     if plan.version is not None:
-        return delayed_change(plan, transaction, fsync=fsync, effort=effort)
+        return Write(delayed_change(plan, transaction, fsync=fsync, effort=effort), [transaction])
     room = SharedRoom(transaction.folder)
     parts = parts_of(plan, transaction, room, SharedNotes(transaction.folder), effort)
     # without the Dask arrays: Dask would find them in the plan, and compute them for this step as a whole
@@ -219,11 +218,45 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
         ready = dask.array.store(arrays, targets, lock=False, compute=False)
     commit_step = dask.delayed(commit_delayed, pure=False)
-    result: Delayed = commit_step(ready, plan.without_data(), transaction, parts, effort, fsync)
-    return result
+    return Write(commit_step(ready, plan.without_data(), transaction, parts, effort, fsync), [transaction])
+
+
+class Write(Delayed):  # type: ignore[misc]  # Dask has no types
+    """The Delayed of writes, which forgets that they are done once it was computed, or is going to be.
+
+    What tells tasks so that run again is not for who computes all anew, and is not left for ever.
+    """
+
+    __slots__ = (*Delayed.__slots__, "_transactions")
+
+    def __init__(self, made: Delayed, transactions: Sequence[Transaction]) -> None:
+        super().__init__(made.key, made.dask)
+        self._transactions = tuple(transactions)
+
+    @property
+    def dask(self) -> Any:
+        """The graph, for who computes it."""
+        self._forget()
+        return super().dask
+
+    def compute(self, **options: Any) -> Any:
+        """See Delayed."""
+        result = super().compute(**options)
+        self._forget()
+        return result
+
+    def _forget(self) -> None:
+        for transaction in self._transactions:
+            transaction.forget()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # of one that was never made
+            self._forget()
 
 
 def begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL) -> None:
+    if transaction.is_concluded():
+        return  # only the results of this graph were lost
     transaction.begin_shared()
     transaction.join()
     begin_file(plan, transaction, effort)
@@ -244,19 +277,10 @@ def begin_file(plan: WritePlan, transaction: Transaction, effort: Effort = USUAL
 def commit_delayed(
     ready: object, plan: WritePlan, transaction: Transaction, parts: Sequence[Part], effort: Effort, fsync: bool
 ) -> None:
-    if not os.path.exists(transaction.folder):
-        return  # the first run of this step succeeded, and its worker died before it could say so
-    try:
-        with transaction.naming_the_target():
-            if transaction.is_committed():
-                with contextlib.suppress(OSError):
-                    recover(transaction.target)  # what its first run held while the file was replaced
-            else:
-                if not os.path.exists(transaction.new_file):
-                    finish(parts, transaction, plan.indexes, SharedRoom(transaction.folder), effort, again=True)
-                transaction.mark_commit()
-                commit(plan, transaction, fsync=fsync)
-    except BaseException:
-        transaction.abandon()
-        raise
-    transaction.remove()
+    def step() -> None:
+        if not os.path.exists(transaction.new_file):
+            finish(parts, transaction, plan.indexes, SharedRoom(transaction.folder), effort, again=True)
+        transaction.mark_commit()
+        commit(plan, transaction, fsync=fsync)
+
+    transaction.run_last(step)

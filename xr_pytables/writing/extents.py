@@ -1,4 +1,5 @@
-"""Which bytes of an HDF5 file are raw data of arrays: chunks, and the blocks of contiguous arrays.
+"""Which bytes of an HDF5 file stay as they are while others are written: chunks, nodes of the v1 B-trees that say where
+those are, and the blocks of contiguous arrays.
 
 Everything else may change whenever anything in the file does. Walks hard links alone and looks at every dataset, also
 at those that readers do not show. Knows no xarray.
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from ..chunks.index import DAMAGED, MISSING
 from ..disk.files import FileIdentity
 from ..errors import FormatError
-from ..hdf5.chunk_indexes import read_index
+from ..hdf5.chunk_indexes import index_nodes, read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.file import File
 from ..model.leaves import storage_of
@@ -29,11 +30,11 @@ Extents = NDArray[np.int64]
 Ranges = list[tuple[int, int]]
 """The same, sorted and apart."""
 _KNOWN_FILES: Final = 16
-_known: dict[FileIdentity, Ranges] = {}  # what is not raw data in files that this process has just changed
+_known: dict[FileIdentity, Ranges] = {}  # of files that this process has just changed
 
 
 def raw_extents(file: File) -> dict[int, Extents]:
-    """The raw data of each dataset, by the address of its header.
+    """Raw data and nodes of the chunk tree of each dataset, by the address of its header.
 
     Datasets whose data cannot be located are left out.
     """
@@ -60,17 +61,18 @@ def _extents_of(info: DatasetInfo, file: File) -> Extents:
         return np.array([[info.offset, info.size]], np.int64)
     if info.layout != "chunked":
         return np.empty((0, 2), np.int64)
-    index = read_index(file.source, storage_of(info, file.base_address))
+    index = read_index(file.source, storage_of(info, file.base_address), info=info)
     stored = (index.address != MISSING) & (index.address != DAMAGED)
-    return np.stack([index.address[stored].astype(np.int64), index.size[stored].astype(np.int64)], axis=1)
+    chunks = np.stack([index.address[stored].astype(np.int64), index.size[stored].astype(np.int64)], axis=1)
+    return np.concatenate([chunks, index_nodes(file.source, file.base_address, info).within])
 
 
 def others(
     size: int, extents: Mapping[int, Extents], *, changed: Collection[int], rewritten: Collection[int]
 ) -> list[tuple[int, int]]:
-    """The byte ranges of a file of `size` bytes that are not raw data, or raw data that is going to change.
+    """The byte ranges of a file of `size` bytes that are neither raw data nor chunk trees, or those that will change.
 
-    The latter are all of the datasets with headers at `changed`, and of others the chunks at the offsets `rewritten`.
+    The latter are all of the datasets with headers at `changed`, and of others what is at the offsets `rewritten`.
     """
     kept = [rows for header, rows in extents.items() if header not in changed and len(rows)]
     rows = np.concatenate(kept) if kept else np.empty((0, 2), np.int64)
@@ -84,7 +86,7 @@ def others(
 
 
 def other_ranges(source: Source, identity: FileIdentity) -> Ranges:
-    """The ranges of a file that are not raw data; known at once if this process has made that version of it."""
+    """The ranges of a file that may always change; known at once if this process has made that version of it."""
     found = _known.pop(identity, None)
     return others(source.size, raw_extents(File(source)), changed=(), rewritten=()) if found is None else found
 
@@ -97,26 +99,30 @@ def remember(identity: FileIdentity, ranges: Ranges) -> None:
 
 
 def together(*ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges that have no byte in common, in one list; what touches becomes one."""
+    """Ranges in one list; those that touch or share bytes become one."""
     joined: Ranges = []
     for offset, count in sorted(itertools.chain(*ranges)):
-        if joined and sum(joined[-1]) == offset:
-            offset, count = joined[-1][0], joined.pop()[1] + count
+        if joined and sum(joined[-1]) >= offset:
+            first, size = joined.pop()
+            offset, count = first, max(size, offset + count - first)
         joined.append((offset, count))
     return joined
 
 
 def without(ranges: Ranges, holes: Iterable[tuple[int, int]]) -> Ranges:
-    """What is left of ranges, of which `holes` are parts."""
+    """What is left of ranges outside of `holes`, which have no byte in common."""
     left = []
     pending = sorted(holes)[::-1]
     for offset, count in ranges:
         end = offset + count
         while pending and pending[-1][0] < end:
-            first, size = pending.pop()
+            first, size = pending[-1]
             if first > offset:
                 left.append((offset, first - offset))
-            offset = first + size
+            offset = max(offset, first + size)
+            if offset > end:
+                break  # the rest of the hole may be part of the next range
+            pending.pop()
         if offset < end:
             left.append((offset, end - offset))
     return left

@@ -45,11 +45,11 @@ from .table_plan import (
     StoredTable,
     check_can_grow,
     check_place,
-    kept_indexes,
     layout_of,
     more_rows,
     rows_of,
     storage_wishes,
+    with_indexes,
 )
 from .text_layout import declared_width
 from .variable_plan import teller_of
@@ -132,9 +132,8 @@ def plan_longer_frame(request: WriteRequest, version: FileIdentity | None, store
     before = stored.table.spec.variables[0].shape[0]
     columns = _columns(matched, record, before, given.rows)
     variable = more_rows(stored.table, TABLE, columns, given.rows)
-    indexes = kept_indexes(stored.table, table, {}, where)
     groups = (GroupPlan(group, (), (), (variable,)),)
-    return WritePlan(path, "a", groups, (), version, indexes, in_parts=True)
+    return with_indexes(WritePlan(path, "a", groups, (), version, in_parts=True), stored.table, table, {}, given.rows)
 
 
 def describe_stored(file: File, group: str, table: StoredTable) -> StoredFrame:

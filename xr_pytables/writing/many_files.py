@@ -14,7 +14,7 @@ from xarray import Dataset
 
 from ..disk.files import checked_group
 from ..sources.url import is_url, shown
-from .execution import Job, delayed, execute
+from .execution import Job, Write, delayed, execute
 from .other_chunks import check_dask, in_dask
 from .placement import Mode
 from .progress import check_available
@@ -110,8 +110,8 @@ def save_mfdataset(
 
     jobs = plans(rounds[0]) if rounds else []
     if not compute:
-        together: Delayed = dask.delayed([delayed(*job, fsync=fsync, effort=effort) for job in jobs])
-        return together
+        each = [delayed(*job, fsync=fsync, effort=effort) for job in jobs]
+        return Write(dask.delayed(each), [transaction for _, transaction in jobs])
     with contextlib.ExitStack() as stack:
         for _, others in asides:
             stack.enter_context(others.computed())

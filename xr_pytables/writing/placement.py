@@ -209,6 +209,11 @@ def warn_if_not_continued(dataset: Dataset, dim: str, where: str, stored: Stored
     if variable is None or variable.dims != (dim,) or dim not in dataset.indexes:
         return
     new = dataset.indexes[dim]
+    last = decoded(variable[max(0, variable.size - 2) :], dataset)
+    both = _joined(last, new)
+    goes_on = both is not None and (both.is_monotonic_increasing or both.is_monotonic_decreasing) and both.is_unique
+    if len(last) == 2 and goes_on:
+        return  # whatever those before do, so that a long coordinate need not be read for each append
     old = decoded(variable[max(0, variable.size - _COMPARED) :], dataset)
     if not len(old) or not len(new):
         return

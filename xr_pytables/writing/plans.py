@@ -17,6 +17,7 @@ from ..disk.files import FileIdentity
 from ..library.target_file import ArrayLayout
 from ..model.attributes import EncodedAttribute
 from ..model.specs import GroupSpec, VariableSpec
+from ..where.table_index import IndexSpec
 from . import layouts
 from .placement import Mode
 from .table_indexes import ColumnIndex
@@ -97,6 +98,15 @@ class Attachment:
 
 
 @dataclass(frozen=True)
+class LongerIndex:
+    """An index of a table that goes on with its rows."""
+
+    spec: IndexSpec
+    arrays: Mapping[str, VariableSpec]
+    """All of its arrays, by name: those too that only PyTables' sorting needs."""
+
+
+@dataclass(frozen=True)
 class WritePlan:
     """Everything that one call of `to_pytables` will do to one file."""
 
@@ -108,6 +118,8 @@ class WritePlan:
     """The version of the file that is changed; None if the file is made anew."""
     indexes: Mapping[str, tuple[ColumnIndex, ...]] = field(default_factory=dict)
     """By the path of a table: the indexes that PyTables makes of its columns. Those that it has are removed."""
+    longer: Mapping[str, tuple[LongerIndex, ...]] = field(default_factory=dict)
+    """By the path of a table: all indexes that it has, which go on with its rows."""
     in_parts: bool = False
     """Whether values go to parts of arrays that are in the file: `append_dim` or `region`."""
 

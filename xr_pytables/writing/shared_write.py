@@ -201,6 +201,7 @@ class SharedWrite:
                 f"{self.path}: {len(missing)} blocks were not written yet, not the one of {path} that begins at {start}"
             )
         commit_delayed(None, self._plan, self._transaction, self._parts, self._effort, fsync)
+        self._transaction.forget()
 
     def abandon(self) -> None:
         """Give the write up: what was at `path` stays, and all that was written goes."""

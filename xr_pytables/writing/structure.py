@@ -6,7 +6,7 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from ..library.target_file import ArrayLayout, TargetFile
 from ..model.attributes import are_large
 from .layouts import GROWING_CHUNK
 from .plans import DimensionPlan, GroupPlan, WritePlan
-from .table_indexes import ColumnIndex
 
 
 def write_structure(file: TargetFile, plan: WritePlan) -> None:
@@ -27,7 +26,7 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
         return
     for group in plan.groups:
         try:
-            _write_group(file, group, plan.indexes)
+            _write_group(file, group, {*filter(plan.indexes.get, plan.indexes), *plan.longer})
         except ValueError as error:
             raise ValueError(f"{plan.path}:{error}") from None
     for group, variable in plan:  # when all scales exist
@@ -37,10 +36,10 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
 
 
-def _write_group(file: TargetFile, group: GroupPlan, indexes: Mapping[str, Sequence[ColumnIndex]]) -> None:
+def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -> None:
     """The group, its dimensions, and its arrays without values.
 
-    Indexes of a table as it was are removed, but where `indexes` are to be made: those take their room.
+    Indexes of a table as it was are removed, but of the tables `indexed`: there they go on, or others take their room.
     """
     file.require_group(group.path, large_attributes=are_large(group.attributes))
     if group.attributes:
@@ -57,7 +56,7 @@ def _write_group(file: TargetFile, group: GroupPlan, indexes: Mapping[str, Seque
         file.resize_scale(path, size)
     for variable in group.variables:
         path, index = (posixpath.join(group.path, name) for name in (variable.name, f"_i_{variable.name}"))
-        if variable.is_table and not indexes.get(path) and file.exists(index):
+        if variable.is_table and path not in indexed and file.exists(index):
             file.remove(index)
         if variable.action == "put" and variable.attributes:
             file.write_attributes(path, variable.attributes)

@@ -87,7 +87,7 @@ def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...
     """
     with file.on_disk() as source:
         info = source.dataset(source.resolve(table).address)
-        record, rows = _record(info.datatype, members), (info.shape or (0,))[0]
+        record, rows = record_of(info.datatype, members), (info.shape or (0,))[0]
         own.create_array(table, ArrayLayout((rows,), record, (h5.UNLIMITED,), info.chunkshape))
         own.write_attributes(table, table_attributes(record, rows))
         step = max(_BATCH_BYTES // info.datatype.itemsize, 1)
@@ -101,13 +101,13 @@ def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...
             own.write(table, (start,), some)
 
 
-def _record(compound: Datatype, members: Sequence[tuple[str, ...]]) -> np.dtype:
+def record_of(compound: Datatype, members: Sequence[tuple[str, ...]]) -> np.dtype:
     """The type of rows of these columns alone, packed."""
     fields: list[tuple[str, np.dtype | None]] = []
     for name in dict.fromkeys(member[0] for member in members):
         inner = [member[1:] for member in members if member[0] == name]
         datatype = next(field.datatype for field in compound.fields if field.name == name)
-        fields.append((name, datatype.dtype if inner == [()] else _record(datatype, inner)))
+        fields.append((name, datatype.dtype if inner == [()] else record_of(datatype, inner)))
     return np.dtype(fields)
 
 

@@ -12,7 +12,7 @@ import itertools
 import posixpath
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import dask.array
@@ -33,8 +33,9 @@ from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
 from . import layouts
 from .fitting import cast
+from .longer_indexes import describe_longer
 from .plan import encoded_variables
-from .plans import Existing, GroupPlan, VariablePlan, WritePlan
+from .plans import Existing, GroupPlan, LongerIndex, VariablePlan, WritePlan
 from .request import WriteRequest
 from .table_indexes import ColumnIndex, rows_attribute, table_attributes
 from .variable_plan import enum_members, teller_of
@@ -70,6 +71,8 @@ class StoredTable:
     indexes: TableIndexes
     names: int
     """How many hard links lead to it."""
+    longer: Mapping[str, LongerIndex] = field(default_factory=dict)
+    """Those of its indexes that can go on with more rows, by the path of the column."""
 
 
 def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity | None) -> WritePlan:
@@ -308,7 +311,8 @@ def layout_of(record: np.dtype, rows: int, row_dim: str, wishes: Mapping[str, An
 def describe_stored(file: File, spec: GroupSpec) -> StoredTable:
     """What has to be known of a table in an open file to append to it."""
     links = file.link_count(file.resolve(spec.path).address)
-    return StoredTable(spec, describe_indexes(file, spec.variables), links)
+    indexes = describe_indexes(file, spec.variables)
+    return StoredTable(spec, indexes, links, describe_longer(file, indexes))
 
 
 def plan_append(
@@ -335,9 +339,8 @@ def plan_append(
     columns = [_more(_column(original, plan, where), plan, by_name[plan.name], where) for original, plan in variables]
     variable = more_rows(stored, leaf, columns, rows)
     asked = {each.column: each for each in _checked_index(request.index, columns, where)}
-    indexes = kept_indexes(stored, group, asked, where)
     groups = (GroupPlan(parent, (), (), (variable,)),)
-    return WritePlan(path, "a", groups, (), version, indexes, in_parts=True)
+    return with_indexes(WritePlan(path, "a", groups, (), version, in_parts=True), stored, group, asked, rows)
 
 
 def more_rows(stored: StoredTable, leaf: str, columns: Sequence[Column], rows: int) -> VariablePlan:
@@ -359,18 +362,28 @@ def more_rows(stored: StoredTable, leaf: str, columns: Sequence[Column], rows: i
     )
 
 
-def kept_indexes(
-    stored: StoredTable, table: str, asked: Mapping[str, ColumnIndex], where: str
-) -> dict[str, tuple[ColumnIndex, ...]]:
-    """The indexes that are made anew when the table at the path `table` grows: those that it has, and more."""
-    kept = {name: ColumnIndex(name, each.kind, each.optlevel) for name, each in stored.indexes.usable.items()}
-    for name, reason in stored.indexes.unusable.items():
+def with_indexes(
+    plan: WritePlan, stored: StoredTable, table: str, asked: Mapping[str, ColumnIndex], rows: int
+) -> WritePlan:
+    """The plan that adds `rows` to the table at the path `table`, with what becomes of its indexes.
+
+    All of them go on if all can, and none is asked for that it has not. Else those that it has, and more, are made
+    anew; so they are where more rows come than there are: only then all are sorted together.
+    """
+    indexes, where = stored.indexes, f"{plan.path}:{table}"
+    same = all(name in indexes.usable and indexes.usable[name].kind == each.kind for name, each in asked.items())
+    few = rows <= stored.spec.variables[0].shape[0]
+    if few and same and indexes.usable and not indexes.unusable and set(stored.longer) == set(indexes.usable):
+        return replace(plan, longer={table: tuple(stored.longer.values()) if rows else ()})
+    kept = {name: ColumnIndex(name, each.kind, each.optlevel) for name, each in indexes.usable.items()}
+    for name, reason in indexes.unusable.items():
         if name not in asked:
             warn(
                 f"{where}: the index of column {name!r} would be out of date and is removed, not made anew: {reason}. "
                 f"PyTables makes it with table.cols.{name.replace('/', '.')}.create_index()"
             )
-    return {table: tuple((kept | dict(asked)).values())} if stored.indexes.any or asked else {}
+    anew = tuple((kept | dict(asked)).values())
+    return replace(plan, indexes={table: anew} if indexes.any or asked else {})
 
 
 def check_can_grow(stored: StoredTable, path: str, group: str) -> None:

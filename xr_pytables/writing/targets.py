@@ -260,9 +260,9 @@ class _InGraph:
     target: Any
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        self.transaction.join()
         if self.transaction.is_decided():
             return  # only the result of an earlier run of this task was lost
+        self.transaction.join()
         self.transaction.store(self.target, key, block)
 
 
