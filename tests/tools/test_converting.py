@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -535,6 +536,29 @@ def test_what_has_no_effect_is_refused(asked: dict[str, Any], source: str, reaso
     to_pytables(xr.Dataset({"grid": (("x", "y", "z"), GRID)}), tmp_path / "a.h5")
     with pytest.raises(ValueError, match=reason):
         convert(tmp_path / source, tmp_path / "b.h5", **asked)
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_other_compressors_than_zlib_have_no_form_in_npz(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GRID)
+    for complib in ("foo", "blosc:zstd"):
+        with pytest.raises(ValueError, match=rf"b\.npz: complib '{complib}' has no form in \.npz files; zlib has one"):
+            convert(tmp_path / "a.npy", tmp_path / "b.npz", complib=complib)
+        assert not (tmp_path / "b.npz").exists()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_bytes_behind_an_array_of_numpy_are_not_left_out(version: tuple[int, int], tmp_path: Path) -> None:
+    with open(tmp_path / "two.npy", "wb") as file:
+        for values in (GRID, GRID + 1):
+            np.lib.format.write_array(file, values, version)
+    with pytest.raises(FormatError, match=r"two\.npy: \d+ bytes follow the array of shape .* left out\. Of several"):
+        convert(tmp_path / "two.npy", tmp_path / "b.h5")
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "two.npz", "w", compression) as archive:
+            archive.write(tmp_path / "two.npy", "x.npy")
+        with pytest.raises(FormatError, match=r"two\.npz:x\.npy: (\d+ bytes follow|not a \.npy file)"):
+            convert(tmp_path / "two.npz", tmp_path / "b.h5")
     assert not (tmp_path / "b.h5").exists()
 
 

@@ -907,3 +907,55 @@ def test_other_unlimited_dimensions_of_a_file_are_no_matter(tmp_path):
         assert opened["a"].values.tolist() == [1, 2, 1, 2]
     with pytest.warns(UserWarning, match=r"Unlimited dimension\(s\) \['s'\] declared"):
         to_pytables(one, tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8"])
+@pytest.mark.parametrize("how", ["append", "region", "r+"])
+def test_times_go_into_arrays_of_netcdf4_that_have_no_fill_value(tmp_path, how, dtype, lazy):
+    path, at = tmp_path / "model.nc", np.array(["2000-01-01T03", "2000-01-01T04"], "M8[ns]")
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("time", None)
+        for name, units in (("time", "hours since 2000-01-01"), ("taken", "hours since 1990-01-01")):
+            file.createVariable(name, dtype, ("time",)).units = units
+            file[name][:] = [1, 2]
+    new = xr.Dataset({"taken": ("time", at[::-1])}, {} if how == "region" else {"time": at})
+    arguments = {"append": {"append_dim": "time"}, "region": {"region": {"time": slice(0, 2)}}, "r+": {"mode": "r+"}}
+    to_pytables(new.chunk(time=1) if lazy else new, path, **arguments[how])
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        assert ds["taken"].values[-2:].tolist() == at[::-1].tolist()
+        if how != "region":
+            assert ds["time"].values[-2:].tolist() == at.tolist()
+        assert ds["taken"].encoding.get("_FillValue") is None
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "what", ["an enumeration", "a coordinate's values", "filters=", "encoding=", "large attributes"]
+)
+def test_setting_values_writes_nothing_but_them_into_arrays_as_they_are(path, what, lazy):
+    """Arrays that lie side by side, of which none may reach into the next."""
+    with h5py.File(path, "w") as file:
+        for name in ("x", "v", "w"):
+            file.create_dataset(name, data=np.arange(3, dtype="i1"), chunks=(2,))
+            file[name].attrs["_ARRAY_DIMENSIONS"] = ["x"]
+        states = h5py.enum_dtype({"off": 0, "on": 1}, "i1")
+        for name in ("e", "after"):
+            file.create_dataset(name, data=np.array([0, 1, 0], "i1"), dtype=states, chunks=(2,))
+            file[name].attrs["_ARRAY_DIMENSIONS"] = ["x"]
+    attrs = {"history": "x" * 70_000} if what == "large attributes" else {}
+    new = xr.Dataset({name: ("x", np.array([7, 8, 9], "i1"), attrs) for name in ("v", "w")})
+    if what == "an enumeration":
+        new = xr.Dataset({"e": ("x", np.array([1, 1, 1], "i1"))})
+    elif what == "a coordinate's values":
+        new = new.assign_coords(x=np.array([4, 5, 6], "i1"))
+    arguments = {
+        "filters=": {"filters": tables.Filters(complevel=5, complib="zlib")},
+        "encoding=": {"encoding": {"v": {"complib": "zlib", "chunksizes": (3,)}}},
+    }.get(what, {})
+    to_pytables(new.chunk(x=1) if lazy else new, path, mode="r+", **arguments)
+    with h5py.File(path) as file:
+        found = {name: file[name][()].tolist() for name in file}
+        assert all(file[name].chunks == (2,) and file[name].compression is None for name in file)
+    old = {"x": [0, 1, 2], "v": [0, 1, 2], "w": [0, 1, 2], "e": [0, 1, 0], "after": [0, 1, 0]}
+    assert found == {**old, **{name: new[name].values.tolist() for name in new.variables if name in old}}

@@ -246,6 +246,83 @@ def test_blocks_of_another_dtype_than_dask_announces_are_not_cast_silently(path)
         assert open_ours(path)["v"].values.tolist() == [1.0]
 
 
+WRONG_BLOCKS = {
+    "longer": (lambda block: np.arange(len(block) + 1.0), ValueError, r"shape \(3,\) came where \(2,\) was announced"),
+    "wider": (lambda block: np.zeros((len(block), 2)), ValueError, r"shape \(2, 2\) came where \(2,\) was announced"),
+    "larger": (lambda block: np.full(len(block), 1e39), ValueError, r"1e\+39 does not fit: float32"),
+    "text": (lambda block: np.array(["a"] * len(block), object), TypeError, "dtype object came where float32"),
+    "times": (lambda block: np.zeros(len(block), "M8[s]"), TypeError, r"dtype datetime64\[s\] came where float32"),
+}
+
+
+@pytest.mark.parametrize("layout", ["arrays", "table"])
+@pytest.mark.parametrize("mode", ["new", "grows", "is made anew"])
+@pytest.mark.parametrize("kind", WRONG_BLOCKS)
+def test_blocks_that_are_not_what_dask_announces_are_named(path, kind, mode, layout):
+    wrong, error, said = WRONG_BLOCKS[kind]
+    data = dask.array.ones(4, chunks=2, dtype="f4").map_blocks(wrong, dtype="f4", meta=np.empty(0, "f4"))
+    place = {"layout": layout, "group": "/t"}
+    to_pytables(one(np.array([1], "f4")), path, **place, unlimited_dims=["t"] if mode == "grows" else None)
+    with pytest.raises(error, match=rf"file\.h5:/t: variable 'v': .*{said}"):
+        to_pytables(xr.Dataset({"v": ("t", data)}), path, **place, **({} if mode == "new" else {"append_dim": "t"}))
+    assert open_ours(path, group="/t")["v"].values.tolist() == [1.0]
+
+
+def test_times_in_dask_where_others_were_announced_are_named(path):
+    data = dask.array.ones(4, chunks=2).map_blocks(lambda block: block, dtype="M8[s]", meta=np.empty(0, "M8[s]"))
+    with pytest.raises(TypeError, match=r"'v': a block of dtype float64 came where datetime64\[s\] was announced"):
+        to_pytables(xr.Dataset({"v": ("t", data)}), path)
+
+
+DAYS = {"units": "days since 2000-01-01", "dtype": "i4"}
+LEAP = np.array(["2000-02-27", "2000-02-28", "2000-02-29"], "M8[s]")
+NOLEAP = np.array([cftime.DatetimeNoLeap(2000, 2, day) for day in (26, 27, 28)])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    ("times", "encoding", "said"),
+    [
+        (LEAP, {**DAYS, "calendar": "noleap"}, "(day number|leap day|'noleap' cannot hold)"),
+        (LEAP, {**DAYS, "calendar": "lunar"}, "calendar must be one of .* got 'lunar'"),
+        (LEAP, {**DAYS, "calendar": "julian"}, "2000-02-2.* the calendar 'julian' cannot hold it"),
+        (LEAP, {"units": "days since 2000-13-01", "dtype": "i4"}, "invalid month"),
+        (LEAP, {"units": "nanoseconds since 0001-01-01", "dtype": "i8"}, "'nanoseconds' are no units of time"),
+        (
+            np.array(["NaT", "2000-01-01"], "M8[s]"),
+            {**DAYS, "dtype": "i8", "scale_factor": 2.0},
+            "cannot hold all of the times",
+        ),
+        (NOLEAP, {**DAYS, "calendar": "standard"}, "2000-02-2.* the calendar 'standard' cannot hold it"),
+        (np.array([NOLEAP[0], NOLEAP[1], np.nan], object), DAYS, "(missing values|unsupported operand)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:saving variable .* as an integer dtype", "ignore:invalid value encountered in cast")
+def test_times_that_a_calendar_cannot_hold_name_the_variable(path, times, encoding, said, lazy):
+    dataset = xr.Dataset({"v": ("t", times)})
+    with pytest.raises((ValueError, TypeError), match=rf"file\.h5:/: variable 'v': .*{said}"):
+        to_pytables(dataset.chunk(t=2) if lazy else dataset, path, encoding={"v": encoding})
+    assert not path.exists()
+
+
+def test_times_of_cftime_between_two_steps_in_dask_are_named(path):
+    times = np.array([cftime.DatetimeNoLeap(2000, 2, 26), cftime.DatetimeNoLeap(2000, 2, 27, 12)])
+    with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': Times can't be serialized faithfully"):
+        to_pytables(one(times).chunk(t=2), path, encoding={"v": DAYS})
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "all_leap", "julian", "standard"])
+def test_times_of_every_calendar_in_dask_are_those_of_memory(path, calendar):
+    times = xr.date_range("2000-02-26", periods=4, freq="7h", calendar=calendar, use_cftime=True).values
+    encoding = {"v": {"units": "hours since 1999-12-30", "dtype": "i4", "calendar": calendar}}
+    stored = []
+    for dataset in (one(times), one(times).chunk(t=3)):
+        to_pytables(dataset, path, encoding=encoding)
+        stored.append(open_ours(path, decode_times=False)["v"])
+    xr.testing.assert_identical(*stored)
+    assert np.diff(stored[0]).tolist() == [7, 7, 7]
+
+
 def test_rows_that_their_dtype_cannot_hold_are_refused(path):
     rows = np.empty(1, object)
     rows[0] = np.array([1, 2**40])

@@ -151,6 +151,10 @@ def test_blocks_that_are_not_what_dask_announced_are_cast_only_if_they_fit():
             cast(values, np.dtype(dtype), "v")
     with pytest.raises(TypeError, match=r"^v: a block of dtype object came where float64 was announced"):
         cast(np.array(["a"], object), np.dtype("f8"), "v")
+    with pytest.raises(TypeError, match="of dtype int64 came where timedelta64"):
+        cast(np.array([1]), np.dtype("m8[s]"), "v")
+    words = np.array(["a"], np.dtypes.StringDType())
+    assert cast(words, words.dtype, "v") is words
 
 
 def test_unsigned_says_how_integers_are_read():

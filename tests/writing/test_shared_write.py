@@ -273,6 +273,19 @@ def test_parts_that_would_be_stored_otherwise_are_refused(tmp_path, monkeypatch,
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "said"),
+    [
+        ("i2", np.array([1, 70000]), "70000 does not fit: int16"),
+        ("S2", np.array([b"a", b"abc"]), r"b'abc' does not fit"),
+    ],
+)
+def test_values_of_a_part_that_the_template_cannot_hold_are_named(tmp_path, monkeypatch, dtype, values, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"c\.h5:/a: {said}.* was announced; announce one that holds all values"):
+        written(lazy("t", 2, dtype), xr.Dataset({"a": ("t", values)}))
+
+
 def test_text_of_any_length_in_memory_for_text_in_dask(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = np.array(["ä", "b"], object)

@@ -35,7 +35,7 @@ from xr_pytables.errors import FileBusyError, FileChangedError
 from xr_pytables.library import libhdf5
 from xr_pytables.library.target_file import TargetFile
 from xr_pytables.model import attributes
-from xr_pytables.writing import execution, here
+from xr_pytables.writing import execution, here, writer
 
 from ..helpers_properties import examples
 
@@ -637,6 +637,27 @@ BAD_ENCODINGS = [
     ({"least_significant_digit": "a"}, ValueError, "must be an integer"),
     ({"least_significant_digit": 400}, ValueError, "must be an integer"),
 ]
+
+
+@pytest.mark.parametrize("how", [{"mode": "a"}, {"mode": "r+"}, {"append_dim": "t"}, {"region": {"t": slice(0, 3)}}])
+def test_an_array_there_with_a_compressor_that_pytables_lacks_is_left_or_made_anew(path, how, monkeypatch):
+    with h5py.File(path, "w") as file:
+        for name, grows in (("v", None), ("x", 3)):
+            file.create_dataset(name, data=np.arange(3.0), maxshape=(grows,), chunks=(2,), compression="lzf")
+            file[name].attrs["_ARRAY_DIMENSIONS"] = ["t" if name == "v" else "x"]
+    monkeypatch.setattr(writer, "filter_available", lambda number: number != 32000)
+    old, values = path.read_bytes(), xr.Dataset({"v": ("t", [3.0, 4, 5])})
+    with pytest.raises(
+        ValueError, match=r"file\.h5:/v: the compressor 'lzf' is not part.* encoding, with mode=a alone"
+    ):
+        to_pytables(values, path, **how)
+    assert path.read_bytes() == old
+    to_pytables(values, path, mode="a", encoding={"v": {"complib": "zlib"}}, unlimited_dims=["t"])
+    more = values.assign(v=values["v"] + 3, x=("x", np.arange(3.0)))
+    to_pytables(more, path, append_dim="t")  # beside a coordinate that stays as it is
+    with xr.open_dataset(path, engine="pytables") as ds:
+        assert ds["v"].values.tolist() == [3, 4, 5, 6, 7, 8]
+        assert ds["x"].values.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("encoding", "error", "message"), BAD_ENCODINGS)

@@ -139,7 +139,7 @@ def convert(
     chunks
         Elements per chunk, by dimension, or for each dimension of the one array. Default: those of the source.
     complib, complevel
-        Compressor, as `to_pytables(encoding=)` has them. Default: that of the source. In `.npz`: any, for zlib.
+        Compressor, as `to_pytables(encoding=)` has them. Default: that of the source. In `.npz`: `"zlib"`.
     shape, dtype, offset, order
         Of a file of raw elements: one length may be -1; all bytes from `offset` on are elements; `order`: `"C"`, `"F"`.
     name, dims
@@ -656,6 +656,8 @@ def _write_plain(contents: _Contents, writing: Writing, path: str, target: str, 
         raise ValueError(f"{path}: there are no chunks in .{target} files")
     if target == "npy" and writing.complib is not None:
         raise ValueError(f"{path}: .npy files are not compressed; .npz, .h5 and .zarr are")
+    if target == "npz" and writing.complib not in (None, "zlib"):
+        raise ValueError(f"{path}: complib {writing.complib!r} has no form in .npz files; zlib has one")
     if target == "npy" and len(arrays) != 1:
         names = ", ".join(map(repr, arrays)) or "none"
         raise ValueError(

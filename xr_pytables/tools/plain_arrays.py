@@ -54,11 +54,11 @@ class Mapped:
 def open_npy(path: str) -> Mapped:
     """The array in a `.npy` file. Raises FormatError for what is none, ValueError for pickled objects."""
     with open(path, "rb") as file:
-        return _npy_at(file, path, path)
+        return _npy_at(file, path, path, os.path.getsize(path))
 
 
-def _npy_at(file: IO[bytes], path: str, told: str) -> Mapped:
-    """The array whose header begins at the position of an open file; messages call it `told`."""
+def _npy_at(file: IO[bytes], path: str, told: str, end: int) -> Mapped:
+    """The array whose header begins at the position of an open file, up to the byte `end`; messages call it `told`."""
     begin = file.tell()
     try:
         version = np.lib.format.read_magic(file)
@@ -70,13 +70,19 @@ def _npy_at(file: IO[bytes], path: str, told: str) -> Mapped:
             raise ValueError(f"version {version} inside an archive")
         else:
             mapped = np.lib.format.open_memmap(path, "r")
-            return Mapped(path, mapped.dtype, mapped.shape, mapped.offset, not mapped.flags.c_contiguous)
+            shape, fortran, dtype = mapped.shape, not mapped.flags.c_contiguous, mapped.dtype
+            file.seek(mapped.offset)
     except (ValueError, EOFError) as error:
         raise FormatError(f"{told}: not a .npy file, or a damaged one: {error}") from None
     if dtype.hasobject:
         raise ValueError(f"{told}: pickled objects, which are not read: unpickling can run code")
     array = Mapped(path, dtype, tuple(map(int, shape)), file.tell(), bool(fortran))
-    _check_size(array, told, os.fstat(file.fileno()).st_size)
+    needed = _check_size(array, told, min(end, os.fstat(file.fileno()).st_size))
+    if needed < end:
+        raise FormatError(
+            f"{told}: {end - needed} bytes follow the array of shape {array.shape} and type {dtype}, and would be left "
+            "out. Of several arrays saved to one file numpy.load reads one after the other; save each to its own"
+        )
     return array
 
 
@@ -99,14 +105,14 @@ def open_npz(path: str, folder: str) -> dict[str, Mapped]:
                 name, told = member.filename.removesuffix(".npy"), f"{path}:{member.filename}"
                 if member.compress_type == zipfile.ZIP_STORED:
                     file.seek(member.header_offset + 26)
-                    file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-                    found[name] = _npy_at(file, path, told)
+                    begin = file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+                    found[name] = _npy_at(file, path, told, begin + member.file_size)
                     continue
                 unpacked = os.path.join(folder, f"{number}.npy")
                 with archive.open(member) as packed, open(unpacked, "w+b") as out:
                     shutil.copyfileobj(packed, out, _COPIED)
                     out.seek(0)
-                    found[name] = _npy_at(out, unpacked, told)
+                    found[name] = _npy_at(out, unpacked, told, member.file_size)
     except (zipfile.BadZipFile, struct.error) as error:
         raise FormatError(f"{path}: not a .npz file, or a damaged one: {error}") from None
     return found

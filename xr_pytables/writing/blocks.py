@@ -87,6 +87,8 @@ class BlockTarget:
     shape: tuple[int, ...]
     dtype: np.dtype
     """Object for values of variable length."""
+    label: str
+    """The user's file and the array, for messages."""
 
     @property
     def ndim(self) -> int:
@@ -113,7 +115,7 @@ class BlockTarget:
             return
         making = f"{name}.{uuid.uuid4().hex[:8]}"
         with open(making, "xb") as file:
-            stored = cast(values, self.dtype, f"a block of the Dask array is not {self.dtype}")
+            stored = cast(values, self.dtype, self.label)
             _write_array(file, np.ascontiguousarray(stored, self.dtype).reshape(values.shape))
         os.replace(making, name)
 

@@ -18,7 +18,7 @@ from xarray import Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
 from ..model.specs import VariableSpec
-from .fitting import Packing, as_read, checked, packable, packed
+from .fitting import Packing, as_read, cast, checked, packable, packed
 
 Stored = Callable[[str], VariableSpec | None]
 """The array in the file that takes the values of a variable; None if it is written anew."""
@@ -32,10 +32,10 @@ def encoded(
     Raises ValueError for values in memory that have no form; blocks of Dask raise it when they are computed. Messages
     begin with `where` and the name.
     """
-    own = {
-        name: _checked(variable, stored(str(name)), f"{where}: variable {name!r}")
-        for name, variable in _with_units_of_bounds(variables).items()
-    }
+    own = {}
+    for name, variable in _with_units_of_bounds(variables).items():
+        label = f"{where}: variable {name!r}"
+        own[name] = _checked(_as_announced(variable, label), stored(str(name)), label)
     coded, attributes = _by_xarray(own, attrs, where)
     # boundaries of cells have the units of their coordinate, which xarray leaves out again (CF 7.1)
     units = {variable.attrs["bounds"]: variable.attrs for variable in coded.values() if "bounds" in variable.attrs}
@@ -56,12 +56,16 @@ def _by_xarray(
     try:
         return conventions.cf_encoder(dict(variables), dict(attrs))  # type: ignore[no-any-return]
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-        told = f"{error} are no units of time" if isinstance(error, KeyError) else str(error)
         names = [found[1] for note in getattr(error, "__notes__", ()) if (found := _ENCODED.search(note))]
         names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
         label = f"{where}: variable {' or '.join(map(repr, names))}" if names else where
         kind = TypeError if isinstance(error, TypeError) else ValueError  # NumPy's own take other arguments
-        raise kind(f"{label}: {told}") from None
+        raise kind(f"{label}: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    """What an error of xarray's encoders says."""
+    return f"{error} are no units of time" if isinstance(error, KeyError) else str(error)
 
 
 _ENCODED: Final = re.compile(r"while encoding variable '(.+?)' with value")
@@ -84,6 +88,29 @@ def _each(data: Any, check: Callable[..., Any], *arguments: Any) -> Any:
     if isinstance(data, dask.array.Array):
         return data.map_blocks(check, *arguments, dtype=data.dtype, meta=data._meta)
     return check(np.asarray(data), *arguments)
+
+
+def _as_announced(variable: Variable, label: str) -> Variable:
+    """The variable; each block of Dask raises unless it has the shape, and numbers the dtype, that the array says.
+
+    Dask takes any block, and cuts and casts it without a word where it puts some together.
+    """
+    data = variable.data
+    if not isinstance(data, dask.array.Array):
+        return variable
+    blocks = data.map_blocks(
+        _announced_block, data.chunks, data.dtype, label, dtype=data.dtype, chunks=data.chunks, meta=data._meta
+    )
+    return variable.copy(deep=False, data=blocks)
+
+
+def _announced_block(
+    block: Any, chunks: tuple[tuple[int, ...], ...], dtype: np.dtype, label: str, block_id: tuple[int, ...] = ()
+) -> Any:
+    expected = tuple(sizes[number] for sizes, number in zip(chunks, block_id, strict=True))
+    if np.shape(block) != expected:
+        raise ValueError(f"{label}: a block of shape {np.shape(block)} came where {expected} was announced")
+    return cast(np.asarray(block), dtype, label)
 
 
 def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:
@@ -347,13 +374,32 @@ def _as_decoded(
     if not isinstance(coded.data, dask.array.Array):
         _same_times(np.asarray(original.data), np.asarray(coded.data), *arguments)
         return coded
-    data = dask.array.map_blocks(
-        _same_times, original.data, coded.data, *arguments, dtype=coded.dtype, meta=coded.data._meta
-    )
+    data = original.data.map_blocks(_encoded_times, *arguments, dtype=coded.dtype, meta=coded.data._meta)
     return coded.copy(deep=False, data=data)
 
 
 _DECODING: Final = ("units", "calendar", "_FillValue", "missing_value", "scale_factor", "add_offset", "dtype")
+
+
+def _encoded_times(
+    times: np.ndarray, dtype: np.dtype, attrs: Mapping[str, Any], label: str, way_out: str
+) -> np.ndarray:
+    """A block of times as the numbers that are stored. What xarray's encoders raise names the variable."""
+    if times.dtype.kind == "O" and pd.isna(times).any():
+        raise ValueError(f"{label}: missing values among dates of cftime have no form. Convert them to datetime64")
+    encoding = {**{key: value for key, value in attrs.items() if key != "dtype"}, "dtype": dtype}
+    # as a block, not as a whole: of a whole xarray would choose other units where these do not do
+    block = dask.array.from_array(times, chunks=-1, name=False)
+    try:
+        coded = conventions.encode_cf_variable(Variable(_dims_of(times), block, encoding=encoding))
+        numbers = coded.data.compute(scheduler="synchronous")
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{label}: {_told(error).rstrip('.')}. {way_out}") from None
+    return _same_times(times, numbers, dtype, attrs, label, way_out)
+
+
+def _dims_of(values: np.ndarray) -> tuple[str, ...]:
+    return tuple(f"dim_{axis}" for axis in range(values.ndim))
 
 
 def _same_times(
@@ -364,21 +410,21 @@ def _same_times(
         numbers = numbers.astype(dtype, copy=False)  # xarray leaves that to others for blocks of Dask
     if not times.size:
         return numbers
-    dims = tuple(f"dim_{axis}" for axis in range(times.ndim))
     unit: Any = "ns" if times.dtype.kind == "O" else np.datetime_data(times.dtype)[0]
-    decoded = conventions.decode_cf_variable(
-        "times",
-        Variable(dims, numbers, dict(attrs)),
-        decode_times=CFDatetimeCoder(use_cftime=True if times.dtype.kind == "O" else None, time_unit=unit),
-        decode_timedelta=CFTimedeltaCoder(time_unit=unit),
-    ).values
+    counted = " and ".join(f"the {key} {attrs[key]!r}" for key in ("units", "calendar") if key in attrs)
+    try:
+        decoded = conventions.decode_cf_variable(
+            "times",
+            Variable(_dims_of(times), numbers, dict(attrs)),
+            decode_times=CFDatetimeCoder(use_cftime=True if times.dtype.kind == "O" else None, time_unit=unit),
+            decode_timedelta=CFTimedeltaCoder(time_unit=unit),
+        ).values
+    except (ValueError, OverflowError):  # numbers that were cut are no times at all
+        raise ValueError(f"{label}: {dtype} with {counted} cannot hold all of the times. {way_out}") from None
     other = np.flatnonzero(~_equal_times(times.reshape(-1), decoded.reshape(-1), rounded=numbers.dtype.kind == "f"))
     if other.size:
         time, found = times.reshape(-1)[other[0]], decoded.reshape(-1)[other[0]]
-        raise ValueError(
-            f"{label}: {time} would read as {found}: {numbers.dtype} with the units {attrs['units']!r} cannot hold it. "
-            f"{way_out}"
-        )
+        raise ValueError(f"{label}: {time} would read as {found}: {dtype} with {counted} cannot hold it. {way_out}")
     return numbers
 
 
@@ -391,7 +437,9 @@ def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.nda
         if one.dtype.kind == "O":
             limit = _ROUNDED.astype(object)
             for place in np.flatnonzero(~missing & ~pd.isna(other)):
-                same[place] = abs(one[place] - other[place]) <= limit if rounded else one[place] == other[place]
+                own, found = one[place], other[place]
+                if own.calendar == found.calendar:  # others do not compare
+                    same[place] = abs(own - found) <= limit if rounded else own == found
             return same
         same |= one == other
         if rounded:

@@ -89,7 +89,8 @@ def put_aside(plan: WritePlan, transaction: Transaction) -> dict[str, Values]:
         path, data = posixpath.join(group.path, variable.name), variable.data
         if _is_lazy(variable):
             dtype = np.dtype(object) if variable.layout.dtype is None else variable.layout.dtype
-            found[path] = PutAside(BlockTarget(transaction.folder, number, data.shape, dtype), data.chunks)
+            target = BlockTarget(transaction.folder, number, data.shape, dtype, f"{transaction.target}:{path}")
+            found[path] = PutAside(target, data.chunks)
         else:
             found[path] = InMemory(np.asarray(data))
     return found

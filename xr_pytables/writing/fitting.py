@@ -147,14 +147,16 @@ def _range(form: Packing) -> str:
 def cast(values: _Array, dtype: np.dtype[Any], label: str) -> _Array:
     """`values` as `dtype`, in either byte order; objects and records stay as they are.
 
-    For blocks of Dask, which need not be what was announced. Raises ValueError if the dtype cannot hold one of the
-    values, TypeError for what are no numbers.
+    For blocks of Dask, parts and rows, which need not be what was announced. Raises ValueError if the dtype cannot hold
+    one of the values, TypeError for values of another kind.
     """
-    if values.dtype.newbyteorder("=") == dtype.newbyteorder("=") or dtype.kind not in _KINDS:
+    if dtype.kind not in f"{_KINDS}mM" or (dtype.kind in "mM" and values.dtype.kind == dtype.kind):
         return values
-    if values.dtype.kind not in _KINDS:
+    if values.dtype.kind not in _KINDS or dtype.kind in "mM":
         raise TypeError(f"{label}: a block of dtype {values.dtype} came where {dtype} was announced")
-    form = Packing(dtype, exact=True)
+    if values.dtype.newbyteorder("=") == dtype.newbyteorder("="):
+        return values
+    form = Packing(dtype, exact=True, way_out="That dtype was announced; announce one that holds all values")
     if values.dtype.kind == "f" and dtype.kind in "iu":
         return packed(values, form, label)
     return checked(values, form, label).astype(dtype)

@@ -106,7 +106,7 @@ def plan_frame(request: WriteRequest, existing: Existing, version: FileIdentity 
     wishes = storage_wishes(given.variables, request.encoding or {}, request.filter_words, where)
     wishes = {key: value for key, value in wishes.items() if key == "chunksizes" or key in layouts.COMPRESSION_KEYS}
     layout = layout_of(record, given.rows, given.dim, wishes, where)
-    data = rows_of(_columns(matched, record, 0, given.rows), record, given.rows, layout)
+    data = rows_of(_columns(matched, record, 0, given.rows), record, given.rows, layout, where)
     own = _own_attributes(given, where)
     groups = list(_groups(file, group, layout, data, own))
     if replaced:
@@ -131,7 +131,7 @@ def plan_longer_frame(request: WriteRequest, version: FileIdentity | None, store
     assert record is not None  # `check_can_grow`
     before = stored.table.spec.variables[0].shape[0]
     columns = _columns(matched, record, before, given.rows)
-    variable = more_rows(stored.table, TABLE, columns, given.rows)
+    variable = more_rows(stored.table, TABLE, columns, given.rows, where)
     groups = (GroupPlan(group, (), (), (variable,)),)
     return with_indexes(WritePlan(path, "a", groups, (), version, in_parts=True), stored.table, table, {}, given.rows)
 

@@ -143,15 +143,15 @@ def parts_of(
     """Where the blocks of each Dask array go. What HDF5 has to write, and blocks that share chunks, go to files."""
     parts = []
     for number, (path, variable) in enumerate(streamed(plan)):
-        layout, blocks = variable.layout, variable.data.chunks
+        layout, blocks, label = variable.layout, variable.data.chunks, f"{transaction.target}:{path}"
         storage = planned_storage(layout)
         target: ArenaTarget | BlockTarget
         if storage is None or conflict(blocks, storage.chunkshape or (), (0,) * len(blocks)):
             dtype = np.dtype(object) if layout.dtype is None else layout.dtype
-            target = BlockTarget(transaction.folder, number, layout.shape, dtype)
+            target = BlockTarget(transaction.folder, number, layout.shape, dtype, label)
         else:
             target = ArenaTarget(
-                transaction.growing_file, room, notes, number, path, storage, effort, threads, budget, done
+                transaction.growing_file, room, notes, number, label, storage, effort, threads, budget, done
             )
         parts.append(Part(path, layout.shape, storage, blocks, target))
     return parts
@@ -220,7 +220,7 @@ def _gathered(parts: Sequence[Part], transaction: Transaction, room: Room, effor
                 room,
                 OwnNotes(),
                 0,
-                part.path,
+                part.target.label,
                 part.storage,
                 effort,
                 effort.threads,

@@ -97,7 +97,8 @@ def in_dask(obj: _Obj, path: str) -> tuple[_Obj, OtherChunks]:
     obj = cast(_Obj, obj.copy(deep=False))
     for number, variable in enumerate(_others(obj)):
         data = variable.data
-        target = BlockTarget(folder.folder, number, tuple(map(int, data.shape)), np.dtype(data.dtype))
+        label = f"{path}: an array along {variable.dims}"
+        target = BlockTarget(folder.folder, number, tuple(map(int, data.shape)), np.dtype(data.dtype), label)
         asides.append(_Aside(data, get_chunked_array_type(data), target))
         variable.data = asides[-1].read()
     return obj, OtherChunks(folder, asides)

@@ -23,6 +23,7 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
     Raises ValueError for what can only be known now: an object in the file cannot hold an attribute.
     """
     if plan.mode == "r+":
+        assert not any(variable.action in ("create", "replace") for _, variable in plan)  # nobody would make those
         return
     for group in plan.groups:
         try:

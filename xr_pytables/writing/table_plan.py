@@ -103,7 +103,7 @@ def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity 
         attributes=tuple(
             _table_attributes(columns, attrs, record, row_dim, rows, where, leave_out=teller_of(obj.encoding))
         ),
-        data=rows_of(columns, record, rows, layout),
+        data=rows_of(columns, record, rows, layout, where),
         action="replace" if replaced else "create",
     )
     indexes = _checked_index(request.index, columns, where)
@@ -337,13 +337,13 @@ def plan_append(
     variables, _ = encoded_variables(dataset, path, group, request.encoding or {}, {}, present)
     by_name = {str(spec.name): spec for spec in table.variables}
     columns = [_more(_column(original, plan, where), plan, by_name[plan.name], where) for original, plan in variables]
-    variable = more_rows(stored, leaf, columns, rows)
+    variable = more_rows(stored, leaf, columns, rows, where)
     asked = {each.column: each for each in _checked_index(request.index, columns, where)}
     groups = (GroupPlan(parent, (), (), (variable,)),)
     return with_indexes(WritePlan(path, "a", groups, (), version, in_parts=True), stored, group, asked, rows)
 
 
-def more_rows(stored: StoredTable, leaf: str, columns: Sequence[Column], rows: int) -> VariablePlan:
+def more_rows(stored: StoredTable, leaf: str, columns: Sequence[Column], rows: int, where: str) -> VariablePlan:
     """The table in the file with `rows` more, which `columns` fill."""
     spec = stored.spec.variables[0]
     info, before = spec.info, spec.shape[0]
@@ -355,7 +355,7 @@ def more_rows(stored: StoredTable, leaf: str, columns: Sequence[Column], rows: i
         dims=(f"rows of {leaf}",),
         layout=layout,
         attributes=(rows_attribute(before + rows),),
-        data=rows_of(columns, record, rows, layout),
+        data=rows_of(columns, record, rows, layout, where),
         action="put",
         start=(before,),
         stored=_as_rows(spec),
@@ -509,11 +509,11 @@ def _more(column: Column, plan: VariablePlan, spec: VariableSpec, where: str) ->
 # -- rows -----------------------------------------------------------------------------------------------------
 
 
-def rows_of(columns: Sequence[Column], record: np.dtype, rows: int, layout: ArrayLayout) -> Any:
+def rows_of(columns: Sequence[Column], record: np.dtype, rows: int, layout: ArrayLayout, where: str) -> Any:
     """The table as an array of records: of Dask, cut into whole chunks, unless it is small and in memory."""
-    streamed = any(isinstance(column.data, dask.array.Array) for column in columns)
+    streamed, members = any(isinstance(column.data, dask.array.Array) for column in columns), _members(columns)
     if not rows or (not streamed and rows * record.itemsize <= _BLOCK_BYTES):
-        return _assembled(*(np.asarray(column.data) for column in columns), members=_members(columns), record=record)
+        return _assembled(*(np.asarray(column.data) for column in columns), members=members, record=record, where=where)
     chunk = (layout.chunkshape or (1,))[0]
     block = max(_BLOCK_BYTES // (record.itemsize * chunk), 1) * chunk
     arguments: list[Any] = []
@@ -527,7 +527,7 @@ def rows_of(columns: Sequence[Column], record: np.dtype, rows: int, layout: Arra
         arguments += [data, (0, *itertools.islice(labels, data.ndim - 1))]
     assembled = dask.array.blockwise(
         _assembled, (0,), *arguments, concatenate=True, dtype=record, meta=np.empty(0, record),
-        members=_members(columns), record=record,
+        members=members, record=record, where=where,
     )  # fmt: skip
     return assembled.rechunk({0: _aligned(assembled.chunks[0], chunk, block)})
 
@@ -536,16 +536,14 @@ def _members(columns: Iterable[Column]) -> tuple[tuple[str, ...], ...]:
     return tuple(column.member for column in columns)
 
 
-def _assembled(*columns: np.ndarray, members: Sequence[tuple[str, ...]], record: np.dtype) -> np.ndarray:
+def _assembled(*columns: np.ndarray, members: Sequence[tuple[str, ...]], record: np.dtype, where: str) -> np.ndarray:
     """Records from their columns."""
     rows = np.zeros(len(columns[0]), record)
     for member, column in zip(members, columns, strict=True):
         place: np.ndarray = rows
         for name in member:
             place = place[name]
-        place[...] = cast(
-            column, place.dtype, f"column {'.'.join(member)!r}: a block of the Dask array is not {place.dtype}"
-        )
+        place[...] = cast(column, place.dtype, f"{where}: column {'.'.join(member)!r}")
     return rows
 
 

@@ -179,8 +179,8 @@ class ArenaTarget:
     notes: Notes
     number: int
     """Of the array in the file."""
-    path: str
-    """Of the array."""
+    label: str
+    """The user's file and the array, for messages."""
     storage: ChunkStorage
     effort: Effort = USUAL
     threads: int | None = 1
@@ -205,8 +205,7 @@ class ArenaTarget:
         return len(self.storage.shape)
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        what = f"array {self.path!r}: a block of the Dask array is not {self.dtype}"
-        values = cast(np.asarray(block), self.dtype, what)  # raises ValueError for what would be lost
+        values = cast(np.asarray(block), self.dtype, self.label)  # raises ValueError for what would be lost
         if not values.size:
             return  # it would have the place of the block that begins where it does
         with in_folder(os.path.dirname(self.file)):

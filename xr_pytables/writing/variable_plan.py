@@ -100,9 +100,9 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     """What turns values into the form that the array in the file has already."""
     keys: tuple[str, ...] = (*CF_KEYS, *(("units", "calendar") if variable.dtype.kind in "mMO" else ()))
     found = {key: spec.attributes[key] for key in keys if key in spec.attributes}
-    if variable.dtype.kind == "f":
-        found.setdefault("_FillValue", None)  # else xarray would want NaN
     stored = spec.info.datatype.dtype
+    if variable.dtype.kind == "f" or (variable.dtype.kind in "mMO" and stored is not None and stored.kind == "f"):
+        found.setdefault("_FillValue", None)  # else xarray would want NaN
     if spec.form.is_text:
         return {**found, "string": "vlen" if spec.form is Form.TEXT else "fixed"}
     if spec.info.datatype.base is not None:

@@ -321,9 +321,11 @@ def _check_filters(plan: WritePlan) -> None:
     """Raise ValueError for a compressor that this build lacks; PyTables would silently take another one."""
     with hdf5_lock():
         for group, variable in plan:
-            for step in variable.layout.filters.filters:
-                if not filter_available(step.id):
+            kept = variable.stored if variable.action in ("set values", "put", "keep") else None
+            for step in (variable.layout if kept is None else kept.info).filters.filters:
+                if variable.action != "keep" and not filter_available(step.id):
                     raise ValueError(
                         f"{plan.path}:{posixpath.join(group.path, variable.name)}: the compressor {step.name!r} is not "
                         f"part of this build of PyTables ({tables.__version__}). Choose another complib"
+                        f"{'' if kept is None else ' in encoding, with mode=a alone: that makes the array anew'}"
                     )
