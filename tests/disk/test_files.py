@@ -432,6 +432,28 @@ def test_no_descriptor_is_left(end: str, path: Path) -> None:
     assert not ours()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are counted in /proc")
+def test_files_that_are_linked_to_again_and_again_are_opened_once(path: Path) -> None:
+    """Those that are no HDF5 files, too, and those that have raw data of an array and arrays of their own."""
+
+    def ours() -> list[str]:
+        return [name for name in open_descriptors() if str(path.parent) in name]
+
+    (path.parent / "junk.h5").write_bytes(b"no HDF5 file")
+    with h5py.File(path.parent / "links.h5", "w") as file:
+        file.create_dataset("raw", shape=(3,), dtype="u1", external=[(path.name, 1, 3)])
+        file["to_raw"] = h5py.ExternalLink(path.name, "/carray")
+        for number in range(3):
+            file[f"to_junk{number}"] = h5py.ExternalLink("junk.h5", "/x")
+    with pytest.warns(match="junk"):
+        ds = opened(path.parent / "links.h5")
+    assert ours() == sorted(map(str, path.parent.iterdir()))
+    assert_same(ds["raw"].values, np.frombuffer(b"HDF", "u1"))
+    assert_same(ds["to_raw"].values, VALUES)
+    ds.close()
+    assert not ours()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_child_of_a_fork_reads_though_another_thread_held_the_lock(path: Path) -> None:
     code = """

@@ -198,7 +198,6 @@ class Visit:
         path = place.path
         key = os.path.realpath(path) if isinstance(place, LocalPlace) else path
         if key not in self._files:
-            self._places[path] = place
             try:
                 self._files[key] = self._first_look(place)
             except RemoteError as error:
@@ -217,8 +216,11 @@ class Visit:
         return hdf5_of(opened)
 
     def _open(self, place: Place) -> tuple[Opened, Version]:
-        opened = open_now(place)
-        self._opened[place.path] = opened, opened.version()
+        """What is open at a place, once for all who ask: links to a file without sense, raw data in one with sense."""
+        if place.path not in self._opened:
+            self._places[place.path] = place
+            opened = open_now(place)
+            self._opened[place.path] = opened, opened.version()
         return self._opened[place.path]
 
     def linked(self, path: str, target: str) -> File:
@@ -231,10 +233,7 @@ class Visit:
     def raw(self, path: str, target: str) -> tuple[str, int]:
         """Path and size in bytes of a file without a format, named and pinned as those of `linked`."""
         place = self._beside(path, target)
-        if place.path not in self._opened:
-            self._places[place.path] = place
-            self._open(place)
-        return place.path, self._opened[place.path][1].size
+        return place.path, self._open(place)[1].size
 
     def _beside(self, path: str, target: str) -> Place:
         """Where the file is that the one opened as `path` names. Raises FileNotFoundError if there is none."""
@@ -261,8 +260,7 @@ class Visit:
         """The files by path, which are the caller's from now on: to be read at any time, and to be closed."""
         from .opened_files import OpenedFile  # late, as is said there
 
-        found, self._opened = self._opened, {}
-        return {path: OpenedFile.of(self._places[path], *opened) for path, opened in found.items()}
+        return {path: OpenedFile.of(self._places[path], *self._opened.pop(path)) for path in [*self._opened]}
 
     def check_unchanged(self) -> None:
         """Raise FileChangedError if somebody has written to one of the files meanwhile."""
