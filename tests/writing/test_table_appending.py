@@ -20,6 +20,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xr_pytables import to_pytables
 from xr_pytables.where import queries
 from xr_pytables.writing import changes, chunk_writer, table_indexes
 
@@ -448,6 +449,23 @@ def test_a_table_without_indexes_gets_one(tmp_path: Path, in_place: list[str]) -
     assert_comes_back(whole, path)
     with plain_file(path) as file:
         assert file.root.events.cols.position.x.index.nelements == 40
+
+
+def test_the_index_of_a_column_of_bool_is_one_that_goes_on(tmp_path: Path) -> None:
+    """Made among other things in a file, and made anew."""
+    path = tmp_path / "a.h5"
+    rows = xr.Dataset({"good": ("row", np.arange(9) % 3 == 0), "number": ("row", np.arange(9))})
+    to_pytables(xr.Dataset({"x": 1}), path)
+    to_pytables(rows, path, mode="a", group="/events", layout="table", index=["good"])
+    for count in (9, 20, 1):  # goes on, is made anew as more come than there are, goes on
+        more = rows.isel(row=np.arange(count) % 9)
+        to_pytables(more, path, group="/events", layout="table", append_dim="row")
+    with plain_file(path) as file:
+        table = file.root.events
+        assert table.cols.good.index.nelements == table.nrows == 39
+        assert isinstance(table.cols.good.index.sorted.atom, tables.BoolAtom)
+        assert table.will_query_use_indexing("good")
+        assert table.get_where_list("good", sort=True).tolist() == np.flatnonzero(table.col("good")).tolist()
 
 
 def test_indexes_that_are_made_anew_leave_no_holes(tmp_path: Path) -> None:

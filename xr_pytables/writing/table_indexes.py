@@ -24,6 +24,7 @@ from ..library.libhdf5 import call
 from ..library.target_file import ArrayLayout, TargetFile
 from ..model.attributes import EncodedAttribute
 from ..model.leaves import read_column
+from ..model.pytables_types import as_pytables
 
 TABLE_VERSION: Final = "2.7"
 """Of PyTables' format of tables (tables.table.obversion)."""
@@ -86,7 +87,7 @@ def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...
     So PyTables sees nothing that others wrote. The chunks have as many rows: indexes depend on that.
     """
     with file.on_disk() as source:
-        info = source.dataset(source.resolve(table).address)
+        info = as_pytables(source.dataset(source.resolve(table).address))
         record, rows = record_of(info.datatype, members), (info.shape or (0,))[0]
         own.create_array(table, ArrayLayout((rows,), record, (h5.UNLIMITED,), info.chunkshape))
         own.write_attributes(table, table_attributes(record, rows))
