@@ -252,6 +252,7 @@ WRONG_BLOCKS = {
     "larger": (lambda block: np.full(len(block), 1e39), ValueError, r"1e\+39 does not fit: float32"),
     "text": (lambda block: np.array(["a"] * len(block), object), TypeError, "dtype object came where float32"),
     "times": (lambda block: np.zeros(len(block), "M8[s]"), TypeError, r"dtype datetime64\[s\] came where float32"),
+    "masked": (lambda block: np.ma.masked_equal(block, 1), ValueError, "block with masked elements came where plain"),
 }
 
 

@@ -141,11 +141,14 @@ def test_what_can_be_held_is_given_back_as_it_is():
 
 def test_blocks_that_are_not_what_dask_announced_are_cast_only_if_they_fit():
     assert cast(np.array([1.0, 2.0]), np.dtype("i2"), "v").dtype == np.int16
+    assert cast(np.array([1, 0]), np.dtype(bool), "v").tolist() == [True, False]
     for values, dtype in (
         (np.array([1.5]), "i2"),
         (np.array([np.nan]), "i2"),
         (np.array([70000]), "i2"),
         (np.array([b"abc"]), "S2"),
+        (np.array([2]), "?"),
+        (np.array([0.5]), "?"),
     ):
         with pytest.raises(ValueError, match=r"^v: "):
             cast(values, np.dtype(dtype), "v")

@@ -93,7 +93,8 @@ def _each(data: Any, check: Callable[..., Any], *arguments: Any) -> Any:
 def _as_announced(variable: Variable, label: str) -> Variable:
     """The variable; each block of Dask raises unless it has the shape, and numbers the dtype, that the array says.
 
-    Dask takes any block, and cuts and casts it without a word where it puts some together.
+    Dask takes any block, and cuts and casts it without a word where it puts some together. Masked elements raise, too:
+    in arrays that say that they have some, xarray has made them NaN.
     """
     data = variable.data
     if not isinstance(data, dask.array.Array):
@@ -110,6 +111,11 @@ def _announced_block(
     expected = tuple(sizes[number] for sizes, number in zip(chunks, block_id, strict=True))
     if np.shape(block) != expected:
         raise ValueError(f"{label}: a block of shape {np.shape(block)} came where {expected} was announced")
+    if np.ma.is_masked(block):
+        raise ValueError(
+            f"{label}: a block with masked elements came where plain ones were announced. Fill them with NaN: "
+            "data.map_blocks(np.ma.filled, np.nan)"
+        )
     return cast(np.asarray(block), dtype, label)
 
 

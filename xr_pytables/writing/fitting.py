@@ -156,7 +156,8 @@ def cast(values: _Array, dtype: np.dtype[Any], label: str) -> _Array:
         raise TypeError(f"{label}: a block of dtype {values.dtype} came where {dtype} was announced")
     if values.dtype.newbyteorder("=") == dtype.newbyteorder("="):
         return values
-    form = Packing(dtype, exact=True, way_out="That dtype was announced; announce one that holds all values")
+    way_out = "That dtype was announced; announce one that holds all values"
+    form = Packing(dtype, exact=True, truth=dtype.kind == "b", way_out=way_out)
     if values.dtype.kind == "f" and dtype.kind in "iu":
         return packed(values, form, label)
     return checked(values, form, label).astype(dtype)
