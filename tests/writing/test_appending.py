@@ -930,6 +930,21 @@ def test_times_go_into_arrays_of_netcdf4_that_have_no_fill_value(tmp_path, how, 
 
 
 @pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("values", [np.array([7, 8, 9]), np.array([True, False, True]), np.array([7.0, 8.0, 9.0])])
+@pytest.mark.parametrize("how", ["append_dim", "r+"])
+def test_numbers_go_into_arrays_of_floats_that_have_no_fill_value(path, how, values, lazy):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", data=np.arange(3, dtype="f4"), maxshape=(None,))
+        file["v"].attrs["_ARRAY_DIMENSIONS"] = ["x"]
+    new = xr.Dataset({"v": ("x", values)})
+    to_pytables(new.chunk(x=2) if lazy else new, path, **({"mode": how} if how == "r+" else {how: "x"}))
+    with h5py.File(path) as file:
+        assert file["v"].dtype == "f4"
+        assert file["v"][-3:].tolist() == values.tolist()
+        assert list(file["v"].attrs) == ["_ARRAY_DIMENSIONS"]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize(
     "what", ["an enumeration", "a coordinate's values", "filters=", "encoding=", "large attributes"]
 )

@@ -101,7 +101,7 @@ def _encoding_on_disk(variable: Variable, spec: VariableSpec) -> dict[str, Any]:
     keys: tuple[str, ...] = (*CF_KEYS, *(("units", "calendar") if variable.dtype.kind in "mMO" else ()))
     found = {key: spec.attributes[key] for key in keys if key in spec.attributes}
     stored = spec.info.datatype.dtype
-    if variable.dtype.kind == "f" or (variable.dtype.kind in "mMO" and stored is not None and stored.kind == "f"):
+    if "f" in (variable.dtype.kind, None if stored is None else stored.kind):
         found.setdefault("_FillValue", None)  # else xarray would want NaN
     if spec.form.is_text:
         return {**found, "string": "vlen" if spec.form is Form.TEXT else "fixed"}
