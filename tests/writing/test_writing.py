@@ -1043,8 +1043,10 @@ def test_mode_r_plus_refuses_other_units(path):
 def test_floats_that_crash_netcdf_are_written_with_a_warning(path):
     for dtype in ("f2", "g"):
         with pytest.warns(UserWarning, match=r"variable 'x': dtype float\d+ is written, but netCDF-C"):
-            to_pytables(xr.Dataset({"x": ("a", np.ones(2, dtype))}), path)
+            to_pytables(xr.Dataset({"x": ("a", np.ones(2, dtype))}), path, unlimited_dims=["a"])
         assert open_ours(path).x.dtype == dtype
+        to_pytables(xr.Dataset({"x": ("a", np.zeros(2, dtype))}), path, append_dim="a")  # which changes no dtype
+        assert open_ours(path).x.values.tolist() == [1, 1, 0, 0]
 
 
 def test_a_contiguous_array_is_written_with_checksums_unless_asked_otherwise(path):

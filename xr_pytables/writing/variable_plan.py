@@ -146,7 +146,7 @@ def plan_variable(
         wishes["chunksizes"] = (*chunks, variable.shape[-1])  # a text is never cut
     variable, extra = _quantized(variable, wishes, label)
     members = enum_members(original, variable)
-    if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16):
+    if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16) and here.target_of(name) is None:
         warn(
             f"{label}: dtype {variable.dtype} is written, but netCDF-C (and so the netcdf4 engine) crashes on it; "
             "encoding={'dtype': 'float32'} or 'float64' avoids that"
