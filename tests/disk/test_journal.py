@@ -43,6 +43,7 @@ from xr_pytables import (
 from xr_pytables.disk import journal
 from xr_pytables.disk.journal import Journal
 from xr_pytables.disk.opened_files import hdf5_lock
+from xr_pytables.errors import HDF5Error
 from xr_pytables.hdf5.file import File
 from xr_pytables.sources.local import LocalFile
 from xr_pytables.writing import changes
@@ -705,6 +706,21 @@ def test_an_error_in_the_middle_of_the_change_undoes_it(path, in_place, monkeypa
     assert path.stat().st_mtime_ns == status.st_mtime_ns
     assert os.listdir(path.parent) == ["file.h5"]
     xr.testing.assert_identical(open_ours(path), steps(0, 10))
+
+
+@pytest.mark.parametrize(("step", "where"), [("write", r"file\.h5:/\w+"), ("write_structure", r"file\.h5")])
+def test_what_hdf5_cannot_change_is_named(path, in_place, monkeypatch, step, where):
+    """As arrays of which HDF5 2.0 made the header."""
+    make(path)
+    before = path.read_bytes()
+
+    def fails(*args, **kwargs):
+        raise HDF5Error("bad version number for layout message (H5Oopen)")
+
+    monkeypatch.setattr(changes.chunk_writer if step == "write" else changes, step, fails)
+    with pytest.raises(HDF5Error, match=rf"{where}: the HDF5 of PyTables \(.*\) cannot change it: bad version number"):
+        to_pytables(steps(10, 19), path, append_dim="t")
+    assert path.read_bytes() == before
 
 
 def test_a_lazy_dataset_of_the_old_version_never_mixes(path, in_place):

@@ -15,13 +15,14 @@ import posixpath
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import dask
 import dask.array
 import numpy as np
+import tables
 from dask.delayed import Delayed
 
 from ..arrays.leaf_arrays import storage_of
@@ -29,7 +30,7 @@ from ..disk.files import FileIdentity
 from ..disk.journal import Journal, exclusive, is_supported
 from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
-from ..errors import FileChangedError, FormatError, NoLocksError
+from ..errors import FileChangedError, FormatError, HDF5Error, NoLocksError
 from ..hdf5.file import File
 from ..library.target_file import TargetFile, planned_storage, why_not_encode
 from ..sources.local import LocalFile
@@ -329,34 +330,53 @@ def _planned_changes(plan: WritePlan, values: Mapping[str, Values], source: Sour
 
 def _apply(work: _Work, file: TargetFile, before: ReadBytes) -> None:
     """Change the file, in which nothing is lost if this fails: it is a copy, or there is a journal."""
-    with hdf5_lock():
+    with hdf5_lock(), _named(work.plan.path):
         write_structure(file, work.plan)
     for group, variable in work.plan:
-        if variable.action == "keep":
-            continue
-        path = posixpath.join(group.path, variable.name)
-        planned, values = work.changes.get(path), work.values[path]
-        is_new = variable.action in ("create", "replace")
-        if planned is None and is_new:
-            storage = planned_storage(variable.layout)
-            planned = None if storage is None else plan_new(storage)
-        if planned is not None:
-            chunk_writer.write(
-                file,
-                path,
-                planned,
-                values,
-                before=before,
-                lock=hdf5_lock,
-                threads=work.effort.threads,
-                leave_out=is_new and not work.effort.write_empty_chunks,
-                done=work.done,
-            )
-        else:
-            start = variable.start or (0,) * len(variable.layout.shape)
-            chunk_writer.write_through_hdf5(
-                file, path, variable.layout.shape, start, values, lock=hdf5_lock, done=work.done
-            )
+        if variable.action != "keep":
+            path = posixpath.join(group.path, variable.name)
+            with _named(f"{work.plan.path}:{path}"):
+                _put(work, file, before, path, variable)
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say where it is that HDF5 cannot change: of a newer version, perhaps. For a full disk there are other words."""
+    try:
+        yield
+    except HDF5Error as error:
+        if error.errno is not None:
+            raise
+        raise HDF5Error(
+            f"{what}: the HDF5 of PyTables ({tables.hdf5_version}) cannot change it: {error}. The file was left as it "
+            "was. Write to a new file"
+        ) from None
+
+
+def _put(work: _Work, file: TargetFile, before: ReadBytes, path: str, variable: VariablePlan) -> None:
+    """Put the values of a variable into the array at `path`."""
+    planned, values = work.changes.get(path), work.values[path]
+    is_new = variable.action in ("create", "replace")
+    if planned is None and is_new:
+        storage = planned_storage(variable.layout)
+        planned = None if storage is None else plan_new(storage)
+    if planned is not None:
+        chunk_writer.write(
+            file,
+            path,
+            planned,
+            values,
+            before=before,
+            lock=hdf5_lock,
+            threads=work.effort.threads,
+            leave_out=is_new and not work.effort.write_empty_chunks,
+            done=work.done,
+        )
+    else:
+        start = variable.start or (0,) * len(variable.layout.shape)
+        chunk_writer.write_through_hdf5(
+            file, path, variable.layout.shape, start, values, lock=hdf5_lock, done=work.done
+        )
 
 
 def commit(plan: WritePlan, transaction: Transaction, *, fsync: bool) -> None:
