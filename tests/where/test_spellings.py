@@ -182,6 +182,15 @@ def test_what_cannot_be_gets_a_way_out(paths: dict[str, Path], kind: str, where:
     assert str(paths[kind]) in str(caught.value)
 
 
+@pytest.mark.parametrize("where", ["(number > 1) & energy == 2", "number == 2 | (energy > 3)"])
+def test_what_means_something_else_in_pandas_is_refused_for_its_objects(paths: dict[str, Path], where: str) -> None:
+    in_brackets = where.replace("energy == 2", "(energy == 2)").replace("number == 2", "(number == 2)")
+    with pytest.raises(ValueError, match=re.escape(f"comparisons in brackets: {in_brackets!r}")):
+        found(paths["frame"], where)
+    by_pandas = pd.read_hdf(paths["frame"], "t", where=where)
+    assert found(paths["frame"], in_brackets) == (by_pandas.index - 100).tolist()
+
+
 def test_a_list_alone_is_no_condition(paths: dict[str, Path]) -> None:
     with pytest.raises(
         ValueError, match=r"condvars\['w'\] must be a single value, .* stand behind 'in': 'column in w'"
@@ -202,6 +211,11 @@ def test_a_list_alone_is_no_condition(paths: dict[str, Path]) -> None:
         ("a = 'x & y' & b > 3 | c == 1", "(a == 'x & y') & (b > 3) | (c == 1)"),
         ("0 < (a & 3) < 2", "(0 < a & 3) & (a & 3 < 2)"),
         ("a & 1 == 1", None),
+        ("(a > 1) & b == 2", "(a > 1) & (b == 2)"),
+        ("2 != b | (a > 1)", "(2 != b) | (a > 1)"),
+        ("(1 < a < 3) & b == 2", "(1 < a) & (a < 3) & (b == 2)"),
+        ("((a > 1) & b) == 2", None),
+        ("(a > 1) == (b | (a < 0))", None),
         ("f(a and b) > 1", "f(a & b) > 1"),
         ("a >", None),
         ("'a", None),

@@ -102,7 +102,7 @@ OPERATORS: Final = "write & for 'and', | for 'or', ~ for 'not', == for '=', and 
 def instead(where: str) -> str | None:
     """The condition as it has to be written, if `=`, `and`, `or`, `not`, or a chain of comparisons is in it.
 
-    A chain with `&` or `|` in it, as in `a > 1 & b < 2`, is read as pandas reads it.
+    With `&` and `|` beside comparisons, as in `a > 1 & b < 2` or `(a > 1) & b < 2`, it is read as pandas reads it.
     """
     try:
         text = _with_words(where.strip(), _WORDS)
@@ -130,12 +130,23 @@ def _with_words(where: str, words: Mapping[str, str]) -> str:
 
 
 def _is_mixed(node: ast.AST) -> bool:
-    """Whether it is a chain of comparisons with `&` or `|` in it."""
-    operators = (part.op for part in ast.walk(node) if isinstance(part, ast.BinOp))
-    return (
-        isinstance(node, ast.Compare) and len(node.ops) > 1
-        and any(isinstance(operator, ast.BitAnd | ast.BitOr) for operator in operators)
-    )  # fmt: skip
+    """Whether it is a chain of comparisons with `&` or `|` in it, or compares what those make of a comparison.
+
+    If that is in brackets it is meant.
+    """
+    if not isinstance(node, ast.Compare):
+        return False
+    if len(node.ops) > 1:
+        return any(map(_is_and_or, ast.walk(node)))
+    left, right = node.left, node.comparators[0]
+    bare = [left] if (left.lineno, left.col_offset) == (node.lineno, node.col_offset) else []
+    if (right.end_lineno, right.end_col_offset) == (node.end_lineno, node.end_col_offset):
+        bare.append(right)
+    return any(_is_and_or(side) and any(isinstance(part, ast.Compare) for part in ast.walk(side)) for side in bare)
+
+
+def _is_and_or(node: ast.AST) -> bool:
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd | ast.BitOr)
 
 
 class _Operators(ast.NodeTransformer):
