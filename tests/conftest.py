@@ -18,6 +18,8 @@ from .helpers_threads import WATCHDOG
 
 use_profile()
 
+collect_ignore = ["fuzz/guided.py"]  # a program; what it imports is no dependency
+
 # the tests start hundreds of interpreters, each of which would compile the package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

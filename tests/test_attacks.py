@@ -196,7 +196,7 @@ def test_tables_open_file_is_not_used_by_the_package() -> None:
     found = []
     for module in package.rglob("*.py"):
         # these open files of their own: see test_an_index_in_a_file_of_others_runs_nothing_from_it
-        if module.name in ("recipe.py", "table_indexes.py"):
+        if module.name in ("recipe.py", "table_indexes.py", "longer_indexes.py"):
             continue
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in forbidden:

@@ -912,6 +912,21 @@ def test_a_chunk_that_grows_stays_in_its_place_and_gives_its_room_to_the_next(pa
     assert sizes[-1] - sizes[4] < 6 * 3 * 3000  # six rows of encoded chunks, not of plain ones of 9600 bytes
 
 
+def test_a_file_whose_end_becomes_free_can_be_changed_again(path, in_place):
+    """HDF5 cuts off what is free at the end: a chunk that became smaller was there."""
+    rng, values = np.random.default_rng(0), np.zeros((12, 50))
+    to_pytables(xr.Dataset({"v": (("t", "x"), values)}), path, encoding={"v": {"chunksizes": (4, 50), "zlib": True}})
+    sizes = []
+    for number in range(40):
+        row = int(rng.integers(12))
+        values[row] = rng.random(50) if rng.random() < 0.5 else number
+        part = xr.Dataset({"v": (("t", "x"), values[row : row + 1])})
+        to_pytables(part, path, region={"t": slice(row, row + 1)}, fsync=False)
+        sizes.append(path.stat().st_size)
+        np.testing.assert_array_equal(open_ours(path)["v"], values)
+    assert (np.diff(sizes) < 0).sum() > 2
+
+
 def test_equal_size_with_another_mask(path):
     """HDF5 overwrites a chunk of the same size without taking the new filter mask."""
     data = np.random.default_rng(0).integers(0, 256, (2, 64), "u1")

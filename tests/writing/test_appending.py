@@ -945,9 +945,7 @@ def test_numbers_go_into_arrays_of_floats_that_have_no_fill_value(path, how, val
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize(
-    "what", ["an enumeration", "a coordinate's values", "filters=", "encoding=", "large attributes"]
-)
+@pytest.mark.parametrize("what", ["an enumeration", "a coordinate's values", "large attributes"])
 def test_setting_values_writes_nothing_but_them_into_arrays_as_they_are(path, what, lazy):
     """Arrays that lie side by side, of which none may reach into the next."""
     with h5py.File(path, "w") as file:
@@ -964,11 +962,14 @@ def test_setting_values_writes_nothing_but_them_into_arrays_as_they_are(path, wh
         new = xr.Dataset({"e": ("x", np.array([1, 1, 1], "i1"))})
     elif what == "a coordinate's values":
         new = new.assign_coords(x=np.array([4, 5, 6], "i1"))
-    arguments = {
-        "filters=": {"filters": tables.Filters(complevel=5, complib="zlib")},
-        "encoding=": {"encoding": {"v": {"complib": "zlib", "chunksizes": (3,)}}},
-    }.get(what, {})
-    to_pytables(new.chunk(x=1) if lazy else new, path, mode="r+", **arguments)
+    refused = {
+        "filters has no effect with mode='r+'": {"filters": tables.Filters(complevel=5)},
+        "already exists, but encoding was provided": {"encoding": dict.fromkeys(new.variables, {"chunksizes": (3,)})},
+    }
+    for words, asked in refused.items():
+        with pytest.raises(ValueError, match=re.escape(words)):
+            to_pytables(new.chunk(x=1) if lazy else new, path, mode="r+", **asked)
+    to_pytables(new.chunk(x=1) if lazy else new, path, mode="r+")
     with h5py.File(path) as file:
         found = {name: file[name][()].tolist() for name in file}
         assert all(file[name].chunks == (2,) and file[name].compression is None for name in file)

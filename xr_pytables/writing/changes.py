@@ -260,8 +260,9 @@ def _remember_others(target: str, changes: Iterable[ArrayChange], others: Ranges
         file.prefetch([change.storage.header for change in changed])
         given_up = [extent for change in changed for extent in change.rewritten()]
         written = [extent for change in changed for extent in change.written(file)]
-        now = together(others, given_up, [(size, file.source.size - size)])
-        remember(FileIdentity.of(raw.fileno()), without(now, written))
+        end = file.source.size  # HDF5 cuts off what is free there
+        now = together(others, given_up, [(size, max(end - size, 0))])
+        remember(FileIdentity.of(raw.fileno()), without(now, [*written, (end, max(size - end, 0))]))
 
 
 def _what_to_save(

@@ -56,6 +56,8 @@ class WriteRequest:
             asks_for_checksums(self.encoding or {}) or getattr(self.filters, "fletcher32", False)
         ):
             raise ValueError("checksums=False writes none in any array, but encoding or filters ask for fletcher32")
+        if self.mode == "r+" and self.filters is not None:
+            raise ValueError("filters has no effect with mode='r+', which makes no array. Leave it out")
         if self.layout not in ("arrays", "table", "pandas"):
             raise ValueError(f"layout must be 'arrays', 'table' or 'pandas', not {self.layout!r}")
         if self.index and self.layout != "table":
