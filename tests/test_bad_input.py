@@ -255,6 +255,7 @@ def test_what_the_system_cannot_read_is_said_of_the_file(tmp_path, monkeypatch, 
         return original(what, *arguments, **options)
 
     monkeypatch.setattr("xr_pytables.sources.local.pread" if name == "pread" else f"os.{name}", failing)
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
     tried = [dataset["v"].load] if name != "pread" else []
     tried += [lambda: xr.open_dataset(path, engine="pytables")] if name != "preadv" else []
     for read in tried:
@@ -262,4 +263,5 @@ def test_what_the_system_cannot_read_is_said_of_the_file(tmp_path, monkeypatch, 
             read()
         assert raised.value.errno == number
     monkeypatch.undo()
+    assert not before or len(os.listdir("/proc/self/fd")) == before
     assert dataset["v"].values.sum() == np.arange(5000.0).sum()

@@ -220,7 +220,11 @@ class Visit:
         if place.path not in self._opened:
             self._places[place.path] = place
             opened = open_now(place)
-            self._opened[place.path] = opened, opened.version()
+            try:
+                self._opened[place.path] = opened, opened.version()
+            except BaseException:
+                opened.close()
+                raise
         return self._opened[place.path]
 
     def linked(self, path: str, target: str) -> File:

@@ -89,9 +89,12 @@ class Descriptor(Opened):
     def __init__(self, path: str, expected: FileIdentity | None) -> None:
         super().__init__(path)
         self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-        if expected is not None and not FileIdentity.of(self.fd).same_file(expected):
+        try:
+            if expected is not None and not self.version().same_file(expected):
+                raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+        except BaseException:
             os.close(self.fd)
-            raise FileChangedError(f"{path}: another file has taken this path since it was opened. Open it again")
+            raise
 
     @property
     def source(self) -> LocalFile:
