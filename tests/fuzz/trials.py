@@ -180,8 +180,9 @@ KNOWN_PLACES = (
     "/proc/self",
     "/sys/",
     "/usr/share/zoneinfo/",
+    "<string>",
 )
-"""Where Python itself reads: modules, for tracebacks and lazy imports; time zones."""
+"""Where Python itself reads: modules, for tracebacks and lazy imports; time zones; what its tokenizer refuses."""
 
 
 class Watch:
