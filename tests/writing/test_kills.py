@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xr_pytables import tree
 from xr_pytables.disk import journal
 
 from ..helpers_reading import plain_file
@@ -308,15 +309,24 @@ class Judge:
         self.old, self.new = opened(where / "file.h5"), opened(root / "file.h5")
         assert not self.old.identical(self.new)
         self.seen: dict[int, str] = {}
+        self.known: dict[bytes, str] = {}
 
     def verdict(self, disk: Disk) -> str:
         state = disk.state()
         if state not in self.seen:
             disk.unfold(self.where, self.root)
-            found = opened(self.where / "file.h5")
-            self.seen[state] = "old" if found.identical(self.old) else "new" if found.identical(self.new) else "wrong"
+            tree(self.where / "file.h5")  # whoever looks at the file first puts it right
+            self.seen[state] = self._of_content((self.where / "file.h5").read_bytes())
             assert not (self.where / ".file.h5.xrpt-journal").exists() or self._is_harmless()
         return self.seen[state]
+
+    def _of_content(self, content: bytes) -> str:
+        if content not in self.known:
+            found = opened(self.where / "file.h5")
+            self.known[content] = (
+                "old" if found.identical(self.old) else "new" if found.identical(self.new) else "wrong"
+            )
+        return self.known[content]
 
     def _is_harmless(self) -> bool:
         return not journal._is_valid((self.where / ".file.h5.xrpt-journal").read_bytes()[:64])
