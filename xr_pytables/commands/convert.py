@@ -30,20 +30,8 @@ TARGETS = ("pytables", "netcdf", "zarr", "npy", "npz")
 )
 @click.argument("source", type=LOCATION)
 @click.argument("target", type=LOCATION)
-@click.option(
-    "--from",
-    "source_format",
-    type=click.Choice(SOURCES),
-    metavar="FORMAT",
-    help=f"{', '.join(SOURCES)}.",
-)
-@click.option(
-    "--to",
-    "target_format",
-    type=click.Choice(TARGETS),
-    metavar="FORMAT",
-    help=f"{', '.join(TARGETS)}.",
-)
+@click.option("--from", "source_format", type=click.Choice(SOURCES), metavar="FORMAT", help=f"{', '.join(SOURCES)}.")
+@click.option("--to", "target_format", type=click.Choice(TARGETS), metavar="FORMAT", help=f"{', '.join(TARGETS)}.")
 @click.option("--vars", "variables", metavar="NAMES", help="These arrays alone: NAME,NAME.")
 @click.option(
     "--select", multiple=True, metavar="DIM=SLICE", help="A part of a dimension: t=0:100 or x=5. May be repeated."

@@ -33,10 +33,9 @@ def read_index(
     """Locate the chunks of a dataset, or of the `region` of it (whole chunks). `label` names it in messages.
 
     `info` is what the header says, for who has read it already. With `region` only the parts of the index that can hold
-    its chunks are read. Chunks beyond the current extent, as
-    truncation may leave them, are ignored. Raises ChunkError for bytes that make no sense; never reads outside of the
-    file nor allocates by a size that was not checked. A chunk of which the index says an impossible address is
-    `DAMAGED`, and only reading that chunk is an error.
+    its chunks are read. Chunks beyond the current extent, as truncation may leave them, are ignored. Raises ChunkError
+    for bytes that make no sense; never reads outside of the file nor allocates by a size that was not checked. A chunk
+    of which the index says an impossible address is `DAMAGED`, and only reading that chunk is an error.
     """
     if storage.chunkshape is None:
         raise ValueError("the data are contiguous: there is no chunk index")

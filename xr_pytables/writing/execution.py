@@ -153,7 +153,7 @@ class _Growing:
 
 def _begun(jobs: Sequence[Job], effort: Effort, done: Done) -> list[_Growing]:
     """Make the new files with all that is in memory; those that Dask has to fill."""
-    here = not any(map(streamed, (plan for plan, _ in jobs))) or _computes_here()  # which imports distributed
+    here = not any(streamed(plan) for plan, _ in jobs) or _computes_here()  # which imports distributed
     budget = effort.budget()
     found = []
     for plan, transaction in jobs:

@@ -58,9 +58,14 @@ class Here:
         found = self.array(NON_COORDINATE_PREFIX + name)
         return found if found is not None and found.name == name else self.array(name)
 
+    @property
+    def keeps_arrays(self) -> bool:
+        """Whether arrays on disk take the values of their variables as they are."""
+        return self.mode == "r+" or self.placement is not None
+
     def target_of(self, name: str) -> VariableSpec | None:
         """The array on disk that takes the values of that variable as it is; None where it is written anew."""
-        return self.variable(name) if self.mode == "r+" or self.placement is not None else None
+        return self.variable(name) if self.keeps_arrays else None
 
     def stored(self, name: str) -> Variable | None:
         """The variable of that name in the file, lazy and not decoded."""

@@ -33,7 +33,7 @@ from ..sources.source import Source
 from ..where.table_index import IndexSpec, TableIndexes, UnusableIndexError, array_spec
 from .blocks import Box, InMemory, Values
 from .plans import GroupPlan, LongerIndex, VariablePlan, WritePlan
-from .table_indexes import record_of, rows_attribute, table_attributes
+from .table_indexes import member_of, record_of, rows_at_once, rows_attribute, table_attributes
 
 _GROWN: Final = ("sorted", "indices", "ranges", "mranges", "bounds", "abounds", "zbounds", "mbounds")
 """Arrays that get something for each slice."""
@@ -41,7 +41,6 @@ _REST: Final = ("sortedLR", "indicesLR")
 """Arrays that hold the rows behind the last whole slice."""
 _TABLE: Final = "/rows"
 _INDEXES: Final = "/_i_rows"
-_BATCH_BYTES: Final = 2**25
 
 
 # -- what can be continued ------------------------------------------------------------------------------------
@@ -141,18 +140,16 @@ def _sort_aside(path: str, indexes: Sequence[LongerIndex], variable: VariablePla
                 array.set_shape((after,))
             own.write_attributes(_TABLE, [rows_attribute(after)])
             first = min(each.spec.slices * each.spec.slicesize for each in indexes)
-            step = max(_BATCH_BYTES // info.datatype.itemsize, 1)
+            step = rows_at_once(info)
             for start in range(first, after, step):
                 stop = min(start + step, after)
                 border = min(max(start, before), stop)  # rows before it are in the file, those from it on are new
                 some = np.zeros(stop - start, record)
                 new = values.read((slice(border - before, stop - before),)) if border < stop else some[:0]
                 for member in members:
-                    place, column = some, new
-                    for name in member:
-                        place, column = place[name], column[name]
+                    place = member_of(some, member)
                     place[: border - start] = read_column(file, info, member, slice(start, border))
-                    place[border - start :] = column
+                    place[border - start :] = member_of(new, member)
                 own.write(_TABLE, (start,), some)
         with tables.open_file(path, "a") as made:
             made.get_node(_TABLE).flush_rows_to_index()

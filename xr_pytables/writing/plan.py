@@ -449,9 +449,8 @@ def _placed(
         keeps_type = plan.layout.members == present.info.datatype.members
         fits = keeps_role and keeps_type and not strict and fits_in_place(plan.layout, present)
         fits = fits and not attributes.are_large(plan.attributes)  # the array there may not be made for those
-        action = (
-            "set values" if fits or here.mode == "r+" else "replace"
-        )  # r+ makes no array, and asks for one that fits
+        # r+ makes no array, and `check_only_values` asks for one that fits
+        action = "set values" if fits or here.mode == "r+" else "replace"
     elif here.existing is not None and name in here.existing.scales:
         action = "replace"  # a dimension gets values
     return replace(plan, name=name, scales=scales, numbers=numbers, action=action, stored=present)

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import tables
 
+from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..library import libhdf5 as h5
 from ..library.libhdf5 import call
@@ -91,15 +92,24 @@ def _copy_columns(file: TargetFile, table: str, members: Sequence[tuple[str, ...
         record, rows = record_of(info.datatype, members), (info.shape or (0,))[0]
         own.create_array(table, ArrayLayout((rows,), record, (h5.UNLIMITED,), info.chunkshape))
         own.write_attributes(table, table_attributes(record, rows))
-        step = max(_BATCH_BYTES // info.datatype.itemsize, 1)
+        step = rows_at_once(info)
         for start in range(0, rows, step):
             some = np.zeros(min(step, rows - start), record)
             for member in members:
-                place: np.ndarray = some
-                for name in member:
-                    place = place[name]
-                place[...] = read_column(source, info, member, slice(start, start + len(some)))
+                member_of(some, member)[...] = read_column(source, info, member, slice(start, start + len(some)))
             own.write(table, (start,), some)
+
+
+def rows_at_once(info: DatasetInfo) -> int:
+    """How many rows of a table are copied together."""
+    return max(_BATCH_BYTES // info.datatype.itemsize, 1)
+
+
+def member_of(rows: np.ndarray, member: Sequence[str]) -> np.ndarray:
+    """One column of rows, perhaps in a record inside of them: a view."""
+    for name in member:
+        rows = rows[name]
+    return rows
 
 
 def record_of(compound: Datatype, members: Sequence[tuple[str, ...]]) -> np.dtype:

@@ -37,7 +37,7 @@ from .longer_indexes import describe_longer
 from .plan import encoded_variables
 from .plans import Existing, GroupPlan, LongerIndex, VariablePlan, WritePlan
 from .request import WriteRequest
-from .table_indexes import ColumnIndex, rows_attribute, table_attributes
+from .table_indexes import ColumnIndex, member_of, rows_attribute, table_attributes
 from .variable_plan import enum_members, teller_of
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")
@@ -540,9 +540,7 @@ def _assembled(*columns: np.ndarray, members: Sequence[tuple[str, ...]], record:
     """Records from their columns."""
     rows = np.zeros(len(columns[0]), record)
     for member, column in zip(members, columns, strict=True):
-        place: np.ndarray = rows
-        for name in member:
-            place = place[name]
+        place = member_of(rows, member)
         place[...] = cast(column, place.dtype, f"{where}: column {'.'.join(member)!r}")
     return rows
 

@@ -69,8 +69,7 @@ def with_encoding(variable: Variable, asked: object, present: VariableSpec | Non
     """The variable with the encoding that counts: what `encoding=` says; for `r+`, what the file has."""
     if asked is not None and not isinstance(asked, Mapping):
         raise ValueError(f"{here}: each value of encoding must be castable to dict; one is a {type(asked).__name__}")
-    keeps = here.mode == "r+" or here.placement is not None
-    if asked is not None and keeps and present is not None:
+    if asked is not None and here.keeps_arrays and present is not None:
         raise ValueError(
             f"{here}: variable {present.name!r} already exists, but encoding was provided. append_dim, region and "
             "mode='r+' write values in the encoding that the array has"
@@ -80,7 +79,7 @@ def with_encoding(variable: Variable, asked: object, present: VariableSpec | Non
     if here.placement is not None and present is not None:
         label = f"{here}: variable {present.name!r}"
         variable = in_order_of(variable, present.dims, are_named(present, here), label)
-    if keeps and present is not None:
+    if here.keeps_arrays and present is not None:
         check_calendar(variable, present, f"{here}: variable {present.name!r}")
         check_range(variable, present, here)
         variable.encoding = _encoding_on_disk(variable, present)

@@ -137,7 +137,8 @@ def to_pytables(
         `obj.encoding["unlimited_dims"]` says.
     append_dim
         The dimension to append along: arrays in the file that have it grow. A missing file or group is made. With
-        `layout="table"` or `"pandas"` the rows: they go behind those that the table has, whose indexes go on.
+        `layout="table"` or `"pandas"` the rows: they go behind those that the table has, whose indexes go on
+        or are made anew.
     region
         Which part of the arrays in the file to write: slices by dimension, `"auto"` for a dimension or for all to find
         them by coordinates.
