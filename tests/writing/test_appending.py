@@ -682,7 +682,7 @@ KINDS = {
     "references": (None, h5py.ref_dtype),
     "opaque times": (np.array([1, 2], "M8[s]").astype(h5py.opaque_dtype("M8[s]")), None),
 }
-NOT_WRITTEN = ("truth values", "records", "references", "opaque times")
+NOT_WRITTEN = ("records", "references", "opaque times")
 
 
 def file_of_kind(path: Path, kind: str) -> None:
@@ -736,6 +736,110 @@ def test_appends_beside_arrays_of_every_kind(path, kind):
         to_pytables(xr.Dataset({"other": ("q", [value])}), path, append_dim="q")
     assert values_of(path, "other") == [0.0, 1.0, 2.0]
     assert old is None or values_of(path) == old
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize(
+    "filters", [None, tables.Filters(5, "blosc2:zstd"), tables.Filters(1, "zlib", fletcher32=True)]
+)
+def test_arrays_of_booleans_and_times_of_pytables_take_values(path, filters, lazy):
+    seconds = np.array([-1.25, 1.5, 2.000001])
+    with tables.open_file(path, "w") as file:
+        file.create_earray("/", "flag", obj=np.array([True, False, False]), filters=filters)
+        file.create_earray("/", "when", tables.Time64Atom(), (0,), filters=filters).append(seconds)
+        file.create_earray("/", "second", tables.Time32Atom(), (0,), filters=filters).append(np.array([1, 2, 3], "i4"))
+        file.create_array("/", "fixed", np.array([True, True, False]))
+    old = open_ours(path)
+    (dim,) = old.dims
+    new = old.isel({dim: [0, 1]}).copy(deep=True)
+    new["when"][...] = np.array(["2038-01-19T03:14:07.999999", "1901-12-13T20:45:52.000000"], "M8[us]")
+    to_pytables(lazy_if(lazy, new), path, append_dim=dim)
+    to_pytables(lazy_if(lazy, new[["when", "flag"]]), path, region={dim: slice(1, 3)})
+    to_pytables(lazy_if(lazy, ~open_ours(path)[["flag"]]), path, mode="r+")
+    ends = [2**31 - 1e-6, -(2.0**31)]
+    with open_tables(path) as file:
+        assert file.root.when[:].tolist() == [-1.25, *ends, *ends]
+        assert file.root.second[:].tolist() == [1, 2, 3, 1, 2]
+        assert file.root.flag[:].tolist() == [False, False, True, False, True]
+        assert file.root.fixed[:].tolist() == [True, True, False, True, True]
+        kinds = [type(file.root[name].atom) for name in ("when", "second", "flag", "fixed")]
+    assert kinds == [tables.Time64Atom, tables.Time32Atom, tables.BoolAtom, tables.BoolAtom]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("when", np.array(["2038-01-20", "2001-01-01"], "M8[s]"), "a Time64 of PyTables holds times from 1901 to 2038"),
+        ("when", np.array(["NaT", "2001-01-01"], "M8[s]"), "Time64 of PyTables|NaT"),
+        ("when", [1, 2], "holds times .* the variable is of int64"),
+        ("second", np.array([1, 2500], "M8[ms]"), "'units': 'milliseconds since 1970-01-01'"),
+        ("flag", [1, 0], "the array is of bool, the values of int64"),
+        ("flag", [1.0, 0.0], "the array is of bool, the values of float64"),
+        ("flag", ["a", "b"], "the array is of bool"),
+    ],
+)
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_what_booleans_and_times_of_pytables_cannot_hold_is_refused(path, name, values, message, lazy):
+    with tables.open_file(path, "w") as file:
+        file.create_earray("/", "flag", obj=np.array([True, False]))
+        file.create_earray("/", "when", tables.Time64Atom(), (0,)).append(np.array([1.5, 2.5]))
+        file.create_earray("/", "second", tables.Time32Atom(), (0,)).append(np.array([1, 2], "i4"))
+    before, old = path.read_bytes(), open_ours(path)
+    (dim,) = old.dims
+    piece = lazy_if(lazy, old.assign({name: (dim, values)}))
+    for how in ({"append_dim": dim}, {"mode": "r+"}, {"region": {dim: slice(0, 2)}}):
+        with pytest.raises(ValueError, match=message):
+            to_pytables(piece, path, **how)
+        assert path.read_bytes() == before
+
+
+def test_integers_replace_an_array_of_times_of_pytables(path):
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "when", tables.Time64Atom(), (2,))[:] = [1.5, 2.5]
+    (dim,) = open_ours(path).dims
+    with pytest.raises(ValueError, match="'when' of PyTables' times cannot grow"):
+        to_pytables(open_ours(path), path, append_dim=dim)
+    to_pytables(xr.Dataset({"when": (dim, [7, 8])}), path, mode="a")
+    with open_tables(path) as file:
+        assert file.root.when[:].tolist() == [7, 8]
+        assert isinstance(file.root.when.atom, tables.Int64Atom)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize("charset", [None, "ascii", "utf-8", "latin-1"])
+def test_arrays_of_characters_take_text(path, charset, lazy):
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("t", None)
+        file.createDimension("letters", 4)
+        array = file.createVariable("name", "S1", ("t", "letters"), zlib=True)
+        if charset is not None:
+            array._Encoding = charset
+        array.set_auto_chartostring(False)
+        array[0] = list("abcd")
+    first = "x" if charset in (None, "ascii") else "äx"
+    text = ["ef", first, ""] if charset else [b"ef", first.encode(), b""]
+    new = lazy_if({"t": 2} if lazy else None, xr.Dataset({"name": ("t", text)}))
+    to_pytables(new, path, append_dim="t")
+    to_pytables(new.isel(t=[1]), path, region={"t": slice(0, 1)})
+    expected = [first, "ef", first, ""] if charset else [first.encode(), b"ef", first.encode(), b""]
+    for engine in ("pytables", "netcdf4"):
+        with xr.open_dataset(path, engine=engine) as ds:
+            assert ds["name"].values.tolist() == expected
+    before = path.read_bytes()
+    for wrong in ("abcde" if charset else b"abcde", "Ω\0" if charset else b"a\0"):
+        too_long = xr.Dataset({"name": ("t", objects(wrong))})
+        with pytest.raises(ValueError, match="has no form in the"):
+            to_pytables(lazy_if(lazy, too_long), path, append_dim="t")
+        assert path.read_bytes() == before
+
+
+def test_arrays_of_characters_that_cannot_grow_stay_text(path):
+    text = xr.Dataset({"name": (("t", "x"), [["ab", "ö"]])})
+    to_pytables(text, path, encoding={"name": {"dtype": "S1"}})
+    to_pytables(text, path, append_dim="t")
+    assert open_ours(path)["name"].values.tolist() == [["ab", "ö"]] * 2
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        assert ds["name"].values.tolist() == [["ab", "ö"]] * 2
 
 
 @pytest.mark.parametrize("made", ["netcdf4", "pytables"])

@@ -344,7 +344,7 @@ def _enum(body: bytes, place: int, head: _Head, depth: int) -> _Decoded:
     members = tuple(zip(names, values.tolist(), strict=True))
     place += count * head.size
     if dict(members) == _TRUTH and head.size == 1 and base.exact:  # as h5py writes bool
-        return Datatype("bool", np.dtype(bool), 1), place
+        return Datatype("bool", np.dtype(bool), 1, members=members), place
     return replace(base, kind="enum", members=members), place
 
 

@@ -93,6 +93,7 @@ def _create_opaque(dtype: np.dtype) -> Identifier:
 
 
 def _create_enum(dtype: np.dtype, members: tuple[tuple[str, int], ...]) -> Identifier:
+    dtype = np.dtype(np.int8) if dtype.kind == "b" else dtype  # as h5py has it
     with create(dtype) as base:
         enum = opened("H5Tenum_create", base)
     for name, value in members:

@@ -138,7 +138,7 @@ def _halves(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 def _time64(microseconds: NDArray[Any], label: str) -> NDArray[Any]:
     seconds, rest = np.divmod(microseconds.astype(np.int64), _MICROSECONDS)
     if seconds.size and (seconds.min() < -(2**31) or seconds.max() >= 2**31):
-        raise ValueError(f"{label}: a Time64Col of PyTables holds times from 1901 to 2038, and no missing ones (NaT)")
+        raise ValueError(f"{label}: a Time64 of PyTables holds times from 1901 to 2038, and no missing ones (NaT)")
     joined: NDArray[Any] = (seconds << 32) | rest
     return joined
 

@@ -30,7 +30,7 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
         if layout.row_dtype is not None and datatype.base is not None:
             return ragged_layout.fits(layout, datatype.base)
         return layout.dtype is None and layout.row_dtype is None and datatype.kind == "text"
-    if datatype.kind in ("bool", "time") or not datatype.exact:
+    if not datatype.exact:
         return False
     if layout.dtype.kind == "S":
         return datatype.dtype.kind == "S" and layout.dtype.itemsize <= datatype.dtype.itemsize
@@ -105,7 +105,8 @@ def check_range(variable: Variable, spec: VariableSpec, here: Here) -> None:
             f"{here}: variable {spec.name!r}: Mismatched dtypes: the array holds text, the values are bytes. Decode "
             "them with .str.decode('utf-8'), or replace the array with mode='a' alone"
         )
-    if stored is not None and stored.kind in "iufc" and variable.dtype.kind in "SUT":
+    kind = variable.dtype.kind
+    if stored is not None and (kind in "SUT" if stored.kind in "iufc" else stored.kind == "b" and kind not in "bO"):
         raise ValueError(
             f"{here}: variable {spec.name!r}: Mismatched dtypes: the array is of {stored}, the values of "
             f"{variable.dtype}. Convert them with astype(), or replace the array with mode='a' alone"

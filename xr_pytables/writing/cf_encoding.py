@@ -286,7 +286,9 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
         return variable
     chosen = spec is not None or isinstance(variable.data, dask.array.Array)
     if chosen and dtype is not None and np.dtype(dtype).kind in "iu" and since is not None:
-        data = _each(variable.data, _on_steps, step, since, f"{label}: ", str(units), _way_to_finer(spec, label))
+        data = _each(
+            variable.data, _on_steps, step, since, f"{label}: ", str(units), None if spec is None else spec.name
+        )
         variable = variable.copy(deep=False, data=data)
     if not isinstance(variable.data, dask.array.Array):
         variable = variable.copy(deep=False, data=np.asarray(variable.data))
@@ -345,16 +347,21 @@ def _parsed(units: object) -> tuple[str | None, int | None]:
     return code, int(moment.astype("i8")) * _NANOSECONDS[np.datetime_data(moment.dtype)[0]]
 
 
-def _way_to_finer(spec: VariableSpec | None, label: str) -> str:
-    if spec is None:
+def _way_to_finer(name: Hashable | None, times: np.ndarray) -> str:
+    """What to do with times between two steps. `name` is that of the array in the file; None if there is none."""
+    if name is None:
         return "Choose finer units in encoding"
+    finer = next(word for word in _FINER if (times == times.astype(f"{times.dtype.kind}8[{_CODES[word]}]")).all())
     return (
-        f"Round the times, or write all of {spec.name!r} in finer units first: read it, and write it with mode='a' "
-        f"alone and encoding={{{spec.name!r}: {{'units': 'seconds since 1970-01-01', 'dtype': 'int64'}}}}"
+        f"Round the times, or write all of {name!r} in finer units first: read it, and write it with mode='a' alone "
+        f"and encoding={{{name!r}: {{'units': '{finer}s since 1970-01-01', 'dtype': 'int64'}}}}"
     )
 
 
-def _on_steps(times: np.ndarray, step: str, since: int, label: str, units: str, way_out: str) -> np.ndarray:
+_FINER: Final = ("second", "millisecond", "microsecond", "nanosecond")
+
+
+def _on_steps(times: np.ndarray, step: str, since: int, label: str, units: str, name: Hashable | None) -> np.ndarray:
     """Times as they are. Raises ValueError for one that is no whole number of steps away from `since`.
 
     In integers: differences of 300 years do not fit 64 bits of nanoseconds.
@@ -364,7 +371,10 @@ def _on_steps(times: np.ndarray, step: str, since: int, label: str, units: str, 
     is_between = times.astype("i8") % count != since // own % count
     between = times[~np.isnat(times) & (is_between | (since % min(own, size) != 0))]
     if between.size:
-        raise ValueError(f"{label}{between[0]} is no whole number of {units!r}, as the array is stored. {way_out}")
+        raise ValueError(
+            f"{label}{between[0]} is no whole number of {units!r}, as the array is stored. "
+            f"{_way_to_finer(name, between)}"
+        )
     return times
 
 

@@ -446,7 +446,8 @@ def _placed(
         action = "replace"
     elif present is not None:
         keeps_role = plan.is_coordinate == (here.existing is not None and name in here.existing.scales)
-        keeps_type = plan.layout.members == present.info.datatype.members
+        datatype = present.info.datatype
+        keeps_type = plan.layout.members == datatype.members and (here.keeps_arrays or datatype.kind != "time")
         fits = keeps_role and keeps_type and not strict and fits_in_place(plan.layout, present)
         fits = fits and not attributes.are_large(plan.attributes)  # the array there may not be made for those
         # r+ makes no array, and `check_only_values` asks for one that fits

@@ -109,7 +109,7 @@ def _has_values(plan: VariablePlan, spec: VariableSpec, version: FileIdentity) -
     if plan.layout.row_dtype is not None:
         return False  # rows are compared by writing them
     stored = stored_variable(spec, version).values
-    if spec.form is Form.FIXED_TEXT:
+    if spec.form in (Form.FIXED_TEXT, Form.TIME64):
         stored = spec.form.stored(stored, str(plan.name))
     return bool(np.array_equal(stored, np.asarray(plan.data), equal_nan=stored.dtype.kind in "fc"))
 
@@ -134,6 +134,11 @@ def _rewritten(
 ) -> VariablePlan:
     """The array made anew, such that it can grow: what is in the file, and the new values behind it."""
     assert here.version is not None  # there is an array, so there is a file
+    if spec.info.datatype.kind == "time":
+        raise ValueError(
+            f"{here}: array {plan.name!r} of PyTables' times cannot grow, and such arrays are not made. Replace it "
+            "with mode='a' alone, with all of its values"
+        )
     old = in_blocks(stored_variable(spec, here.version), spec)
     if spec.form is Form.FIXED_TEXT and stored.dtype is not None:
         old = old.map_blocks(spec.form.stored, str(here), width=stored.dtype.itemsize, dtype=stored.dtype)
@@ -157,7 +162,8 @@ def _rewritten(
 def _kept_attributes(plan: VariablePlan, spec: VariableSpec, here: Here) -> tuple[EncodedAttribute, ...]:
     """The attributes of an array that is made anew: its own, and those that say how its values are stored."""
     kept = attributes.encode(spec.attributes, where=f"{here}: array {plan.name!r}")
-    return (*kept, *(item for item in plan.attributes if item.name in _MARKS))
+    marks = [attributes.text_marker("characters")] if spec.characters else []
+    return (*kept, *(item for item in plan.attributes if item.name in _MARKS), *marks)
 
 
 _MARKS: Final = (attributes.TEXT_MARKER, *ragged_layout.MARKS)

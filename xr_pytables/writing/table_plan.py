@@ -38,7 +38,7 @@ from .plan import encoded_variables
 from .plans import Existing, GroupPlan, LongerIndex, VariablePlan, WritePlan
 from .request import WriteRequest
 from .table_indexes import ColumnIndex, member_of, rows_attribute, table_attributes
-from .variable_plan import enum_members, teller_of
+from .variable_plan import enum_members, stored_times, teller_of
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")
 _CHUNK_BYTES: Final = 2**18
@@ -498,11 +498,8 @@ def _more(column: Column, plan: VariablePlan, spec: VariableSpec, where: str) ->
         raise ValueError(
             f"{where}: variable {plan.name!r} has the shape {column.shape} in each row, the column {spec.shape[1:]}"
         )
-    data, label = column.data, f"{where}: variable {plan.name!r}"
-    if spec.form is Form.TIME64 and isinstance(data, dask.array.Array):
-        data = data.map_blocks(spec.form.stored, label, dtype=np.int64, meta=np.empty((0,) * data.ndim, np.int64))
-    elif spec.form is Form.TIME64:
-        data = spec.form.stored(np.asarray(data), label)
+    is_time = spec.form is Form.TIME64
+    data = stored_times(column.data, f"{where}: variable {plan.name!r}") if is_time else column.data
     return replace(column, member=spec.member, data=data)
 
 

@@ -103,6 +103,44 @@ def with_text(
     return variable.copy(data=Form.FIXED_TEXT.stored(np.asarray(data), label, width=width or declared)), "fixed"
 
 
+def is_in_characters(variable: Variable, present: VariableSpec) -> bool:
+    """Whether an array holds the texts or bytes of a variable as netCDF's characters, with a dimension more."""
+    is_text = variable.dtype.kind in "SUTO" and present.info.datatype.dtype == "S1"
+    return is_text and present.characters and len(present.shape) == variable.ndim + 1
+
+
+def as_characters(variable: Variable, present: VariableSpec, label: str) -> Variable:
+    """Texts or bytes as the characters of an array in the file: as many of each, and in its `_Encoding`."""
+    width, charset = present.shape[-1], str(present.attributes.get("_Encoding", "utf-8"))
+    dims, data = (*variable.dims, present.dims[-1]), variable.data
+    if not isinstance(data, dask.array.Array):
+        return Variable(dims, _characters(np.asarray(data), width, charset, label), variable.attrs)
+    chunks = (*data.chunks, (width,))
+    meta = np.empty((0,) * len(chunks), "S1")
+    blocks = data.map_blocks(_characters, width, charset, label, new_axis=data.ndim, chunks=chunks, meta=meta)
+    return Variable(dims, blocks, variable.attrs)
+
+
+def _characters(values: np.ndarray, width: int, charset: str, label: str) -> np.ndarray:
+    """Raises ValueError for what has no form in that many characters of one byte."""
+    texts = values.reshape(-1).tolist()
+    encoded = [value if isinstance(value, bytes) else _encoded(text_of(value), charset, label) for value in texts]
+    for data in encoded:
+        if len(data) > width or data.endswith(b"\0"):
+            raise ValueError(
+                f"{label}: {data!r} has no form in the {width} characters that the array has for each text. Write all "
+                "of it anew with mode='a' alone"
+            )
+    return np.array(encoded, f"S{max(width, 1)}").reshape(*values.shape, 1).view("S1")[..., :width]
+
+
+def _encoded(text: str, charset: str, label: str) -> bytes:
+    try:
+        return text.encode(charset)
+    except (LookupError, UnicodeEncodeError) as error:
+        raise ValueError(f"{label}: {text!r} has no form in the array's _Encoding={charset!r}: {error}") from None
+
+
 def without_width(variable: Variable) -> Variable:
     """A variable of text for xarray's encoders, which would convert it to the declared width as ASCII."""
     if variable.dtype.kind not in "OUT" or declared_width(variable.encoding.get("dtype")) is None:

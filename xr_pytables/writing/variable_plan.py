@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
+import dask.array
 import numpy as np
 from xarray import Variable
 
@@ -21,7 +22,7 @@ from .extension_types import is_number, plain_objects, typed
 from .here import Here, are_named
 from .placement import check_calendar, in_order_of
 from .plans import VariablePlan
-from .text_layout import is_to_be_text, known_as_text, with_text
+from .text_layout import as_characters, is_in_characters, is_to_be_text, known_as_text, with_text
 from .words import compressor_of_source
 
 
@@ -43,7 +44,7 @@ def of_known_kind(variable: Variable, present: VariableSpec | None) -> Variable:
     return variable.copy(data=rows)
 
 
-_NEVER_WRITTEN: Final = ("bool", "compound", "opaque", "reference", "time", "unsupported")
+_NEVER_WRITTEN: Final = ("compound", "opaque", "reference", "unsupported")
 
 
 def known_rows(
@@ -76,6 +77,8 @@ def with_encoding(variable: Variable, asked: object, present: VariableSpec | Non
         )
     if asked is not None:
         variable.encoding = {**asked, **{key: value for key, value in variable.encoding.items() if key == "source"}}
+    if here.keeps_arrays and present is not None and is_in_characters(variable, present):
+        variable = as_characters(variable, present, f"{here}: variable {present.name!r}")
     if here.placement is not None and present is not None:
         label = f"{here}: variable {present.name!r}"
         variable = in_order_of(variable, present.dims, are_named(present, here), label)
@@ -125,13 +128,13 @@ def plan_variable(
     rows: ragged_layout.Rows | None = None,
     first: np.ndarray | None = None,
 ) -> VariablePlan:
-    label, asked = f"{here}: variable {name!r}", original.encoding
+    label, asked, present = f"{here}: variable {name!r}", original.encoding, here.target_of(name)
     if strict:
         wishes = {**base, **layouts.checked_encoding(asked, where=label, remaining=variable.encoding)}
     else:
         advice = layouts.advised_encoding(asked, original, unlimited & set(map(str, original.dims)))
         told = compressor_of_source(asked)[1]
-        if told and "source" in asked and not base and here.target_of(name) is None:
+        if told and "source" in asked and not base and present is None:
             warn(f"{here.file}: data {told}. encoding= chooses another compressor")
         if base:
             advice = {key: value for key, value in advice.items() if key not in layouts.COMPRESSION_KEYS}
@@ -145,8 +148,13 @@ def plan_variable(
     if storage == "characters" and len(chunks := wishes.get("chunksizes") or ()) == variable.ndim - 1:
         wishes["chunksizes"] = (*chunks, variable.shape[-1])  # a text is never cut
     variable, extra = _quantized(variable, wishes, label)
+    if present is not None and present.info.datatype.dtype == bool:  # xarray's form is for files without bool
+        variable = variable.copy(data=variable.data.astype(bool))
+        variable.attrs.pop("dtype", None)
+    if present is not None and present.form is Form.TIME64:
+        variable = variable.copy(data=stored_times(variable.data, label))
     members = enum_members(original, variable)
-    if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16) and here.target_of(name) is None:
+    if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16) and present is None:
         warn(
             f"{label}: dtype {variable.dtype} is written, but netCDF-C (and so the netcdf4 engine) crashes on it; "
             "encoding={'dtype': 'float32'} or 'float64' avoids that"
@@ -168,6 +176,14 @@ def plan_variable(
         attributes=tuple(encoded),
         data=variable.data,
     )
+
+
+def stored_times(data: Any, label: str) -> Any:
+    """Microseconds since 1970 (of NumPy or Dask) as a Time64 of PyTables stores them."""
+    if isinstance(data, dask.array.Array):
+        meta = np.empty((0,) * data.ndim, np.int64)
+        return data.map_blocks(Form.TIME64.stored, label, dtype=np.int64, meta=meta)
+    return Form.TIME64.stored(np.asarray(data), label)
 
 
 def teller_of(encoding: Mapping[str, Any]) -> Callable[[str], None] | None:
