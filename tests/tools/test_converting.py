@@ -174,6 +174,18 @@ def test_npz_there_and_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file.root.records[:], RECORDS)
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_of_records_with_names_in_utf_8(save: Callable[..., None], tmp_path: Path) -> None:
+    records = np.array([(1, 2.5), (3, 4.5)], [("größe", "i4"), ("Ω", "f8")])
+    save(tmp_path / "a.npz", before=GRID, records=records, after=GRID)
+    convert(tmp_path / "a.npz", tmp_path / "a.h5")
+    with xr.open_datatree(tmp_path / "a.h5", engine="pytables") as tree:
+        assert tree["records/größe"].values.tolist() == [1, 3]
+        assert tree["records/Ω"].values.tolist() == [2.5, 4.5]
+        np.testing.assert_array_equal(tree["after"], GRID)
+
+
 def test_names_and_dimensions_of_one_array(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 3)))
     convert(tmp_path / "x.npy", tmp_path / "a.h5")

@@ -66,9 +66,8 @@ def _npy_at(file: IO[bytes], path: str, told: str, end: int) -> Mapped:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         elif version == (2, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        elif begin:
-            raise ValueError(f"version {version} inside an archive")
-        else:
+        else:  # names in UTF-8: only NumPy's own functions for whole files know these
+            assert not begin
             mapped = np.lib.format.open_memmap(path, "r")
             shape, fortran, dtype = mapped.shape, not mapped.flags.c_contiguous, mapped.dtype
             file.seek(mapped.offset)
@@ -97,15 +96,16 @@ def _check_size(array: Mapped, told: str, size: int) -> int:
 
 
 def open_npz(path: str, folder: str) -> dict[str, Mapped]:
-    """The arrays in a `.npz` file by name. Compressed ones are unpacked into files in `folder`."""
+    """The arrays in a `.npz` file by name. Those that are compressed, or have names in UTF-8, are unpacked into `folder`."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             for number, member in enumerate(archive.infolist()):
                 name, told = member.filename.removesuffix(".npy"), f"{path}:{member.filename}"
-                if member.compress_type == zipfile.ZIP_STORED:
-                    file.seek(member.header_offset + 26)
-                    begin = file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+                file.seek(member.header_offset + 26)
+                begin = file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+                if member.compress_type == zipfile.ZIP_STORED and file.read(7)[6:] <= b"\2":
+                    file.seek(begin)
                     found[name] = _npy_at(file, path, told, begin + member.file_size)
                     continue
                 unpacked = os.path.join(folder, f"{number}.npy")
