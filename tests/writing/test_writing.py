@@ -1097,6 +1097,11 @@ def test_bad_modes_groups_and_paths(path, tmp_path):
         (xr.Dataset({5: 1}), TypeError, "must be either a string or None"),
         (xr.Dataset({"o": ("x", np.array([{}, 1], object))}), ValueError, "mixed native types"),
         (xr.Dataset({"v": ("x", np.zeros(2, "i4,f8"))}), TypeError, "variable 'v'.*a row of records is a table"),
+        (
+            xr.Dataset({"a": (("y", "z"), [[1.0]])}, {"y": [1], "z": [2]}).stack(x=["y", "z"]),
+            NotImplementedError,
+            r"file\.h5:/: variable 'x' is a MultiIndex.*reset_index",
+        ),
     ],
 )
 def test_datasets_that_cannot_be_written_are_refused_before_the_disk_is_touched(path, dataset, error, message):

@@ -125,7 +125,10 @@ def describe_parts(
     endless = {_endless(mapping.virtual) for mapping in mappings}
     for mapping in mappings:
         for file, dataset, virtual in _numbered(mapping, exists):
-            part = _part(find(file, dataset), mapping.source, virtual, tuple(shape))
+            try:
+                part = _part(find(file, dataset), mapping.source, virtual, tuple(shape))
+            except NotMappedError as error:
+                raise NotMappedError(f"{error} (the source {dataset!r} of the file {file!r})") from None
             parts.append(part)
             for axis in range(rank):
                 ends[axis].append(part.placed.end(axis))

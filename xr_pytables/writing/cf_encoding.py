@@ -55,6 +55,8 @@ def _by_xarray(
     """What xarray's encoders make of variables and attributes. What they raise names the variable."""
     try:
         return conventions.cf_encoder(dict(variables), dict(attrs))  # type: ignore[no-any-return]
+    except NotImplementedError as error:  # a MultiIndex, which it names
+        raise NotImplementedError(f"{where}: {error}") from None
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         names = [found[1] for note in getattr(error, "__notes__", ()) if (found := _ENCODED.search(note))]
         names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
