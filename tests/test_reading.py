@@ -136,9 +136,11 @@ def stored_leaves(draw: st.DrawFn) -> Stored:
     kind = draw(st.sampled_from(["array", "carray", "earray"]))
     lowest = 0 if kind == "array" else 1
     shape = tuple(draw(st.lists(st.integers(lowest, 6), min_size=lowest, max_size=4)))
-    chunkshape, extdim = None, None
+    chunkshape, extdim, filters = None, None, draw(st.integers(0, len(FILTERS) - 1))
     if kind != "array":
-        chunkshape = draw(st.none() | st.tuples(*(st.integers(1, 8) for _ in shape)))
+        own = st.tuples(*(st.integers(1, 8) for _ in shape))
+        is_blosc2 = "blosc2" in str((FILTERS[filters] or {}).get("complib"))  # for which PyTables chooses megabytes
+        chunkshape = draw(own if is_blosc2 else st.none() | own)
     if kind == "earray":
         extdim = draw(st.integers(0, len(shape) - 1))
         shape = tuple(draw(st.integers(0, 6)) if axis == extdim else size for axis, size in enumerate(shape))
@@ -149,7 +151,7 @@ def stored_leaves(draw: st.DrawFn) -> Stored:
         shape=shape,
         chunkshape=chunkshape,
         extdim=extdim,
-        filters=draw(st.integers(0, len(FILTERS) - 1)),
+        filters=filters,
         byteorder=draw(st.sampled_from(["little", "big"])),
         written=draw(st.sampled_from([1.0, 1.0, 0.5, 0.0])),
         seed=draw(st.integers(0, 2**32)),

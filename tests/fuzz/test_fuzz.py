@@ -5,6 +5,7 @@ And that the harness notices what it is there to notice.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import xarray as xr
 from xr_pytables.disk import journal
 from xr_pytables.hdf5.checksum import lookup3
 
+from ..helpers_threads import WATCHDOG
 from . import corpus, leftovers
 from .flips import CODECS, SMALL, SOUND, chunk_places, metadata_places, outcomes, write_with_codec
 from .mutations import Structure, mutated
@@ -96,15 +98,18 @@ WHAT_MUST_NEVER_BE = {
 
 def test_what_must_never_be_is_noticed(folder: Path) -> None:
     (folder / "harmless.py").write_text("found.opened = True")
-    child = Process("child", folder, 2.0)
-    for verdict, code in WHAT_MUST_NEVER_BE.items():
-        (folder / "attack.py").write_text(code)
-        answer = child.ask({"name": "attack.py", "path": str(folder.parent / "attack.py")})
-        assert verdict in [bad for bad, _ in judged(answer)], answer
-        after = child.ask({"name": "harmless.py", "path": str(folder.parent / "harmless.py")})
-        assert (after["verdict"], after["bad"]) == ("read", [])  # by the next child, if this one died
-    assert child.deaths == 2
-    child.close()
+    with (
+        contextlib.closing(Process("child", folder, WATCHDOG)) as patient,
+        contextlib.closing(Process("child", folder, 2.0)) as impatient,
+    ):
+        for verdict, code in WHAT_MUST_NEVER_BE.items():
+            child = impatient if verdict == "hang" else patient
+            (folder / "attack.py").write_text(code)
+            answer = child.ask({"name": "attack.py", "path": str(folder.parent / "attack.py")})
+            assert verdict in [bad for bad, _ in judged(answer)], answer
+            after = child.ask({"name": "harmless.py", "path": str(folder.parent / "harmless.py")})
+            assert (after["verdict"], after["bad"]) == ("read", [])  # by the next child, if this one died
+        assert (patient.deaths, impatient.deaths) == (1, 1)
 
 
 def test_other_values_than_those_of_libhdf5_are_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
