@@ -96,7 +96,7 @@ def _check_size(array: Mapped, told: str, size: int) -> int:
 
 
 def open_npz(path: str, folder: str) -> dict[str, Mapped]:
-    """The arrays in a `.npz` file by name. Those that are compressed, or have names in UTF-8, are unpacked into `folder`."""
+    """The arrays in a `.npz` file by name. Compressed ones, and those with UTF-8 in names, are unpacked in `folder`."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
