@@ -26,7 +26,7 @@ def test_what_time64_stores_it_shows_again(times: list[int]) -> None:
 
 @pytest.mark.parametrize("time", [_LEAST - 1, _MOST + 1, np.iinfo("i8").min])  # the last is NaT
 def test_time64_refuses_what_it_cannot_hold(time: int) -> None:
-    with pytest.raises(ValueError, match="here: a Time64Col of PyTables holds times from 1901 to 2038"):
+    with pytest.raises(ValueError, match="here: a Time64 of PyTables holds times from 1901 to 2038"):
         Form.TIME64.stored(np.array([0, time]), "here")
 
 
