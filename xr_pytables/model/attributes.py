@@ -165,8 +165,9 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
             values[shown] = _from_json(attribute, values_on_failure=problems, name=shown)
             continue
         value = _value(attribute, by_pytables=by_pytables, allow_pickle=allow_pickle)
-        if name == "MATLAB_fields" and isinstance(value, np.ndarray) and value.dtype.kind == "O":
-            value = [np.asarray(letters).tobytes().decode("utf-8", "replace") for letters in value.reshape(-1)]
+        if name == "MATLAB_fields" and isinstance(value, np.ndarray) and value.dtype.kind in "OS":
+            rows = value.reshape(-1) if value.dtype.kind == "O" else [value]  # of one field
+            value = [np.asarray(letters).tobytes().decode("utf-8", "replace") for letters in rows]
         if isinstance(value, Unreadable):
             problems.append(f"attribute {name!r} is not shown: {value.reason}")
             continue

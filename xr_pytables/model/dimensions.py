@@ -293,7 +293,8 @@ def _give_up_contradictions(
     shapes: Mapping[str, tuple[int, ...]],
     where: str,
 ) -> list[str]:
-    """Take away names that stand for different sizes; raise if the user gave such a name."""
+    """Take away names that stand for different sizes, or are those of scalars; raise if the user gave such a name."""
+    scalars = {leaf.variable_name for leaf in leaves if not leaf.shape}
     sizes: dict[str, dict[int, list[Leaf]]] = {}
     for leaf in leaves:
         for name, size in zip(found[leaf.name], shapes.get(leaf.name, leaf.shape), strict=True):
@@ -301,13 +302,17 @@ def _give_up_contradictions(
                 sizes.setdefault(name, {}).setdefault(size, []).append(leaf)
     problems = []
     for name, by_size in sizes.items():
-        if len(by_size) == 1:
+        if len(by_size) == 1 and name not in scalars:
             continue
         told = "; ".join(f"{size} in {', '.join(leaf.path for leaf in those)}" for size, those in by_size.items())
-        if any(leaf.name in given for those in by_size.values() for leaf in those):
+        is_given = any(leaf.name in given for those in by_size.values() for leaf in those)
+        if is_given and name in scalars:
+            raise ValueError(f"{where}: dims gives a dimension the name of a scalar, {name!r}. Choose another one")
+        if is_given:
             raise ValueError(f"{where}: dims gives dimension {name!r} different sizes: {told}")
-        problems.append(f"dimension {name!r} has different sizes ({told}), so these get made-up names; dims= sets them")
-        keeper = _scale_size(name, by_size)
+        what = "has different sizes" if name not in scalars else "has the name of a scalar"
+        problems.append(f"dimension {name!r} {what} ({told}), so these get made-up names; dims= sets them")
+        keeper = _scale_size(name, by_size) if name not in scalars else None
         for size, those in by_size.items():
             for leaf in those if size != keeper else ():
                 found[leaf.name] = [None if known == name else known for known in found[leaf.name]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,8 @@ import pandas as pd
 
 from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
 from ..model.specs import GroupSpec, VariableSpec
-from .spellings import OPERATORS, as_list, instead, listed
+from .spellings import OPERATORS, as_list, instead, listed, plain
+from .time_queries import OF_RESOLUTION, nanoseconds, with_fraction
 
 _EARLIEST: Final = -(2**63) + 2
 """Times from here on can be compared: below is the missing one, and one that conditions cannot name."""
@@ -119,7 +121,7 @@ class _Rewriter(ast.NodeTransformer):
         return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id in self._condvars)
 
     def _value(self, node: ast.expr) -> object:
-        return node.value if isinstance(node, ast.Constant) else self._condvars[node.id]  # type: ignore[attr-defined]
+        return node.value if isinstance(node, ast.Constant) else plain(self._condvars[node.id])  # type: ignore[attr-defined]
 
     def _compared(self, column: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.expr:
         stored = self._stored_of(column, value)
@@ -130,16 +132,21 @@ class _Rewriter(ast.NodeTransformer):
         if missing is not None:
             return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.NotEq, missing))
         if column.dtype.kind in "mM" and operator in (ast.Lt, ast.LtE):  # a missing time is the least integer
-            return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.Gt, _EARLIEST - 1))
+            return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.Gt, Fraction(_EARLIEST - 1)))
         return compared
 
     def _among(self, column: VariableSpec, node: ast.Compare, values: list[object]) -> ast.expr:
-        """A list, of which text that stands for missing is no element."""
-        stored: list[int | float | bytes] = [self._stored_of(column, value) for value in values]
+        """A list, of which text that stands for missing is no element, nor a time that the column cannot hold."""
+        stored = [self._stored_of(column, value) for value in values]
         missing = _missing_text(column)
-        return as_list(ast.Compare(_name(column), node.ops, []), [value for value in stored if value != missing])
+        found: list[int | float | bytes] = [
+            value if isinstance(value, bytes) else int(value)
+            for value in stored
+            if value != missing and (isinstance(value, bytes) or value.denominator == 1)
+        ]
+        return as_list(ast.Compare(_name(column), node.ops, []), found)
 
-    def _stored_of(self, column: VariableSpec, value: object) -> int | bytes:
+    def _stored_of(self, column: VariableSpec, value: object) -> Fraction | bytes:
         try:
             return _stored(column, value)
         except (ValueError, TypeError, OverflowError, AttributeError) as error:
@@ -159,7 +166,9 @@ def _failure(frame: GroupSpec, columns: Mapping[Hashable, VariableSpec], reason:
     return ValueError(f"{frame.label}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}")
 
 
-def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: int | bytes) -> ast.expr:
+def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: Fraction | bytes) -> ast.expr:
+    if isinstance(value, Fraction):
+        return with_fraction(str(column.name), operator, value)
     return ast.Compare(_name(column), [operator()], [ast.Constant(value)])
 
 
@@ -190,38 +199,42 @@ def _what(spec: VariableSpec) -> str:
     return {"text": "text", "ordinals": "dates"}.get(_kind(spec), "times")
 
 
-def _stored(spec: VariableSpec, value: Any) -> int | bytes:
-    """What the table has in place of a constant."""
+def _stored(spec: VariableSpec, value: Any) -> Fraction | bytes:
+    """What the table has in place of a constant: a fraction where a time is between two that it can hold."""
     decoding = spec.decoding
     assert decoding is not None
     if FREQUENCY in spec.attributes:
         period = value if isinstance(value, pd.Period) else pd.Period(_written(value), freq=spec.attributes[FREQUENCY])
-        return int(period.ordinal)
+        return Fraction(period.ordinal)
     if decoding.kind == "text":
         if isinstance(value, bytes):
             return value
         return str(_written(value)).encode(decoding.encoding, decoding.errors)
     if decoding.kind == "ordinals":
-        return int(pd.Timestamp(_written(value)).toordinal())
+        return Fraction(pd.Timestamp(_written(value)).toordinal())
+    time = pd.Timedelta(_written(value)) if spec.dtype.kind == "m" else _time(spec, value)
+    if time is pd.NaT:
+        raise ValueError("it is missing")
     unit, _ = np.datetime_data(spec.dtype)
-    if spec.dtype.kind == "m":
-        return int(pd.Timedelta(_written(value)).as_unit(unit, round_ok=False).asm8.view("i8"))
+    return Fraction(nanoseconds(time), OF_RESOLUTION[unit])
+
+
+def _time(spec: VariableSpec, value: Any) -> pd.Timestamp:
     time = pd.Timestamp(_written(value))
     zone = spec.attributes.get(TIME_ZONE)
-    if zone is not None and time.tz is None:  # wall time, as pandas takes it
-        if not is_zone_name(str(zone)):
-            raise ValueError(f"the column's time zone {zone!r} is not known; write the time with its offset from UTC")
-        time = time.tz_localize(zone)
     if zone is None and time.tz is not None:
         raise ValueError("the column has no time zone")
-    stored = int(time.as_unit(unit, round_ok=False).asm8.view("i8"))
-    if stored < _EARLIEST:
-        raise ValueError("it is missing")
-    return stored
+    if zone is None or time.tz is not None or time is pd.NaT:
+        return time
+    if isinstance(value, np.datetime64):  # as the dataset shows them
+        return time.tz_localize("UTC")
+    if not is_zone_name(str(zone)):
+        raise ValueError(f"the column's time zone {zone!r} is not known; write the time with its offset from UTC")
+    return time.tz_localize(zone)  # wall time, as pandas takes it
 
 
 def _written(value: object) -> object:
     """A constant that says what it means: text, or a time; no number."""
-    if isinstance(value, bool | int | float | complex | np.number):
+    if isinstance(value, bool | int | float | complex | np.number) and not isinstance(value, np.timedelta64):
         raise TypeError("it is a number; write text")
     return value

@@ -69,13 +69,13 @@ def listed(node: ast.Compare, condvars: Mapping[str, object]) -> list[object] | 
         return None
     behind = node.comparators[0]
     if isinstance(behind, ast.Name) and is_list(condvars.get(behind.id)):
-        return [_plain(value) for value in condvars[behind.id]]  # type: ignore[attr-defined]
+        return [plain(value) for value in condvars[behind.id]]  # type: ignore[attr-defined]
     if not isinstance(behind, ast.List | ast.Tuple | ast.Set):
         return None
     found = []
     for element in behind.elts:
         if isinstance(element, ast.Name) and element.id in condvars and not is_list(condvars[element.id]):
-            found.append(_plain(condvars[element.id]))
+            found.append(plain(condvars[element.id]))
             continue
         try:
             found.append(ast.literal_eval(element))  # numbers, with a sign too, and text
@@ -84,8 +84,9 @@ def listed(node: ast.Compare, condvars: Mapping[str, object]) -> list[object] | 
     return found
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """An element of an array as Python has it; times stay as exact as they are."""
+    value = np.asarray(value)[()] if getattr(value, "ndim", None) == 0 else value
     return value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
 
 

@@ -30,9 +30,13 @@ _NANOSECONDS: Final = {
     "nanosecond": 1, "microsecond": 10**3, "millisecond": 10**6, "second": 10**9, "minute": 60 * 10**9,
     "hour": 3600 * 10**9, "day": 86400 * 10**9,
 }  # fmt: skip
-_OF_RESOLUTION: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+OF_RESOLUTION: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+"""Nanoseconds of each of pandas' units."""
 _LEAST: Final = -(2**63)
 """What stands for missing times in integers, and no condition can name."""
+_BELOW_ALL: Final = _LEAST + 1 + Fraction(1, 2)
+_ABOVE_ALL: Final = 2**63 - 1 + Fraction(1, 2)
+"""No number of 64 bits that a condition can name is outside of these two."""
 _CALENDARS: Final = ("standard", "gregorian", "proleptic_gregorian")
 _REFORM: Final = pd.Timestamp("1582-10-15")
 """From here on the standard calendar is the Gregorian one."""
@@ -167,10 +171,7 @@ def _no_times(name: str, columns: Mapping[str, VariableSpec]) -> str:
 
 
 def _compared(name: str, spec: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.expr:
-    try:
-        compared = _comparison(name, spec, operator, _timestamp(value))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"column {name!r} of times cannot be compared with {value!r}: {error}") from None
+    compared: ast.expr = _comparison(name, spec, operator, value)
     if operator is ast.NotEq:
         return compared
     for missing in _missing(spec):  # meets no comparison, as in NumPy
@@ -186,8 +187,7 @@ def _numbers(name: str, spec: VariableSpec, values: list[object]) -> list[int | 
         if isinstance(value, int | float):
             found.append(value)
             continue
-        equal = _compared(name, spec, ast.Eq, value)
-        constant = next(part for part in ast.walk(equal) if isinstance(part, ast.Compare)).comparators[0]
+        constant = _comparison(name, spec, ast.Eq, value).comparators[0]
         if isinstance(constant, ast.Constant) and constant.value not in _missing(spec):
             found.append(constant.value)  # type: ignore[arg-type]
     return found
@@ -206,22 +206,36 @@ def _missing(spec: VariableSpec) -> list[int | float]:
     return found
 
 
-def _comparison(name: str, spec: VariableSpec, operator: type[ast.cmpop], time: pd.Timestamp) -> ast.expr:
+def _comparison(name: str, spec: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.Compare:
+    """The comparison with the number that stands for a time. Raises ValueError if there is none."""
+    try:
+        return _with_number(name, spec, operator, _timestamp(value))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"column {name!r} of times cannot be compared with {value!r}: {error}") from None
+
+
+def _with_number(name: str, spec: VariableSpec, operator: type[ast.cmpop], time: pd.Timestamp) -> ast.Compare:
     if spec.form is Form.TIME64:
         return _plain(name, operator, _seconds(time))
     clock = _Clock.of(spec)
-    number = Fraction(_nanoseconds(time) - _nanoseconds(clock.begin), clock.nanoseconds)
+    number = Fraction(nanoseconds(time) - nanoseconds(clock.begin), clock.nanoseconds)
+    if spec.datatype.kind == "float" and number.denominator != 1:
+        return _plain(name, operator, float(number))
+    return with_fraction(name, operator, number)
+
+
+def with_fraction(name: str, operator: type[ast.cmpop], number: Fraction) -> ast.Compare:
+    """The comparison of a column of integers with any number, far beyond what they can hold, too."""
+    number = min(max(number, _BELOW_ALL), _ABOVE_ALL)
     if number.denominator == 1:
         return _plain(name, operator, int(number))
-    if spec.datatype.kind == "float":
-        return _plain(name, operator, float(number))
     if operator in (ast.Eq, ast.NotEq):  # no integer is between two
         same = ast.Name(name, ast.Load())
         return ast.Compare(same, [ast.NotEq() if operator is ast.Eq else ast.Eq()], [same])
     return _plain(name, ast.LtE if operator in (ast.Lt, ast.LtE) else ast.Gt, number.numerator // number.denominator)
 
 
-def _plain(name: str, operator: type[ast.cmpop], value: int | float) -> ast.expr:
+def _plain(name: str, operator: type[ast.cmpop], value: int | float) -> ast.Compare:
     return ast.Compare(ast.Name(name, ast.Load()), [operator()], [ast.Constant(value)])
 
 
@@ -262,12 +276,12 @@ def _timestamp(value: object) -> pd.Timestamp:
     return time if time.tz is None else time.tz_convert("UTC").tz_localize(None)
 
 
-def _nanoseconds(time: pd.Timestamp) -> int:
-    """Since 1970; exact for times far from it, too."""
-    return int(time.asm8.view("i8")) * _OF_RESOLUTION[time.unit]
+def nanoseconds(time: pd.Timestamp | pd.Timedelta) -> int:
+    """Of a duration, or since 1970; exact for times far from it, too."""
+    return int(time.asm8.view("i8")) * OF_RESOLUTION[time.unit]
 
 
 def _seconds(time: pd.Timestamp) -> float:
     """Since 1970, computed as PyTables computes those of a Time64 column, so that equal times are equal numbers."""
-    whole, rest = divmod(_nanoseconds(time), 10**9)
+    whole, rest = divmod(nanoseconds(time), 10**9)
     return whole + rest / 1000 * 1e-6
