@@ -220,6 +220,39 @@ def test_other_units_and_calendars_are_refused(path):
     assert open_ours(noleap).t.values.tolist() == list(days)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_dates_of_another_gregorian_calendar_are_appended(path, chunked):
+    standard, proleptic = cftime.DatetimeGregorian, cftime.DatetimeProlepticGregorian
+    first = {
+        "datetime64": np.array(["2000-01-02"], "M8[ns]"),
+        "standard": [standard(2000, 1, 2)],
+        "proleptic": [proleptic(2000, 1, 2)],
+    }
+    for name, old in first.items():
+        for kind in (standard, proleptic):
+            file = path.with_name(f"{name}-{kind.__name__}.h5")
+            to_pytables(xr.Dataset({"when": ("t", old)}), file, append_dim="t")
+            to_pytables(lazy_if(chunked, xr.Dataset({"when": ("t", [kind(2000, 1, 3)])})), file, append_dim="t")
+            expected = np.array(["2000-01-02T00", "2000-01-03T00"], "M8[ns]")
+            np.testing.assert_array_equal(open_ours(file)["when"], expected)
+            early = lazy_if(chunked, xr.Dataset({"when": ("t", [kind(1500, 1, 3)])}))
+            if kind is {"datetime64": proleptic, "standard": standard, "proleptic": proleptic}[name]:
+                continue
+            with pytest.raises(ValueError, match=r"1500-01-03 00:00:00 \((\w+)\) would read as .* \((?!\1)"):
+                to_pytables(early, file, append_dim="t")
+
+
+def test_the_way_out_for_finer_durations_works(path):
+    to_pytables(xr.Dataset({"v": ("t", np.array([1], "m8[s]"))}), path, append_dim="t")
+    finer = xr.Dataset({"v": ("t", np.array([1500], "m8[ms]"))})
+    with pytest.raises(ValueError, match=r"encoding=\{'v': \{'units': 'milliseconds', 'dtype': 'int64'\}\}"):
+        to_pytables(finer, path, append_dim="t")
+    encoding = {"v": {"units": "milliseconds", "dtype": "int64"}}
+    to_pytables(open_ours(path), path, mode="a", encoding=encoding)
+    to_pytables(finer, path, append_dim="t")
+    np.testing.assert_array_equal(open_ours(path)["v"], np.array([1000, 1500], "m8[ms]"))
+
+
 @pytest.mark.parametrize("string", ["fixed", "vlen"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_text_is_appended_and_never_cut(path, string, chunked):
@@ -715,6 +748,47 @@ def test_arrays_of_every_kind_that_cannot_grow_are_made_anew_with_their_values(p
     assert open_ours(path)["v"].attrs["note"] == "kept"
     to_pytables(piece.isel(t=[1]), path, region={"t": slice(0, 1)})
     assert values_of(path) == [old[1], old[1], *old, *old]
+
+
+def test_an_array_that_is_made_anew_keeps_what_its_programs_know_of_it(path):
+    kept = {"unit": "m", "pickled": {"a": (1, 2)}, "items": [1, "a"], "none": None, "letters": "x" * 100}
+    with tables.open_file(path, "w") as file:
+        array = file.create_array("/", "v", np.arange(2), "a title")
+        for name, value in kept.items():
+            array.attrs[name] = value
+    before = open_ours(path)
+    to_pytables(before, path, append_dim=before["v"].dims[0])
+    assert open_ours(path)["v"].attrs == before["v"].attrs == {**kept, "title": "a title"}
+    with open_tables(path, "a") as file:
+        array = file.root.v
+        assert isinstance(array, tables.EArray)
+        assert array.title == "a title"
+        assert {name: array.attrs[name] for name in kept} == kept
+        array.append(np.array([7]))
+    assert open_ours(path)["v"].values.tolist() == [0, 1, 0, 1, 7]
+
+
+@pytest.mark.filterwarnings("ignore:.*attribute 'to' is not shown")
+def test_attributes_of_h5py_stay_as_they_are_when_an_array_is_made_anew(path):
+    with h5py.File(path, "w", libver="latest") as file:
+        array = file.create_dataset("v", data=np.array(["ä".encode(), b"b"], h5py.string_dtype("utf-8", 3)))
+        array.attrs["nothing"] = h5py.Empty("i4")
+        array.attrs["large"] = np.arange(30_000.0)
+        array.attrs["to"] = file.ref
+        array.attrs["rows"] = objects(np.array([1.0]), np.array([2.0, 3.0]))[1]
+        array.attrs["texts"] = np.array(["ö", "p"], object)
+        array.dims[0].label = "t"
+    before = open_ours(path)
+    to_pytables(before[["v"]], path, append_dim="t")
+    assert open_ours(path)["v"].values.tolist() == ["ä", "b"] * 2
+    with h5py.File(path) as file:
+        array = file["v"]
+        assert h5py.check_string_dtype(array.dtype) == ("utf-8", 3)
+        assert array.attrs["nothing"] == h5py.Empty("i4")
+        assert array.attrs["large"].tolist() == list(range(30_000))
+        assert file[array.attrs["to"]] == file["/"]
+        assert array.attrs["rows"].tolist() == [2.0, 3.0]
+        assert array.attrs["texts"].tolist() == ["ö", "p"]
 
 
 @pytest.mark.parametrize("kind", NOT_WRITTEN)

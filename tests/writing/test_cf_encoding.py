@@ -226,6 +226,50 @@ def test_floats_stay_such_whatever_says_unsigned(path, lazy):
     np.testing.assert_array_equal(open_ours(path)["v"], [1.25, np.inf, np.nan])
 
 
+UNSIGNED = [
+    ([200, 5], "u1", {"dtype": "i1", "_Unsigned": "true"}, [200, 5], [-56, 5]),
+    ([200.0, 5.0], "f8", {"dtype": "i1", "_Unsigned": "true"}, [200, 5], [-56, 5]),
+    ([400.0, 10.0], "f8", {"dtype": "i1", "_Unsigned": "true", "scale_factor": 2.0}, [400, 10], [-56, 5]),
+    ([-1, 5], "i8", {"dtype": "u1", "_Unsigned": "false"}, [-1, 5], [255, 5]),
+    ([2**64 - 1, 2**63 + 1], "u8", {"dtype": "i8", "_Unsigned": "true"}, [2**64 - 1, 2**63 + 1], [-1, -(2**63) + 1]),
+]
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize(("values", "dtype", "encoding", "shown", "stored"), UNSIGNED)
+def test_integers_of_the_other_sign_need_no_fill_value(path, values, dtype, encoding, shown, stored, lazy):
+    dataset = one(np.array(values, dtype))
+    dataset = dataset.chunk(t=1) if lazy else dataset
+    to_pytables(dataset, path, encoding={"v": encoding}, unlimited_dims=["t"])
+    to_pytables(dataset, path, append_dim="t")
+    again = path.with_name("again.h5")
+    to_pytables(xr.open_dataset(path, engine="pytables"), again)  # with the encoding that reading found
+    for file in (path, again):
+        assert open_ours(file)["v"].values.tolist() == shown * 2
+        with xr.open_dataset(file, engine="netcdf4") as ds:
+            assert ds["v"].values.tolist() == shown * 2
+        with h5py.File(file) as raw:
+            assert raw["v"][:].tolist() == stored * 2
+    with pytest.raises(ValueError, match="does not fit"):
+        to_pytables(one(np.array([2.0**70, 0])).chunk(t=1 if lazy else -1), path, append_dim="t")
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_packed_arrays_without_elements(path, shape, lazy):
+    def empty(number: float, shape: tuple[int, int]) -> xr.Dataset:
+        dataset = xr.Dataset({"v": (("a", "b"), np.full(shape, number))})
+        return dataset.chunk(a=1) if lazy else dataset
+
+    growing = "ab"[shape.index(0)]
+    to_pytables(empty(0, shape), path, encoding={"v": PACKED}, unlimited_dims=[growing])
+    full = tuple(size or 2 for size in shape)
+    to_pytables(empty(2.5, full), path, append_dim=growing)
+    to_pytables(empty(0, shape), path, append_dim=growing)
+    to_pytables(empty(0, shape), path, region={growing: slice(1, 1)})
+    assert open_ours(path)["v"].values.tolist() == np.full(full, 2.5).tolist()
+
+
 def test_enumerations_take_their_members_only(path):
     with h5py.File(path, "w") as file:
         kind = h5py.enum_dtype({"a": 1, "b": 2}, "u1")

@@ -293,6 +293,22 @@ def test_text_of_any_length_in_memory_for_text_in_dask(tmp_path, monkeypatch):
     assert written(template, xr.Dataset({"a": ("t", text)})).a.values.tolist() == ["ä", "b"]
 
 
+@pytest.mark.parametrize("kind", ["U2", "S2"])
+def test_parts_of_text_in_characters(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    text = np.array(["ab", "c"], kind)
+    computed = []
+    blocks = dask.array.from_array(text, chunks=1).map_blocks(lambda b: computed.append(1) or b, meta=text[:0])
+    write = begin_write(xr.Dataset({"a": ("t", blocks)}), "c.h5", encoding={"a": {"dtype": "S1"}})
+    assert not computed
+    for number in range(2):  # the second is shorter
+        write.write(xr.Dataset({"a": ("t", text[number : number + 1])}), {"t": slice(number, number + 1)})
+    write.commit()
+    for engine in ("pytables", "netcdf4"):
+        with xr.open_dataset("c.h5", engine=engine) as ds:
+            assert ds["a"].values.tolist() == text.tolist()
+
+
 def test_a_part_without_a_name_and_a_region_that_is_no_slice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = xr.DataArray([1.0, 2.0], dims="t")

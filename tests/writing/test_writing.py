@@ -405,6 +405,8 @@ def test_attributes_that_hdf5_cannot_hold_are_refused(path, monkeypatch):
             to_pytables(xr.Dataset({"v": ((), 1, {"a": value})}), path)
     with pytest.raises(TypeError, match="attribute name 5 is not a string"):
         to_pytables(xr.Dataset(attrs={5: 1}), path)
+    with pytest.raises(ValueError, match=r"file\.h5:/: attribute name 'nnn.* of 70000 letters is too long for HDF5"):
+        to_pytables(xr.Dataset(attrs={"n" * 70_000: 1}), path)
     assert not leftovers(path)
     assert not path.exists()
 
@@ -625,6 +627,7 @@ BAD_ENCODINGS = [
     ({"complib": "blosc:snappy"}, ValueError, "is unknown"),
     ({"complib": "zlib", "complevel": 10}, ValueError, "complevel must be from 0 to 9"),
     ({"complevel": 5}, ValueError, "need a complib"),
+    ({"calendar": "noleap"}, ValueError, "encoding 'calendar' means nothing for values of this kind"),
     ({"zlib": True, "complib": "bzip2"}, ValueError, "contradict"),
     ({"complib": "zlib", "bitshuffle": True}, ValueError, "bitshuffle needs"),
     ({"complib": "blosc:lz4", "bitshuffle": True, "shuffle": True}, ValueError, "cannot both"),

@@ -127,18 +127,19 @@ def link_external(target: int, file: str, inside: str, path: str) -> None:
 # -- values and attributes ---------------------------------------------------------------------------------
 
 
-def copy_attributes(source: int, target: int, path: str, moved: Mapping[int, int]) -> int:
-    """All attributes of the object at `path`, whatever they hold; how many there are.
+def copy_attributes(
+    old: int, new: int, moved: Mapping[int, int] | None = None, *, but: Callable[[str], bool] = lambda _: False
+) -> int:
+    """All attributes of an object, whatever they hold, to another one; how many it has.
 
-    `moved` are the addresses of the new objects by those of the old ones.
+    `moved` are the addresses of the new objects by those of the old ones; None within a file, where references stay.
+    Attributes of names that are `but` for are left out.
     """
-    raw = h5.name_bytes(path)
-    with opened("H5Oopen", source, raw, h5.DEFAULT) as old, opened("H5Oopen", target, raw, h5.DEFAULT) as new:
-        count = call("H5Aget_num_attrs", old)
-        for number in range(count):
-            with _attribute(old, number) as attribute:
-                _copy_attribute(attribute, new, moved)
-        return count
+    count = int(call("H5Aget_num_attrs", old))
+    for number in range(count):
+        with _attribute(old, number) as attribute:
+            _copy_attribute(attribute, new, moved, but)
+    return count
 
 
 def _attribute(node: int, number: int) -> h5.Identifier:
@@ -150,10 +151,12 @@ def _attribute(node: int, number: int) -> h5.Identifier:
         return opened("H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT)
 
 
-def _copy_attribute(attribute: int, node: int, moved: Mapping[int, int]) -> None:
+def _copy_attribute(attribute: int, node: int, moved: Mapping[int, int] | None, but: Callable[[str], bool]) -> None:
     size = call("H5Aget_name", attribute, 0, None)
     name = ctypes.create_string_buffer(size + 1)
     call("H5Aget_name", attribute, size + 1, name)
+    if but(name.value.decode("utf-8", "surrogateescape")):
+        return
     with (
         opened("H5Aget_type", attribute) as committed,
         opened("H5Tcopy", committed) as stored,
@@ -250,12 +253,12 @@ def _blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[tuple[int, 
             yield (start, *inner), (1, *block)
 
 
-def _point_to_new(stored: int, address: int, count: int, moved: Mapping[int, int]) -> None:
+def _point_to_new(stored: int, address: int, count: int, moved: Mapping[int, int] | None) -> None:
     """Change the references in `count` elements in memory at `address`.
 
     Raises ValueError for references of another kind than to objects: to regions, or the new ones of HDF5 1.12.
     """
-    if count and call("H5Tdetect_class", stored, h5.REFERENCE) > 0:
+    if moved is not None and count and call("H5Tdetect_class", stored, h5.REFERENCE) > 0:
         _change(stored, address, count, call("H5Tget_size", stored), moved)
 
 

@@ -25,6 +25,7 @@ from ..chunks import codecs
 from ..chunks.filters import FLETCHER32, SHUFFLE, FilterPipeline
 from ..chunks.index import ChunkStorage
 from ..errors import HDF5Error
+from ..hdf5.attributes import RawAttribute
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
@@ -61,6 +62,8 @@ class ArrayLayout:
     """Of what rows of variable length consist of."""
     row_shape: tuple[int, ...] = ()
     """Of one element of such a row."""
+    utf8: bool = False
+    """Says that bytes of fixed length are UTF-8."""
 
 
 class TargetFile:
@@ -250,8 +253,7 @@ class TargetFile:
         new = [] if marker is None or marker.value is None else marker.value.tolist()
         if not call("H5Aexists", node, h5.name_bytes(attributes.JSON_MARKER)):
             return np.array(new) if new else None
-        with self.on_disk() as file:
-            old = attributes.texts(file.attributes(file.resolve(path).address).get(attributes.JSON_MARKER)) or ()
+        old = attributes.texts(self.attributes(path).get(attributes.JSON_MARKER)) or ()
         kept = [h5.name_bytes(name) for name in old if name not in given]
         return np.array([*kept, *new], None if kept or new else "S1")
 
@@ -264,11 +266,14 @@ class TargetFile:
             "was not made for it. Write all of the file with mode='w', or store the value as a variable"
         )
 
+    def attributes(self, path: str) -> dict[str, RawAttribute]:
+        """All attributes of an object, as they are stored."""
+        with self.on_disk() as file:
+            return dict(file.attributes(file.resolve(path).address))
+
     def user_attributes(self, path: str) -> list[str]:
         """Names of the attributes that are neither PyTables' nor those of a convention about dimensions."""
-        with self.on_disk() as file:
-            names = file.attributes(file.resolve(path).address)
-        return [name for name in names if not attributes.is_reserved(name)]
+        return [name for name in self.attributes(path) if not attributes.is_reserved(name)]
 
     def remove_attributes(self, path: str, names: Iterable[str]) -> None:
         """Delete attributes, as far as they exist."""
@@ -404,7 +409,7 @@ def _stored_type(layout: ArrayLayout) -> Identifier:
         return datatypes.create_rows(layout.row_dtype, layout.row_shape)
     if layout.dtype is None:
         return datatypes.create_text()
-    return datatypes.create(layout.dtype, members=layout.members)
+    return datatypes.create(layout.dtype, utf8=layout.utf8, members=layout.members)
 
 
 def _set_filters(properties: int, filters: FilterPipeline) -> None:

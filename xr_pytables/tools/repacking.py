@@ -300,7 +300,9 @@ def _write(file: File, target: str, plans: Sequence[ArrayPlan], threads: int | N
                 except ValueError as error:
                     raise ValueError(f"{file.name}:{plan.path}: {error}") from None
             for path in paths.values():
-                copying.copy_attributes(source, new.id, path, moved)
+                raw = h5.name_bytes(path)
+                with opened("H5Oopen", source, raw, h5.DEFAULT) as old, new.open(path) as made_anew:
+                    copying.copy_attributes(old, made_anew, moved)
             for plan in plans:
                 if plan.info.layout != "chunked" and plan.changes:
                     _call_carray(new, plan.path)

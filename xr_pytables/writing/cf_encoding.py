@@ -130,7 +130,11 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
     if form is not None and form.dtype.kind not in "iu" and "_Unsigned" in variable.encoding:
         variable = variable.copy(deep=False)  # it says something of integers only; for it, xarray rounds floats to such
         variable.encoding = {key: value for key, value in variable.encoding.items() if key != "_Unsigned"}
-    if form is None or form.takes_all(variable.dtype):
+    if form is None:
+        return variable
+    if form.dtype.kind in "iu" and form.fill is None and form.dtype != (stored := _stored_dtype(variable)):
+        return _signed_otherwise(variable, form, stored, label)
+    if form.takes_all(variable.dtype):
         return variable
     if form.is_packed and not (variable.dtype.kind in "biuf" and form.dtype.kind in "iuf"):
         raise ValueError(
@@ -145,6 +149,25 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
     if becomes_integer and form.is_packed and variable.dtype.kind in "biu":
         data = data.astype("f8")  # else xarray scales integers in place
     return variable if data is variable.data else variable.copy(deep=False, data=data)
+
+
+def _stored_dtype(variable: Variable) -> np.dtype:
+    stored: np.dtype = np.dtype(variable.encoding.get("dtype", variable.dtype))
+    return stored
+
+
+def _signed_otherwise(variable: Variable, form: Packing, stored: np.dtype, label: str) -> Variable:
+    """Integers marked with `_Unsigned`, without a fill value: xarray would store them and leave out the mark."""
+    mark = variable.encoding["_Unsigned"]
+    if form.is_packed or variable.dtype.kind == "f":
+        coded = _packed(variable, form, label)
+    else:
+        encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
+        data = _each(variable.data, checked, form, label).astype(form.dtype)
+        coded = Variable(variable.dims, data, variable.attrs, encoding, fastpath=True)
+    del coded.encoding["_Unsigned"]
+    coded.attrs["_Unsigned"] = mark
+    return coded.copy(deep=False, data=coded.data.astype(stored))
 
 
 def _packed(variable: Variable, form: Packing, label: str) -> Variable:
@@ -353,10 +376,11 @@ def _way_to_finer(name: Hashable | None, times: np.ndarray) -> str:
     """What to do with times between two steps. `name` is that of the array in the file; None if there is none."""
     if name is None:
         return "Choose finer units in encoding"
+    since = " since 1970-01-01" if times.dtype.kind == "M" else ""
     finer = next(word for word in _FINER if (times == times.astype(f"{times.dtype.kind}8[{_CODES[word]}]")).all())
     return (
         f"Round the times, or write all of {name!r} in finer units first: read it, and write it with mode='a' alone "
-        f"and encoding={{{name!r}: {{'units': '{finer}s since 1970-01-01', 'dtype': 'int64'}}}}"
+        f"and encoding={{{name!r}: {{'units': '{finer}s{since}', 'dtype': 'int64'}}}}"
     )
 
 
@@ -442,8 +466,20 @@ def _same_times(
     other = np.flatnonzero(~_equal_times(times.reshape(-1), decoded.reshape(-1), rounded=numbers.dtype.kind == "f"))
     if other.size:
         time, found = times.reshape(-1)[other[0]], decoded.reshape(-1)[other[0]]
-        raise ValueError(f"{label}: {time} would read as {found}: {dtype} with {counted} cannot hold it. {way_out}")
+        raise ValueError(
+            f"{label}: {_named(time)} would read as {_named(found)}: {dtype} with {counted} cannot hold it. {way_out}"
+        )
     return numbers
+
+
+def _named(time: Any) -> str:
+    """A date, with its calendar if it has one."""
+    return f"{time} ({time.calendar})" if hasattr(time, "calendar") else str(time)
+
+
+_GREGORIAN: Final = {"standard", "gregorian", "proleptic_gregorian"}
+_REFORM: Final = 1582
+"""After that year these calendars are one."""
 
 
 def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.ndarray:
@@ -456,6 +492,10 @@ def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.nda
             limit = _ROUNDED.astype(object)
             for place in np.flatnonzero(~missing & ~pd.isna(other)):
                 own, found = one[place], other[place]
+                if {own.calendar, found.calendar} <= _GREGORIAN and min(own.year, found.year) > _REFORM:
+                    import cftime  # type: ignore[import-untyped]  # late: who has no dates of it need not have it
+
+                    found = cftime.datetime(*found.timetuple()[:6], found.microsecond, calendar=own.calendar)
                 if own.calendar == found.calendar:  # others do not compare
                     same[place] = abs(own - found) <= limit if rounded else own == found
             return same

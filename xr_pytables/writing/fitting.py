@@ -87,7 +87,7 @@ def _pieces(values: _Array) -> Iterator[_Array]:
     """The array as some views of it, one for each so many rows."""
     rows = values if values.ndim else values.reshape(1)
     step = max(1, _IN_CACHE // max(rows[:1].size, 1))
-    for start in range(0, len(rows), step):
+    for start in range(0, len(rows) if rows.size else 0, step):
         yield rows[start : start + step]
 
 

@@ -260,7 +260,12 @@ def check_all_grow(
 
 def attachments_of(planned: Iterable[GroupPlan], existing: Existing, dimensions: Dimensions) -> tuple[Attachment, ...]:
     """Arrays in the file that refer to a dimension scale which is going to be another object."""
-    written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
+    attached = {  # by the way in which they are written
+        posixpath.join(group.path, plan.name)
+        for group in planned
+        for plan in group.variables
+        if plan.action not in ("put", "keep")
+    }
     moved = {
         posixpath.join(group.path, plan.name)
         for group in planned
@@ -273,6 +278,6 @@ def attachments_of(planned: Iterable[GroupPlan], existing: Existing, dimensions:
     for path, group in existing.items():
         for spec in group.variables:
             scales, numbers = dimensions.attached(path, spec.dims)
-            if spec.path not in written | given_up and moved & set(scales) and posixpath.dirname(spec.path) == path:
+            if spec.path not in attached | given_up and moved & set(scales) and posixpath.dirname(spec.path) == path:
                 found.append(Attachment(spec.path, scales, numbers))
     return tuple(found)

@@ -73,6 +73,9 @@ def checked_encoding(encoding: Mapping[str, Any], *, where: str, remaining: Coll
     if unknown:
         instead = (words.instead_of(key, [*KEYS, *_CF_WORDS]) for key in unknown)
         hints = [f"Did you mean {hint}?" for hint in instead if hint]
+        idle = [key for key in unknown if key in _CF_WORDS]
+        if idle:
+            raise ValueError(f"{where}: encoding {', '.join(map(repr, idle))} means nothing for values of this kind")
         known = f"known are {', '.join(sorted(KEYS))} and those of CF (_FillValue, scale_factor, units ...)"
         named = ", ".join(map(repr, unknown))
         raise ValueError(f"{where}: unexpected encoding parameters {named}; {'. '.join([known, *hints])}")

@@ -48,6 +48,8 @@ class VariablePlan:
     """Where the data begin in the array, in elements; empty if they fill all of it."""
     stored: VariableSpec | None = field(default=None, repr=False, compare=False)
     """The array in the file that takes the values, or that is replaced; None if there is none."""
+    keeps_attributes: bool = False
+    """The array that is replaced leaves its attributes to the new one."""
 
     @property
     def is_table(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import dask.array
 import numpy as np
@@ -17,8 +17,6 @@ from xarray import Dataset, Variable
 from ..disk.files import FileIdentity
 from ..library.libhdf5 import UNLIMITED
 from ..library.target_file import ArrayLayout
-from ..model import attributes
-from ..model.attributes import EncodedAttribute
 from ..model.forms import Form
 from ..model.specs import VariableSpec
 from . import cf_encoding, layouts, ragged_layout
@@ -126,6 +124,7 @@ def _stored_layout(spec: VariableSpec, shape: tuple[int, ...]) -> ArrayLayout:
         members=info.datatype.members,
         row_dtype=None if row is None else row.dtype,
         row_shape=() if row is None else row.shape,
+        utf8=info.datatype.utf8,
     )
 
 
@@ -153,17 +152,8 @@ def _rewritten(
     return replace(
         plan,
         layout=layout,
-        attributes=_kept_attributes(plan, spec, here),
+        attributes=tuple(item for item in plan.attributes if item.name in ragged_layout.MARKS),
+        keeps_attributes=True,
         data=dask.array.concatenate(parts, axis=axes[0]),
         action="replace",
     )
-
-
-def _kept_attributes(plan: VariablePlan, spec: VariableSpec, here: Here) -> tuple[EncodedAttribute, ...]:
-    """The attributes of an array that is made anew: its own, and those that say how its values are stored."""
-    kept = attributes.encode(spec.attributes, where=f"{here}: array {plan.name!r}")
-    marks = [attributes.text_marker("characters")] if spec.characters else []
-    return (*kept, *(item for item in plan.attributes if item.name in _MARKS), *marks)
-
-
-_MARKS: Final = (attributes.TEXT_MARKER, *ragged_layout.MARKS)

@@ -27,6 +27,7 @@ from .plan import plan_write
 from .plans import VariablePlan, WritePlan
 from .request import WriteRequest
 from .targets import Effort, Place, SharedNotes
+from .text_layout import in_bytes
 from .writer import planned
 
 if TYPE_CHECKING:
@@ -157,6 +158,10 @@ class SharedWrite:
             variable.encoding = {
                 key: value for key, value in self._encodings.get(str(name), {}).items() if key not in _OF_THE_WHOLE
             }
+            array = whole[f"{prefix}/{name}"]
+            if array.layout.dtype == "S1" and len(array.dims) == variable.ndim + 1:  # as many characters as there
+                charset, label = str(_said(array).get("_Encoding", "utf-8")), f"{self.path}: variable {name!r}"
+                variable.data = in_bytes(np.asarray(variable.data), array.layout.shape[-1], charset, label)
         plan = plan_write(replace(self._request, obj=dataset, encoding=wishes, unlimited_dims=None), {})
         for _, each in plan:
             is_time = dataset.variables[each.name].dtype.kind in "mM"

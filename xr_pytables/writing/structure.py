@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection
+from typing import Final
 
 import numpy as np
 
 from ..library.libhdf5 import UNLIMITED
+from ..library.object_copy import copy_attributes
 from ..library.target_file import ArrayLayout, TargetFile
-from ..model.attributes import are_large
+from ..model.attributes import COMPACT_BYTES, EncodedAttribute, are_large, is_reserved, text
 from .layouts import GROWING_CHUNK
-from .plans import DimensionPlan, GroupPlan, WritePlan
+from .plans import DimensionPlan, GroupPlan, VariablePlan, WritePlan
 
 
 def write_structure(file: TargetFile, plan: WritePlan) -> None:
@@ -65,6 +67,8 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -
             continue
         if variable.action == "set values":
             file.remove_attributes(path, file.user_attributes(path))
+        elif variable.keeps_attributes:
+            _make_anew(file, path, variable)
         else:
             if variable.action == "replace":
                 file.remove(path)
@@ -73,6 +77,26 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -
         if variable.is_coordinate and variable.action != "set values":
             number = variable.numbers[0] if variable.numbers else None
             file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
+
+
+def _make_anew(file: TargetFile, path: str, variable: VariablePlan) -> None:
+    """An array in the place of another one, with its title and all attributes that are not about how it is stored."""
+    stored, layout = file.attributes(path), variable.layout
+    large = any(getattr(attribute.value, "nbytes", 0) > COMPACT_BYTES for attribute in stored.values())
+    by_pytables = text(stored.get("CLASS")) in _ARRAYS and not variable.is_coordinate
+    growing = [axis for axis, size in enumerate(layout.maxshape or ()) if size == UNLIMITED]
+    with file.open(path) as old:
+        file.remove(path)
+        file.create_array(path, layout, large_attributes=large)
+        with file.open(path) as new:
+            copy_attributes(old, new, but=lambda name: is_reserved(name) and (name != "TITLE" or not by_pytables))
+    if by_pytables and len(growing) == 1:
+        found = {"CLASS": b"EARRAY", "VERSION": b"1.1", "EXTDIM": np.int32(growing[0])}
+        file.write_attributes(path, [EncodedAttribute(name, np.array(value)) for name, value in found.items()])
+
+
+_ARRAYS: Final = ("ARRAY", "CARRAY", "EARRAY")
+"""PyTables' classes of arrays."""
 
 
 def _empty_scale(dimension: DimensionPlan) -> ArrayLayout:

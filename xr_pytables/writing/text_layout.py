@@ -72,7 +72,11 @@ def with_text(
     if variable.dtype == "S1":  # single bytes are no text, and need no dimension along it
         return variable, None
     if wishes.get("dtype") in ("S1", np.dtype("S1")) and (is_text or element is bytes or variable.dtype.kind == "S"):
-        coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
+        if is_text and isinstance(variable.data, dask.array.Array) and "_Encoding" not in variable.encoding:
+            coded = variable.copy(data=_in_fixed_width(variable.data, label, None))  # xarray would compute it
+            coded.attrs["_Encoding"] = "utf-8"
+        else:
+            coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
         return CharacterArrayCoder().encode(coded), "characters"  # type: ignore[no-untyped-call]
     if element is bytes:
         data = np.asarray(variable.data)
@@ -91,16 +95,18 @@ def with_text(
             return variable.copy(data=data.map_blocks(Form.TEXT.stored, label, dtype=object)), "vlen"
         return variable.copy(data=Form.TEXT.stored(np.asarray(data), label)), "vlen"
     if isinstance(data, dask.array.Array):
-        width = width or declared
-        if width is None and variable.dtype.kind == "U":
-            # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
-            width = max(4 * variable.dtype.itemsize // np.dtype("U1").itemsize, 1)
-        elif width is None:
-            width = _longest(data)
-        return variable.copy(
-            data=data.map_blocks(Form.FIXED_TEXT.stored, label, width=width, dtype=f"S{width}")
-        ), "fixed"
+        return variable.copy(data=_in_fixed_width(data, label, width or declared)), "fixed"
     return variable.copy(data=Form.FIXED_TEXT.stored(np.asarray(data), label, width=width or declared)), "fixed"
+
+
+def _in_fixed_width(data: dask.array.Array, label: str, width: int | None) -> dask.array.Array:
+    """Blocks of text as UTF-8 of `width` bytes; by default of as many as the longest text can need."""
+    if width is None and data.dtype.kind == "U":
+        # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
+        width = max(4 * data.dtype.itemsize // np.dtype("U1").itemsize, 1)
+    elif width is None:
+        width = _longest(data)
+    return data.map_blocks(Form.FIXED_TEXT.stored, label, width=width, dtype=f"S{width}")
 
 
 def is_in_characters(variable: Variable, present: VariableSpec) -> bool:
@@ -122,7 +128,11 @@ def as_characters(variable: Variable, present: VariableSpec, label: str) -> Vari
 
 
 def _characters(values: np.ndarray, width: int, charset: str, label: str) -> np.ndarray:
-    """Raises ValueError for what has no form in that many characters of one byte."""
+    return in_bytes(values, width, charset, label).reshape(*values.shape, 1).view("S1")[..., :width]
+
+
+def in_bytes(values: np.ndarray, width: int, charset: str, label: str) -> np.ndarray:
+    """Texts or bytes as `width` bytes each. Raises ValueError for what has no form in them."""
     texts = values.reshape(-1).tolist()
     encoded = [value if isinstance(value, bytes) else _encoded(text_of(value), charset, label) for value in texts]
     for data in encoded:
@@ -131,7 +141,7 @@ def _characters(values: np.ndarray, width: int, charset: str, label: str) -> np.
                 f"{label}: {data!r} has no form in the {width} characters that the array has for each text. Write all "
                 "of it anew with mode='a' alone"
             )
-    return np.array(encoded, f"S{max(width, 1)}").reshape(*values.shape, 1).view("S1")[..., :width]
+    return np.array(encoded, f"S{max(width, 1)}").reshape(values.shape)
 
 
 def _encoded(text: str, charset: str, label: str) -> bytes:
