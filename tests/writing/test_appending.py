@@ -421,6 +421,85 @@ def test_trees_grow_as_a_whole(path):
         to_pytables(tree(0, 1), path, region={"time": slice(0, 1)})
 
 
+@pytest.mark.parametrize("chunks", [None, True])
+def test_groups_of_a_tree_without_the_dimension_are_set(path, chunks):
+    def tree(start, stop, factor=1):
+        grows = xr.Dataset({"a": ("t", np.arange(start, stop))}, coords={"t": np.arange(start, stop)})
+        static = xr.Dataset({"m": ("x", factor * np.array([1, 2, 3]))}, coords={"x": [0.5, 1.5, 2.5]})
+        groups = {"/": grows, "/static": static, "/static/below": grows.rename(a="b").drop_vars("t")}
+        return xr.DataTree.from_dict({group: lazy_if(chunks, dataset) for group, dataset in groups.items()})
+
+    for start, stop, factor in ((0, 2, 1), (2, 3, 1), (3, 7, 10)):
+        to_pytables(tree(start, stop, factor), path, append_dim="t")
+        xr.testing.assert_identical(xr.open_datatree(path, engine="pytables").load(), tree(0, stop, factor).load())
+    before = path.read_bytes()
+    new = tree(7, 8)
+    static = new["static"].to_dataset(inherit=False)
+    new["static"].dataset = static.assign_coords(x=static.x + 1)
+    with pytest.raises(ValueError, match=r":/static: coordinate 'x' has other values than in the file"):
+        to_pytables(new, path, append_dim="t")
+    new["static"].dataset = static.assign(n=("t", [1]))
+    with pytest.raises(ValueError, match=r":/static: append_dim='t' does not match any existing dataset dimensions"):
+        to_pytables(new, path, append_dim="t")
+    with pytest.raises(ValueError, match=r":/: append_dim='u' does not match any existing .* \['t', 'x'\]"):
+        to_pytables(tree(7, 8), path, append_dim="u")
+    with pytest.raises(ValueError, match=r":/: append_dim='t' does not match any dimension of what is to be appended"):
+        to_pytables(xr.DataTree.from_dict({"/static": static}), path, append_dim="t")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate dimension names")
+@pytest.mark.parametrize("grows", [True, False])
+@pytest.mark.parametrize("how", ["ours", "netCDF4", "_ARRAY_DIMENSIONS"])
+def test_arrays_that_have_a_dimension_twice_do_not_grow_along_it(path, how, grows):
+    values = np.arange(4.0).reshape(2, 2)
+    if how == "ours":
+        to_pytables(xr.Dataset({"a": (("x", "x"), values)}), path, unlimited_dims=["x"] if grows else [])
+    elif how == "netCDF4":
+        with netCDF4.Dataset(path, "w") as file:
+            file.createDimension("x", None if grows else 2)
+            file.createVariable("a", "f8", ("x", "x"))[:] = values
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("a", data=values, maxshape=(None, None) if grows else (2, 2))
+            file["a"].attrs["_ARRAY_DIMENSIONS"] = ["x", "x"]
+    before = path.read_bytes()
+    for dims, append_dim in (("xx", "x"), (("x", "dim_2"), "x"), (("x", "dim_2"), "dim_2"), (("x", "y"), "y")):
+        with pytest.raises(ValueError, match=rf"'a': the array has the dimension '{append_dim}' more than once, so"):
+            to_pytables(xr.Dataset({"a": (tuple(dims), values)}), path, append_dim=append_dim)
+    assert path.read_bytes() == before
+    to_pytables(xr.Dataset({"a": (("x", "dim_2"), [[5.0, 6.0]])}), path, region={"x": slice(0, 1)})
+    assert values_of(path, "a") == [[5, 6], [2, 3]]
+    to_pytables(xr.Dataset({"a": (("x", "x"), [[7.0]])}), path, region={"x": slice(1, 2)})
+    assert values_of(path, "a") == [[5, 6], [2, 7]]
+    to_pytables(xr.Dataset({"a": (("x", "dim_2"), values)}), path, mode="r+")
+    assert values_of(path, "a") == values.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate dimension names")
+def test_arrays_that_have_a_dimension_twice_grow_along_another(path):
+    values = np.arange(12.0).reshape(3, 2, 2)
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("t", None)
+        file.createDimension("x", 2)
+        file.createVariable("a", "f8", ("t", "x", "x"))[:] = values[:1]
+    to_pytables(xr.Dataset({"a": (("t", "x", "x"), values[1:2])}), path, append_dim="t")
+    to_pytables(xr.Dataset({"a": (("t", "x", "dim_2"), values[2:])}), path, append_dim="t")
+    with netCDF4.Dataset(path) as file:
+        assert file["a"].dimensions == ("t", "x", "x")
+        np.testing.assert_array_equal(file["a"][:], values)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate dimension names")
+def test_an_unnamed_dimension_is_not_grown_twice_by_one_name(path):
+    with tables.open_file(path, "w") as file:
+        file.create_earray("/", "e", obj=np.arange(6.0).reshape(3, 2))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="'e': the array has the dimension 'n' more than once"):
+        to_pytables(xr.Dataset({"e": (("n", "n"), np.zeros((2, 2)))}), path, append_dim="n")
+    assert path.read_bytes() == before
+
+
 def test_append_to_an_earray_of_plain_pytables(path):
     with tables.open_file(path, "w") as file:
         file.create_earray("/", "e", obj=np.arange(6.0).reshape(3, 2), filters=tables.Filters(1, "blosc2:zstd"))
@@ -429,6 +508,53 @@ def test_append_to_an_earray_of_plain_pytables(path):
         assert file.root.e[:].tolist() == [[0, 1], [2, 3], [4, 5], [9, 8]]
         file.root.e.append([[7.0, 6.0]])
     assert open_ours(path)["e"].values.tolist() == [[0, 1], [2, 3], [4, 5], [9, 8], [7, 6]]
+    with tables.open_file(path) as file:  # nothing is made for dimensions that have no names
+        assert [node._v_pathname for node in file.walk_nodes("/", "Leaf")] == ["/e"]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_arrays_whose_dimensions_have_no_names_grow_alone_and_under_any_name(path, in_place, monkeypatch):
+    if in_place:
+        monkeypatch.setattr(changes, "SMALL_FILE", 0)
+        monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
+    with tables.open_file(path, "w") as file:
+        file.create_earray("/", "a", obj=np.arange(3.0))
+        file.create_earray("/", "b", obj=np.arange(3.0))
+        file.create_earray("/", "longer", obj=np.arange(5.0))
+    to_pytables(xr.Dataset({"a": ("dim_3", [7.0])}), path, append_dim="dim_3")
+    to_pytables(xr.Dataset({"a": ("step", [8.0])}), path, append_dim="step")
+    to_pytables(xr.Dataset({"a": ("step", [9.0]), "longer": ("step", [6.0])}), path, append_dim="step")
+    with tables.open_file(path) as file:
+        found = {node.name: node[:].tolist() for node in file.walk_nodes("/", "Leaf")}
+    assert found == {"a": [0, 1, 2, 7, 8, 9], "b": [0, 1, 2], "longer": [0, 1, 2, 3, 4, 6]}
+    with pytest.raises(ValueError, match="'when' is not in the file, so its values along 'step' before"):
+        to_pytables(xr.Dataset({"a": ("step", [9.0]), "when": ("step", [1])}), path, append_dim="step")
+
+
+def test_an_array_without_names_that_is_made_anew_takes_a_name_that_no_other_has(path):
+    with tables.open_file(path, "w") as file:
+        file.create_array("/", "a", np.arange(3.0))
+        file.create_array("/", "b", np.arange(3.0))
+    with pytest.raises(ValueError, match=r"'dim_3' would have 4 elements, but the array '/b'.* Rename the dimension"):
+        to_pytables(xr.Dataset({"a": ("dim_3", [7.0])}), path, append_dim="dim_3")
+    to_pytables(xr.Dataset({"a": ("step", [7.0])}), path, append_dim="step")
+    to_pytables(xr.Dataset({"a": ("step", [8.0])}), path, append_dim="step")
+    result = open_ours(path)
+    assert result["a"].dims == ("step",)
+    assert result["a"].values.tolist() == [0, 1, 2, 7, 8]
+    assert result["b"].values.tolist() == [0, 1, 2]
+
+
+def test_an_array_that_has_the_dimension_by_an_attribute_is_not_left_short(path):
+    with h5py.File(path, "w") as file:
+        for name in ("a", "b"):
+            file.create_dataset(name, data=np.arange(3.0), maxshape=(None,)).attrs["_ARRAY_DIMENSIONS"] = ["t"]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"'/b' has the dimension 't' as well .* would stay short"):
+        to_pytables(xr.Dataset({"a": ("t", [7.0])}), path, append_dim="t")
+    assert path.read_bytes() == before
+    to_pytables(xr.Dataset({"a": ("t", [7.0]), "b": ("t", [8.0])}), path, append_dim="t")
+    assert (values_of(path, "a"), values_of(path, "b")) == ([0, 1, 2, 7], [0, 1, 2, 8])
 
 
 def test_append_to_an_array_that_netcdf_left_shorter_than_its_dimension(path):
@@ -632,7 +758,70 @@ def test_append_goes_together_with_a_region_of_other_dimensions(path):
     result = open_ours(path)["v"].values
     assert result[:2].tolist() == [[0] * 4] * 2
     assert result[2, 1:3].tolist() == [1, 1]
-    assert np.isnan(result[2, [0, 3]]).all() or result[2, [0, 3]].tolist() == [0, 0]
+    assert np.isnan(result[2, [0, 3]]).all()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("complib", [None, "zlib"])
+def test_append_with_a_region_grows_coordinates_and_fills_the_rest(path, complib, in_place, chunked, monkeypatch):
+    if in_place:
+        monkeypatch.setattr(changes, "SMALL_FILE", 0)
+        monkeypatch.setattr(changes, "LARGEST_SHARE", 1.0)
+    whole = np.arange(1, 22).reshape(7, 3)
+    coords = {"t": pd.date_range("2000-01-01", periods=7), "x": [3.5, 2.5, 0.5]}
+    dims = ("t", "x")
+    ds = xr.Dataset(
+        {"f": (dims, whole / 2), "i": (dims, whole), "n": (dims, whole), "per_x": ("x", [1, 2, 3])}, coords=coords
+    )
+    encoding = {name: {"chunksizes": (4, 3), "complib": complib} for name in "fin"}
+    encoding["i"]["_FillValue"] = -9
+    to_pytables(ds.isel(t=slice(5)), path, append_dim="t", encoding=encoding)
+    for start, stop, x in ((5, 6, slice(1, 2)), (6, 7, slice(0, 2))):
+        piece = ds.assign(per_x=-ds.per_x).isel(t=slice(start, stop), x=x)
+        to_pytables(lazy_if(chunked, piece), path, append_dim="t", region={"x": x if start == 5 else "auto"})
+    outside = np.zeros((7, 3), bool)
+    outside[5, [0, 2]] = outside[6, 2] = True
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_mask(False)
+        np.testing.assert_array_equal(file["f"][:], np.where(outside, np.nan, whole / 2))
+        np.testing.assert_array_equal(file["i"][:], np.where(outside, -9, whole))
+        np.testing.assert_array_equal(file["n"][:], np.where(outside, 0, whole))
+        assert file["per_x"][:].tolist() == [-1, -2, 3]
+        assert file["x"][:].tolist() == [3.5, 2.5, 0.5]
+    assert open_ours(path).indexes["t"].equals(ds.indexes["t"])
+    for t, x in ((slice(5, 6), slice(0, 1)), (slice(5, 7), slice(2, 3))):
+        rest = ds[["f", "i", "n"]].isel(t=t, x=x)
+        to_pytables(rest, path, region={"t": t, "x": x})
+    np.testing.assert_array_equal(open_ours(path)["f"], whole / 2)
+
+
+def test_append_with_a_region_refuses_what_would_stay_short_or_is_not_in_it(path):
+    ds = xr.Dataset({"v": (("t", "x"), np.zeros((2, 3))), "s": 1}, coords={"t": [0, 1], "x": [0, 1, 2]})
+    to_pytables(ds, path, unlimited_dims=["t"])
+    before = path.read_bytes()
+    piece, arguments = ds.isel(x=[1]).assign_coords(t=[2, 3]), {"append_dim": "t", "region": {"x": slice(1, 2)}}
+    with pytest.raises(ValueError, match=r"common with the region's dimensions \['x'\].* \.drop_vars\(\['s'\]\)"):
+        to_pytables(piece, path, **arguments)
+    with pytest.raises(ValueError, match=r"'/t' has the dimension 't' as well .* would stay short"):
+        to_pytables(piece.drop_vars(["s", "t"]), path, **arguments)
+    assert path.read_bytes() == before
+    to_pytables(ds, path)
+    with pytest.raises(ValueError, match=r"'v': the array cannot grow along 't', .* Append without region first"):
+        to_pytables(piece.drop_vars("s"), path, **arguments)
+
+
+def test_a_coordinate_that_cannot_grow_is_made_anew_beside_an_append_with_a_region(path):
+    with h5py.File(path, "w") as file:
+        file["t"] = [0, 1]
+        file["t"].make_scale("t")
+        file.create_dataset("v", data=np.zeros((2, 3)), maxshape=(None, 3), fillvalue=-1.0)
+        file["v"].dims[0].attach_scale(file["t"])
+        file["v"].dims[1].label = "x"
+    piece = xr.Dataset({"v": (("t", "x"), [[5.0]])}, coords={"t": [2]})
+    to_pytables(piece, path, append_dim="t", region={"x": slice(1, 2)})
+    assert values_of(path) == [[0, 0, 0], [0, 0, 0], [-1, 5, -1]]
+    assert values_of(path, "t") == [0, 1, 2]
 
 
 def region_errors():
@@ -641,6 +830,9 @@ def region_errors():
     yield two, {"region": slice(None)}, TypeError, "must be a dict"
     yield two, {"region": {"x": [0, 1]}}, TypeError, "must be slice objects"
     yield two, {"region": {"x": slice(None, None, 2)}}, ValueError, "step on all slices"
+    floats = r"file\.h5:/: slices in region must have integers, .* region=\{'x': slice\(1\.0, 3\.0, None\)\}"
+    yield two, {"region": {"x": slice(1.0, 3.0)}}, TypeError, floats
+    yield two, {"region": {"x": slice("a", None)}}, TypeError, "slices in region must have integers"
     yield two, {"region": {"y": slice(None)}}, ValueError, "all keys in region are not in Dataset dimensions"
     yield two.assign(v=2), {"region": {"x": slice(2)}}, ValueError, "at least one dimension in common"
     yield two, {"region": {"x": slice(None)}, "append_dim": "x"}, ValueError, "cannot list the same dimension in both"

@@ -163,6 +163,8 @@ class Resolved:
     """One sentence for each name in the file that could not be used."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Of leaves that are shorter on disk than their unlimited dimension: the shape with the dimension's full length."""
+    repeated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of leaves that have a dimension more than once: those of their `names` that stand for such a one."""
 
 
 def resolve(
@@ -185,6 +187,7 @@ def resolve(
     """
     found: dict[str, list[str | None]] = {}
     given: set[str] = set()
+    repeats: dict[str, list[int]] = {}
     problems: list[str] = []
     one = _only(leaves, dims[ONE_ARRAY], where) if ONE_ARRAY in dims else None
     for leaf in leaves:
@@ -193,8 +196,10 @@ def resolve(
             given.add(leaf.name)
             found[leaf.name] = list(_checked(leaf, names, where))
         else:
-            found[leaf.name], said = recorded_names(leaf, scales)
-            problems.extend(said)
+            every, said = _names_in_file(leaf, scales)
+            found[leaf.name], more = _without_repeats(leaf, every)
+            repeats[leaf.name] = [axis for axis, name in enumerate(every) if name and every.count(name) > 1]
+            problems.extend((*said, *more))
     _name_coordinates(leaves, found, given)
     shapes = _filled_up(leaves, found)
     problems.extend(_give_up_contradictions(leaves, found, given, shapes, where))
@@ -202,7 +207,8 @@ def resolve(
         leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims, numbered)
         for leaf in leaves
     }
-    return Resolved(names_of, tuple(problems), shapes)
+    repeated = {name: tuple(names_of[name][axis] for axis in axes) for name, axes in repeats.items() if axes}
+    return Resolved(names_of, tuple(problems), shapes, repeated)
 
 
 def _only(leaves: Sequence[Leaf], names: Sequence[str], where: str) -> Leaf:
@@ -241,6 +247,12 @@ def _checked(leaf: Leaf, names: Sequence[str], where: str) -> tuple[str, ...]:
 
 def recorded_names(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[str]]:
     """The names that the conventions give, dimension by dimension, and which conventions did not fit."""
+    every, problems = _names_in_file(leaf, scales)
+    names, more = _without_repeats(leaf, every)
+    return names, [*problems, *more]
+
+
+def _names_in_file(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[str]]:
     names: list[str | None] = [None] * len(leaf.shape)
     problems = []
     for convention in CONVENTIONS:
@@ -253,15 +265,18 @@ def recorded_names(leaf: Leaf, scales: Scales) -> tuple[list[str | None], list[s
             problems.append(f"array {leaf.path!r} has shape {leaf.shape} but {len(said)} dimension names: {said}")
             continue
         names = [old or new for old, new in zip(names, said, strict=True)]
+    return names, problems
+
+
+def _without_repeats(leaf: Leaf, names: list[str | None]) -> tuple[list[str | None], list[str]]:
+    """The names, each but once: xarray has no variables with the same dimension twice; and what that is about."""
     if len(set(names)) == len(names):
-        return names, problems
+        return names, []
     repeated = [name for name, count in Counter(filter(None, names)).items() if count > 1]
-    for repeat in repeated:  # xarray has no variables with the same dimension twice
+    for repeat in repeated:
         first = names.index(repeat)
         names = [name if name != repeat or axis == first else None for axis, name in enumerate(names)]
-    if repeated:
-        problems.append(f"array {leaf.path!r} has dimension {repeated[0]!r} more than once")
-    return names, problems
+    return names, [f"array {leaf.path!r} has dimension {name!r} more than once" for name in repeated[:1]]
 
 
 def _filled_up(leaves: Sequence[Leaf], found: Mapping[str, Sequence[str | None]]) -> dict[str, tuple[int, ...]]:

@@ -425,6 +425,7 @@ class NodeReader:
                 shape,
                 parts=contents.parts.get(leaf.name, ()),
                 raw_files=contents.raw_files.get(leaf.name, ()),
+                repeated=resolved.repeated.get(leaf.name, ()),
             )
             variables.append(spec)
             problems.extend(said)
@@ -701,6 +702,7 @@ class NodeReader:
         column: Column | None = None,
         parts: tuple[Part[VariableSpec], ...] = (),
         raw_files: tuple[RawFile, ...] = (),
+        repeated: tuple[str, ...] = (),
     ) -> tuple[VariableSpec, list[str]]:
         datatype = info.datatype if column is None else column.datatype
         user = attributes.read(
@@ -729,6 +731,7 @@ class NodeReader:
             form=form,
             attributes={**user.values, **added},
             unlimited_dims=unlimited,
+            repeated_dims=repeated,
             base_address=place.file.base_address,
             characters=(column is None and not self._is_by_pytables(place.file))
             or attributes.text(leaf.raw.get(attributes.TEXT_MARKER)) == "characters",

@@ -78,6 +78,8 @@ class VariableSpec:
     """How the stored elements become `dtype`."""
     attributes: dict[str, object] = field(default_factory=dict)
     unlimited_dims: tuple[str, ...] = ()
+    repeated_dims: tuple[str, ...] = ()
+    """Those of `dims` that are one and the same in the file, or several such."""
     base_address: int = 0
     """Size of the file's user block, in bytes."""
     characters: bool = False

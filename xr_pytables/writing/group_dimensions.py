@@ -5,6 +5,7 @@ Tested in `tests/writing/test_writing.py`.
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from xarray import Dataset
 
 from ..model.specs import GroupSpec, Scale
 from ..sources.warning import warn
-from .here import Here
+from .here import Here, are_named, is_named
 from .plans import Attachment, DimensionPlan, Existing, GroupPlan, VariablePlan
 
 
@@ -147,12 +148,20 @@ def own_dimensions(
     dimensions: Dimensions,
     here: Here,
 ) -> tuple[DimensionPlan, ...]:
-    """The dimensions that this group must declare: not those that the file or a group above has already."""
+    """The dimensions that this group must declare: not those that the file or a group above has already.
+
+    Nor those of arrays that stay in the file and name none.
+    """
     sizes: dict[str, int] = {}
     coordinates = {plan.name for plan in plans if plan.is_coordinate}
+    unnamed: set[str] = set()
     for plan in plans:
-        sizes.update(zip(plan.dims, plan.layout.shape, strict=True))
-    sizes.update({dim: size for dim, size in dataset_sizes.items() if dim in unlimited and dim not in sizes})
+        stays = plan.stored if plan.action in ("put", "keep") else None
+        named = (True,) * len(plan.dims) if stays is None else are_named(stays, here)
+        sizes.update(itertools.compress(zip(plan.dims, plan.layout.shape, strict=True), named))
+        unnamed.update(dim for dim, known in zip(plan.dims, named, strict=True) if not known)
+    others = set(dataset_sizes).difference(sizes, unnamed)
+    sizes.update({dim: size for dim, size in dataset_sizes.items() if dim in unlimited & others})
     present = dimensions.of_group(here.path)
     own = []
     for name, size in sizes.items():
@@ -241,16 +250,18 @@ def check_all_grow(
     """Raise ValueError if an array in the file would stay short along the dimension that others grow along."""
     written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
     before = Dimensions(existing)
-    grown = {
-        found[0]
-        for found in (before.find(group.path, append_dim) for group in planned)
-        if found and dimensions.size_of(found[0]) != found[1].size
-    }
+    after = [dimensions.find(group.path, append_dim) for group in planned]
+    sizes = {found[0]: found[1].size for found in after if found}
     for group_path, group in existing.items():
         found = before.find(group_path, append_dim)
-        if found is None or found[0] not in grown:
+        size = sizes.get(found[0] if found else posixpath.join(group_path, append_dim))  # a scale is made for arrays
+        if size is None or not (found or is_named(append_dim, group)):
             continue
-        short = [spec.path for spec in group.variables if append_dim in spec.dims and spec.path not in written]
+        short = [
+            spec.path
+            for spec in group.variables
+            if spec.path not in written and dict(zip(spec.dims, spec.shape, strict=True)).get(append_dim, size) != size
+        ]
         if short:
             raise ValueError(
                 f"{path}: {', '.join(map(repr, short))} has the dimension {append_dim!r} as well and is not in the "

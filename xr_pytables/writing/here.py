@@ -90,8 +90,12 @@ LIKE_TEXT: Final = np.dtype("S64")
 
 def are_named(spec: VariableSpec, here: Here) -> tuple[bool, ...]:
     """For each dimension of an array, whether its name is in the file, and not made up by the reader."""
-    scales = here.existing.scales if here.existing is not None else {}
-    return tuple(dim in scales or not _PHONY.fullmatch(dim) for dim in spec.dims)
+    return tuple(is_named(dim, here.existing) for dim in spec.dims)
+
+
+def is_named(dim: str, group: GroupSpec | None) -> bool:
+    """Whether the name of a dimension of an array in a group is in the file, and not made up by the reader."""
+    return (group is not None and dim in group.scales) or not _PHONY.fullmatch(dim)
 
 
 _PHONY: Final = re.compile(r"dim_\d+(_\d+)?")

@@ -8,6 +8,7 @@ Tested in `tests/writing/test_appending.py`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -44,8 +45,16 @@ class Placement:
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Where values with these dimensions begin in the array, and its shape afterwards, in elements.
 
-        The dimensions are in the order of the array's. Raises ValueError if the sizes do not fit.
+        The dimensions are in the order of the array's. Raises ValueError if the sizes do not fit, and for an array that
+        would have to grow along several of its dimensions, because they are one.
         """
+        along = [name for dim, name in zip(dims, spec.dims, strict=True) if dim == self.append_dim]
+        if len(along) > 1 or set(along) & set(spec.repeated_dims):
+            raise ValueError(
+                f"{where}: the array has the dimension {self.append_dim!r} more than once, so that it cannot grow "
+                "along it: what is beside the appended values is not known. Write all that has the dimension in the "
+                "full size, with mode='w'"
+            )
         start, shape, expected, given = [], [], {}, {}
         for dim, size, name, stored in zip(dims, sizes, spec.dims, spec.shape, strict=True):
             if dim == self.append_dim:
@@ -106,19 +115,27 @@ def checked_region(
             raise TypeError(f"{where}: all values in region must be slice objects (or 'auto'), got region={region}")
         if part.step not in (1, None):
             raise ValueError(f"{where}: step on all slices in region must be 1 or None, got region={region}")
-        found[str(dim)] = part
+        try:
+            found[str(dim)] = slice(*(None if end is None else operator.index(end) for end in (part.start, part.stop)))
+        except TypeError:
+            raise TypeError(
+                f"{where}: slices in region must have integers, which count elements, got region={region}. "
+                f"{{{str(dim)!r}: 'auto'}} finds values of a coordinate"
+            ) from None
     if append_dim is not None and append_dim in found:
         raise ValueError(
             f"{where}: cannot list the same dimension in both append_dim and region, got {append_dim!r} in both"
         )
-    outside = [name for name, variable in dataset.variables.items() if not set(found) & set(map(str, variable.dims))]
+    within = {*found, append_dim}
+    outside = [name for name, variable in dataset.variables.items() if not within & set(map(str, variable.dims))]
     if found and outside:
         raise ValueError(
             f"{where}: when setting region, all variables in the dataset to write must have at least one dimension in "
             f"common with the region's dimensions {list(found)}, but that is not the case for some variables here. To "
             f"drop these variables from this dataset, write: .drop_vars({outside!r})"
         )
-    return dataset.drop_vars(dataset.indexes), found  # a region never changes what the dimensions mean
+    kept = [name for name in dataset.indexes if append_dim not in dataset.variables[name].dims]
+    return dataset.drop_vars(kept), found  # a region never changes what the dimensions mean
 
 
 def _region_of(dataset: Dataset, dim: str, where: str, stored: StoredVariable) -> slice:

@@ -32,6 +32,7 @@ from .group_dimensions import (
     check_not_above,
     check_sizes,
     checked_unlimited,
+    dimensions_of,
     growing_dims,
     grown_scales,
     newly_growing,
@@ -63,11 +64,14 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
         raise ValueError(f"{path}: region is for one group. Write each node with group= and region=")
     base = request.filter_words
     dimensions = Dimensions(existing)
-    planned, placed, has_dim = [], [], False
+    planned, placed = [], []
     if isinstance(obj, DataTree):
         _check_group_keys(obj, encoding, "encoding")
         _check_group_keys(obj, unlimited_dims, "unlimited_dims")
-    for relative, dataset in _groups_of(obj, request.write_inherited_coords):
+    groups = list(_groups_of(obj, request.write_inherited_coords))
+    if append_dim is not None:
+        _check_some_group_has(append_dim, groups, request, existing)
+    for relative, dataset in groups:
         where = posixpath.normpath(posixpath.join(request.group, relative))
         _check_group(path, where, existing)
         wishes, unlimited = _for_group(obj, relative, encoding, unlimited_dims)
@@ -76,7 +80,6 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
             dataset = _without_formless(dataset, here)
         keeps = mode == "r+" or append_dim is not None or region is not None
         dataset = without_extension_types(dataset, wishes, here.attributes() if keeps else {}, where=str(here))
-        has_dim = has_dim or append_dim in dataset.dims
         if append_dim in dataset.dims:
             check_not_above(append_dim, here, existing)
         if append_dim is not None or region is not None:
@@ -84,8 +87,6 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
         if here.placement is not None:
             placed.append((dataset, here))
         planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, request))
-    if append_dim is not None and not has_dim:
-        raise ValueError(f"{path}: append_dim={append_dim!r} does not match any dimension of what is to be appended")
     if append_dim is not None:
         check_all_grow(path, append_dim, planned, existing, dimensions)
     if mode != "r+":
@@ -151,6 +152,20 @@ def encoded_variables(
             check_attributes(plan, original, spec, here)
         found.append((original, plan))
     return found, dict(attrs)
+
+
+def _check_some_group_has(
+    append_dim: str, groups: Iterable[tuple[str, Dataset]], request: WriteRequest, existing: Existing
+) -> None:
+    """Raise ValueError if nothing that is to be appended has the dimension; in a tree, one group with it is enough."""
+    if any(append_dim in dataset.dims for _, dataset in groups):
+        return
+    paths = [posixpath.normpath(posixpath.join(request.group, relative)) for relative, _ in groups]
+    there = {dim for path in paths for dim in dimensions_of(existing.get(path))}
+    what = "any dimension of what is to be appended"
+    if there and append_dim not in there:
+        what = f"any existing dataset dimensions {sorted(there)}"
+    raise ValueError(f"{request.target}:{paths[0]}: append_dim={append_dim!r} does not match {what}")
 
 
 def _groups_of(obj: Dataset | DataArray | DataTree, write_inherited_coords: bool) -> Iterator[tuple[str, Dataset]]:

@@ -22,7 +22,7 @@ from ..model.specs import VariableSpec
 from . import cf_encoding, layouts, ragged_layout
 from .agreement import check_attributes, fits_in_place
 from .group_dimensions import Dimensions, dimensions_of
-from .here import STREAM_BYTES, Here, in_blocks, stored_variable
+from .here import STREAM_BYTES, Here, are_named, in_blocks, stored_variable
 from .placement import Placement, Region, check_same_coordinate, checked_region
 from .plans import VariablePlan
 
@@ -33,7 +33,7 @@ def placed_in_file(
     """`dataset` as far as it is written with `append_dim` and `region`, and the group with where the values go.
 
     A group that has nothing yet is written as without the two, with a dimension that can grow. Raises ValueError where
-    the dimension is not there.
+    the dataset has the dimension and the group has not.
     """
     present = here.existing
     is_new = present is None or not (present.variables or present.scales)
@@ -44,7 +44,8 @@ def placed_in_file(
             dataset = cf_encoding.with_seconds(dataset, append_dim)
         asked = [] if unlimited is None else [unlimited] if isinstance(unlimited, str) else list(unlimited)
         return dataset, here, [*asked, append_dim] if append_dim in dataset.dims else unlimited
-    if append_dim is not None and append_dim not in dimensions_of(present):
+    is_there = append_dim in dimensions_of(present)
+    if append_dim in dataset.dims and not is_there and not _is_of_unnamed(append_dim, dataset, here):
         raise ValueError(
             f"{here}: append_dim={append_dim!r} does not match any existing dataset dimensions "
             f"{sorted(dimensions_of(present))}"
@@ -57,6 +58,17 @@ def placed_in_file(
             if dim != append_dim and dim not in slices:
                 check_same_coordinate(dataset, str(dim), str(here), here.stored)
     return dataset, replace(here, placement=Placement(append_dim, slices)), unlimited
+
+
+def _is_of_unnamed(dim: str | None, dataset: Dataset, here: Here) -> bool:
+    """Whether a variable calls by that name a dimension of its array that the file does not name."""
+    arrays = ((variable.dims, here.variable(str(name))) for name, variable in dataset.variables.items())
+    return any(
+        own == dim and not named
+        for dims, spec in arrays
+        if spec is not None
+        for own, named in zip(dims, are_named(spec, here), strict=False)
+    )
 
 
 def put_into(
@@ -92,7 +104,7 @@ def put_into(
         return replace(plan, name=name, layout=stored, start=start, stored=spec, action="keep")
     if all(spec.info.maxshape[axis] == UNLIMITED for axis in axes):
         return replace(plan, name=name, layout=stored, start=start, stored=spec, action="put", attributes=())
-    if start != tuple(old if axis in axes else 0 for axis, old in enumerate(spec.shape)) or placement.region:
+    if set(plan.dims) & set(placement.region):
         raise ValueError(
             f"{label}: the array cannot grow along {placement.append_dim!r}, so that appending makes it anew, which "
             "does not go together with region. Append without region first"
