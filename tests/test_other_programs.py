@@ -82,9 +82,24 @@ def test_cells_and_structs_of_matlab_are_paths_and_groups() -> None:
         assert dt["p"].attrs == {"MATLAB_class": "struct", "MATLAB_fields": ["x", "label"]}
         assert dt["p/x"].item() == 1
         assert dt["p/label"].item() == "p"
+        assert dt["q"].attrs["MATLAB_fields"] == ["x"]
         assert [dt[path].item() for path in dt["q/x"].values[0]] == [10, 20]
         assert dt["sp"].attrs["MATLAB_sparse"] == 2
         assert dt["sp/data"].values.tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("fields", [["abc"], ["x"], ["größe"], ["abc", "de"], ["ab", "cd"], ["x", "y"]])
+@pytest.mark.parametrize("kind", ["characters", "text"])
+def test_fields_of_a_matlab_struct_are_a_list_of_names(tmp_path: Path, fields: list[str], kind: str) -> None:
+    names = np.empty(len(fields), object)
+    for number, field in enumerate(fields):
+        names[number] = field if kind == "text" else np.frombuffer(field.encode(), "S1")
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        struct = file.create_group("struct")
+        struct.attrs["MATLAB_class"] = np.bytes_("struct")
+        dtype = h5py.string_dtype() if kind == "text" else h5py.vlen_dtype(np.dtype("S1"))
+        struct.attrs.create("MATLAB_fields", names, dtype=dtype)
+    assert xr.open_dataset(tmp_path / "a.mat", engine="pytables", group="struct").attrs["MATLAB_fields"] == fields
 
 
 def test_chunked_arrays_of_matlab_stay_lazy_and_say_their_chunks(tmp_path: Path) -> None:

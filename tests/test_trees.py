@@ -103,6 +103,45 @@ def test_a_coordinate_that_cannot_be_read_costs_no_other_group(tmp_path: Path) -
     assert "x" not in tree["bad"].coords
 
 
+@pytest.mark.parametrize("cause", ["sizes", "indexes"])
+@pytest.mark.parametrize("chunks", [None, {}])
+def test_groups_that_do_not_align_are_refused_naming_the_file_and_the_way_out(
+    path: Path, cause: str, chunks: dict[str, int] | None
+) -> None:
+    for group, x in (("/run", [0, 1, 2]), ("/run/calib", [5, 6, 7] if cause == "indexes" else [0, 1])):
+        to_pytables(xr.Dataset({"v": ("x", x)}, {"x": x}), path, group=group, mode="a" if group != "/run" else "w")
+    with pytest.raises(ValueError, match=r"tree\.h5: its groups do not make one tree") as caught:
+        xr.open_datatree(path, engine="pytables", chunks=chunks)
+    assert type(caught.value) is ValueError
+    for told in (
+        "group=",
+        "xr.open_groups",
+        "xarray says: group '/run/calib' is not aligned with its parents:\nGroup:",
+    ):
+        assert told in str(caught.value)
+    groups = xr.open_groups(path, engine="pytables")
+    assert [groups[name]["v"].values.tolist() for name in ("/run", "/run/calib")] == [
+        [0, 1, 2],
+        [5, 6, 7] if cause == "indexes" else [0, 1],
+    ]
+    with xr.open_datatree(path, engine="pytables", group="/run/calib") as found:
+        assert found["v"].values.tolist() == groups["/run/calib"]["v"].values.tolist()
+
+
+def test_groups_whose_indexes_differ_are_a_tree_without_indexes(path: Path) -> None:
+    for group, x in (("/run", [0, 1, 2]), ("/run/calib", [5, 6, 7])):
+        to_pytables(xr.Dataset({"v": ("x", x)}, {"x": x}), path, group=group, mode="a" if group != "/run" else "w")
+    for chunks in (None, {}):
+        with xr.open_datatree(path, engine="pytables", create_default_indexes=False, chunks=chunks) as found:
+            assert found["run/calib/x"].values.tolist() == [5, 6, 7]
+            assert found["run/x"].values.tolist() == [0, 1, 2]
+            assert not found["run/calib"].xindexes
+    with pytest.raises(ValueError, match=r"^group '/run/calib' is not aligned"):  # by the user's own doing
+        xr.open_datatree(path, engine="pytables", create_default_indexes=False).map_over_datasets(
+            lambda ds: ds.assign_coords(x=ds["x"].values) if "x" in ds.coords else ds
+        )
+
+
 @pytest.mark.parametrize("coordinate", ["none", "empty", "short", "long"])
 def test_arrays_of_groups_are_as_long_as_a_growing_dimension_above(tmp_path: Path, coordinate: str) -> None:
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:

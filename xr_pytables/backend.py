@@ -17,7 +17,7 @@ from xarray import Coordinates, Dataset, DataTree, Variable
 from xarray.backends import BackendEntrypoint
 
 from . import accessor  # noqa: F401 - registers `obj.pytables`
-from .decoding import decoded, no_garbage_collection
+from .decoding import as_tree, decoded, no_garbage_collection
 
 if TYPE_CHECKING:
     from .store import PyTablesDataStore
@@ -302,7 +302,7 @@ class PyTablesBackendEntrypoint(BackendEntrypoint):
         """The group and all groups below it as a lazy DataTree; takes what `open_groups_as_dict` takes."""
         groups = self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables, **kwargs)
         try:
-            tree = DataTree.from_dict(groups)
+            tree = as_tree(groups)
         except Exception:
             for dataset in groups.values():
                 dataset.close()

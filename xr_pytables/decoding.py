@@ -2,21 +2,21 @@
 
 xarray's decoders look at the first element of every array of objects, and one attribute of a wrong type makes them fail
 for the whole file. Here arrays of text and of rows, in which there is nothing to decode, are not looked at, and an
-attribute that a decoder refuses is not applied, with a warning. Imports no HDF5.
+attribute that a decoder refuses is not applied, with a warning. And from Datasets to a tree. Imports no HDF5.
 
-Also tested in `tests/model/test_odd_types.py` and `tests/test_docs.py`.
+Also tested in `tests/model/test_odd_types.py`, `tests/test_docs.py` and `tests/test_trees.py`.
 """
 
 from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import numpy as np
-from xarray import Coordinates, Dataset, Variable
+from xarray import Coordinates, Dataset, DataTree, Variable
 from xarray.backends.common import AbstractDataStore
 from xarray.conventions import decode_cf_variables
 
@@ -277,3 +277,37 @@ def _try(name: Any, variable: Variable, decoders: Mapping[str, Any]) -> None:
         for one in found.values():
             one.load()
     _decoded({name: variable}, {}, decoders)
+
+
+# -- trees ----------------------------------------------------------------------------------------------------
+
+
+def as_tree(groups: Mapping[str, Dataset]) -> DataTree:
+    """One tree of the groups of a file, by path. Raises ValueError, naming the file, for groups that do not align."""
+    with _naming(groups["/"]):
+        return _Tree.from_dict(groups)
+
+
+class _Tree(DataTree):  # type: ignore[no-untyped-call]
+    """A tree of which xarray makes a plain one, with the indexes of coordinates: with them, groups may not align."""
+
+    __slots__ = ()
+
+    def map_over_datasets(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        by_xarray = getattr(func, "__module__", None) == "xarray.backends.api"
+        with _naming(self) if by_xarray else nullcontext():
+            return super().map_over_datasets(func, *args, **kwargs)
+
+
+@contextmanager
+def _naming(root: Dataset | DataTree) -> Iterator[None]:
+    """Say of which file the groups are that xarray cannot make one tree of, and the way out."""
+    try:
+        yield
+    except ValueError as error:
+        reason = "\n".join(map(printable, str(error).splitlines()))
+        raise type(error)(
+            f"{printable(root.encoding['source'])}: its groups do not make one tree, in which sizes of dimensions and "
+            "indexes of a group are those of the groups below it, too. Open one of them with group=, or each on its "
+            f"own with xr.open_groups. xarray says: {reason}"
+        ) from error

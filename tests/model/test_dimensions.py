@@ -231,6 +231,44 @@ def test_repeated_name_within_one_array_is_kept_once_with_a_warning(tmp_path: Pa
         assert opened_dims(tmp_path / "h.h5") == {"covariance": ("x", "dim_3"), "x": ("x",)}
 
 
+@pytest.mark.parametrize("by", ["scale", "attribute", "label"])
+def test_a_name_of_a_scalar_gives_way_with_a_warning(tmp_path: Path, by: str) -> None:
+    path = tmp_path / "h.h5"
+    with h5py.File(path, "w") as file:
+        file["q"], file["scal"], file["other"] = np.zeros(3), 5.0, np.arange(4)
+        if by == "scale":
+            file["scal"].make_scale("s")
+            file["q"].dims[0].attach_scale(file["scal"])
+        elif by == "attribute":
+            file["q"].attrs["_ARRAY_DIMENSIONS"] = ["scal"]
+        else:
+            file["q"].dims[0].label = "scal"
+    message = r"h\.h5: dimension 'scal' has the name of the scalar /scal \(3 in /q\), so these get made-up names; dims="
+    for opener in (xr.open_dataset, xr.open_datatree):
+        with pytest.warns(UserWarning, match=message), opener(path, engine="pytables") as ds:
+            assert (ds["q"].dims, ds["scal"].item(), ds["other"].values.tolist()) == (("dim_3",), 5.0, [0, 1, 2, 3])
+    assert opened_dims(path, dims={"q": ("x",)})["q"] == ("x",)
+    assert opened_dims(path, group="/q") == {"q": ("scal",)}  # where the scalar is not
+    with pytest.raises(
+        ValueError, match=r"h\.h5: dims gives dimension 'scal' the name of the scalar /scal: 4 in /other$"
+    ):
+        open_raw(path, dims={"q": ["x"], "other": ["scal"]})
+
+
+@pytest.mark.parametrize("phony_dims", ["size", "leaf", "sort", "access"])
+def test_a_made_up_name_is_none_that_stands_for_something_else(tmp_path: Path, phony_dims: str) -> None:
+    """For a scalar, or for a dimension of another size."""
+    made_up = {"size": "dim_3", "leaf": "a_0"}.get(phony_dims, "phony_dim_0")
+    for number, meaning in enumerate((5.0, np.zeros(4))):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["a"], file["b" if number else made_up] = np.zeros(3), meaning
+            if number:
+                file["b"].dims[0].label = made_up
+        expected = f"{made_up}_1" if phony_dims in ("size", "leaf") else "dim_3"
+        dims = opened_dims(tmp_path / f"{number}.h5", phony_dims=phony_dims)
+        assert dims == {"a": (expected,), "b" if number else made_up: (made_up,) if number else ()}
+
+
 def test_wrong_number_of_names_is_told_and_not_used(tmp_path: Path) -> None:
     with plain_file(tmp_path / "f.h5", "w") as file:
         file.create_array("/", "v", np.zeros((2, 3))).attrs["_ARRAY_DIMENSIONS"] = np.array([b"time"])

@@ -10,11 +10,13 @@ import datetime
 import functools
 import gzip
 import json
+import operator
 import pickle
 import re
 import runpy
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +432,25 @@ def test_a_tree_shows_each_object_as_one_node(stores: dict[tuple[str, str], Path
             assert all(not group.attrs for path, group in groups.items() if path != "/nested/inner")
             for group in groups.values():
                 group.close()
+
+
+@pytest.mark.parametrize(
+    "calib", [pd.Series(range(3)), pd.Series(range(4), index=[5, 6, 7, 8]), pd.Series(range(4))], ids=str
+)
+def test_a_key_below_another_is_a_tree_only_if_their_indexes_are_the_same(tmp_path: Path, calib: pd.Series) -> None:
+    path = tmp_path / "f.h5"
+    with pd.HDFStore(path, "w") as store:
+        store["run"], store["run/calib"] = pd.Series(range(4)), calib
+    groups = xr.open_groups(path, engine="pytables")
+    assert groups["/run/calib"]["index"].values.tolist() == calib.index.tolist()
+    if calib.index.equals(pd.RangeIndex(4)):
+        with xr.open_datatree(path, engine="pytables") as tree:
+            assert tree["run/calib/values"].values.tolist() == calib.tolist()
+        return
+    with pytest.raises(
+        ValueError, match=r"f\.h5: its groups do not .* xr\.open_groups\. .* '/run/calib' is not aligned"
+    ):
+        xr.open_datatree(path, engine="pytables")
 
 
 def test_a_tree_opens_lazily_with_any_labels(stores: dict[tuple[str, str], Path]) -> None:
@@ -851,6 +872,153 @@ def test_conditions_on_other_indexes(stores: dict[tuple[str, str], Path]) -> Non
         assert found.coords[f"{dim}_number"].values.tolist() == rows, key
     with pytest.raises(ValueError, match="column 'text' of categories cannot be in a condition"):
         opened(path, "categories/text", where="text == 'a'")
+
+
+def numbers_of(times: Any) -> list[Fraction | None]:
+    """Nanoseconds since 1970, or of durations, exactly; None for missing ones."""
+    array = np.atleast_1d(times)
+    nanoseconds = {"D": 86400 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[np.datetime_data(array.dtype)[0]]
+    return [
+        None if missing else Fraction(number * nanoseconds)
+        for number, missing in zip(array.astype("i8").tolist(), np.isnat(array).tolist(), strict=True)
+    ]
+
+
+NANOSECONDS = np.array([1 - 2**63, 2 - 2**63, -(2**63), -1, 0, 10**9, 10**9 + 1, 86400 * 10**9, 2**63 - 1])
+SECONDS = np.array([-(10**12), -(2**63), -1, 0, 1, 2, 86400, 10**12, 2])
+TIMES = np.array(["0001-01-01", "1677-09-22", "1970-01-01", "1970-01-02", "9999-12-31"], "M8[s]")
+FINE_TIMES = np.array(
+    ["1677-09-21T00:12:43.145224193", "1969-12-31T23:59:59.5", "1970-01-01T00:00:01.000000001"], "M8[ns]"
+)
+DURATIONS = np.array([-(10**13), -1, 0, 1, 86400, 10**13], "m8[s]")
+FINE_DURATIONS = np.array([1 - 2**63, -(10**9) // 2, 10**9 + 1, 2**63 - 1], "m8[ns]")
+
+
+@pytest.mark.parametrize("data_columns", [True, None])
+@pytest.mark.parametrize(
+    ("column", "constants"),
+    [
+        (NANOSECONDS.view("M8[ns]"), [*TIMES, *FINE_TIMES]),
+        (SECONDS.view("M8[s]"), [*TIMES, *FINE_TIMES]),
+        (pd.DatetimeIndex(NANOSECONDS[2:].view("M8[ns]"), tz="UTC"), [*TIMES, *FINE_TIMES]),
+        (NANOSECONDS.view("m8[ns]"), [*DURATIONS, *FINE_DURATIONS]),
+        (SECONDS.view("m8[s]"), [*DURATIONS, *FINE_DURATIONS]),
+    ],
+    ids=["times in ns", "times in s", "times with a zone", "durations in ns", "durations in s"],
+)
+def test_any_time_can_be_compared_with_a_column_that_cannot_hold_it(
+    tmp_path: Path, column: Any, constants: list[Any], data_columns: bool | None
+) -> None:
+    """Finer than its unit, and beyond its range; missing times meet no comparison but `!=` and `not in`."""
+    frame = pd.DataFrame({"t": column, "n": np.arange(len(column))})
+    frame.to_hdf(tmp_path / "f.h5", key="df", format="table", data_columns=data_columns)
+    stored = numbers_of(column if isinstance(column, np.ndarray) else column.tz_localize(None).to_numpy())
+
+    def check(where: str, x: Any, met: list[bool]) -> None:
+        with opened(tmp_path / "f.h5", "df", where=where, condvars={"x": x}) as ds:
+            assert ds["n"].values.tolist() == np.flatnonzero(met).tolist(), (where, x)
+
+    for one in constants:
+        [number] = numbers_of(one)
+        for symbol, compare in {"<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge,
+                                ">": operator.gt}.items():  # fmt: skip
+            check(f"t {symbol} x", one, [value is not None and compare(value, number) for value in stored])
+        check("t != x", one, [value != number for value in stored])
+    among = [number for one in constants for number in numbers_of(one)]
+    check("t in x", constants, [value in among for value in stored])
+    check("t not in x", constants, [value not in among for value in stored])
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_times_as_datasets_show_them_are_utc_and_others_wall_time(tmp_path: Path, zone: str) -> None:
+    times = pd.date_range("2020-01-01", periods=30, freq="h", tz=zone)
+    pd.DataFrame({"z": times}).to_hdf(tmp_path / "f.h5", key="df", format="table", data_columns=True)
+
+    def rows(where: str, x: Any) -> list[int]:
+        with opened(tmp_path / "f.h5", "df", where=where, condvars={"x": x}) as ds:
+            return ds["index"].values.tolist()
+
+    with opened(tmp_path / "f.h5", "df") as ds:
+        shown = ds["z"].load()
+    np.testing.assert_array_equal(shown.values, times.tz_convert("UTC").tz_localize(None).to_numpy())
+    for x in (shown[7], shown.values[7], shown.values[7].astype("M8[s]"), np.array(shown.values[7]), times[7],
+              times[7].tz_convert("Asia/Tokyo"), str(times[7])):  # fmt: skip
+        assert (rows("z == x", x), rows("z >= x", x), rows("z in [x]", x)) == ([7], list(range(7, 30)), [7])
+    for x in (shown[3:6], shown.values[3:6], list(shown.values[3:6]), list(shown[3:6]), times[3:6]):
+        assert rows("z in x", x) == [3, 4, 5]
+    wall = times.tz_localize(None)
+    for x in (str(wall[7]), wall[7], wall[7].to_pydatetime()):
+        assert (rows("z == x", x), rows("x > z", x), rows("z in [x]", x)) == ([7], list(range(7)), [7])
+    for x in (wall[3:6], list(wall[3:6]), pd.Series(wall[3:6])):
+        assert rows("z in x", x) == [3, 4, 5]
+    with opened(tmp_path / "f.h5", "df", where=f"z == Timestamp('{wall[7]}')") as ds:
+        assert ds["index"].values.tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("where", "x", "met"),
+    [
+        ("d == x", np.timedelta64(2, "m"), [1]),
+        ("d > x", np.timedelta64(90, "s"), [1, 3]),
+        ("d == x", pd.Timedelta("2min"), [1]),
+        ("x > d", datetime.timedelta(minutes=2), [0]),
+        ("d == x", xr.DataArray(np.timedelta64(2, "m")), [1]),
+        ("d == x", np.array(np.timedelta64(120, "s")), [1]),
+        ("d in [x, '3h']", np.timedelta64(60_000, "ms"), [0, 3]),
+        ("d in x", np.array([60, 120], "m8[s]"), [0, 1]),
+        ("d in x", xr.DataArray(np.array([60, 120], "m8[s]"), dims="q"), [0, 1]),
+        ("d not in x", pd.to_timedelta(["60s", "2m"]), [2, 3]),
+        ("d in x", [np.timedelta64(1, "m"), datetime.timedelta(hours=3)], [0, 3]),
+        ("n == x", xr.DataArray(2), [2]),
+        ("n in x", xr.DataArray([1, 2], dims="q"), [1, 2]),
+        ("s == x", xr.DataArray("b"), [1]),
+        ("s in x", xr.DataArray(["a", "b"], dims="q"), [0, 1]),
+        ("s != x", "nan", [0, 1, 2, 3]),
+    ],
+)
+def test_values_of_any_kind_in_condvars(tmp_path: Path, where: str, x: Any, met: list[int]) -> None:
+    frame = pd.DataFrame(
+        {"d": pd.to_timedelta(["1min", "2min", None, "3h"]), "n": range(4), "s": ["a", "b", None, "d"]}
+    )
+    frame.to_hdf(tmp_path / "f.h5", key="df", format="table", data_columns=["d", "s"])
+    with opened(tmp_path / "f.h5", "df", where=where, condvars={"x": x}) as ds:
+        assert ds["n"].values.tolist() == met
+
+
+def test_periods_and_dates_are_compared_as_what_they_are(tmp_path: Path) -> None:
+    months = pd.PeriodIndex(["2020-01", "NaT", "2020-03"], freq="M", name="month")
+    pd.DataFrame({"n": range(3)}, index=months).to_hdf(tmp_path / "p.h5", key="df", format="table")
+    dates = pd.Index([datetime.date(2020, 1, day) for day in (1, 2, 3)], name="day")
+    pd.DataFrame({"n": range(3)}, index=dates).to_hdf(tmp_path / "d.h5", key="df", format="table")
+
+    def rows(name: str, where: str, **condvars: Any) -> list[int]:
+        with opened(tmp_path / name, "df", where=where, condvars=condvars or None) as ds:
+            return ds["n"].values.tolist()
+
+    march = pd.Period("2020-03", "M")
+    assert (rows("p.h5", "month < '2020-03'"), rows("p.h5", "month <= x", x=march)) == ([0], [0, 2])
+    assert (rows("p.h5", "month != x", x=march), rows("p.h5", "month not in [x]", x=march)) == ([0, 1], [0, 1])
+    for where, x, message in (
+        ("month == x", pd.Period("2020", "Y"), "its frequency is 'Y-DEC', that of the column 'M'"),
+        ("month in x", [pd.Period("2020-03-01", "D")], "its frequency is 'D', that of the column 'M'"),
+        ("month < x", pd.NaT, "column 'month' of periods cannot be compared with NaT: it is missing"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            rows("p.h5", where, x=x)
+    for where, expected in {
+        "day < '2020-01-02T12:00'": [0, 1],
+        "day >= '2020-01-02T00:00:00.000000001'": [2],
+        "day == '2020-01-02T12'": [],
+        "day != '2020-01-02'": [0, 2],
+        "day in ['2020-01-02', '2020-01-03T01:00']": [1],
+        "day < '9999-01-01'": [0, 1, 2],
+    }.items():
+        assert rows("d.h5", where) == expected
+    assert rows("d.h5", "day <= x", x=np.datetime64("2020-01-02T23:00")) == [0, 1]
+    assert rows("d.h5", "day < x", x=np.datetime64("20000-01-01")) == [0, 1, 2]
+    for where in ("day > '2020-01-01T00:00Z'", "day in ['2020-01-01T00:00Z']"):
+        with pytest.raises(ValueError, match=r"column 'day' of dates .* the column has no time zone"):
+            rows("d.h5", where)
 
 
 def test_rows_of_any_object_by_number_and_conditions_need_a_table(stores: dict[tuple[str, str], Path]) -> None:

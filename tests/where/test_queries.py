@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import operator
 import warnings
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
+from xr_pytables.disk.door import Visit
+from xr_pytables.disk.files import FileIdentity
+from xr_pytables.disk.opened_files import OpenedFile
+from xr_pytables.model.nodes import NodeReader
+from xr_pytables.model.specs import ReadOptions
 from xr_pytables.where import conditions, queries
 from xr_pytables.where.conditions import AllOf, AnyOf, Comparison, compile_condition
 
@@ -435,6 +443,83 @@ def test_missing_times_meet_no_comparison(tmp_path: Path) -> None:
             )
 
 
+def seconds_of(moment: np.datetime64) -> Fraction:
+    """Since 1970, exactly."""
+    return moment.astype("i8").item() / Fraction({"s": 1, "us": 10**6, "ns": 10**9}[np.datetime_data(moment)[0]])
+
+
+MOMENTS = [
+    *np.array(["0001-01-01", "1901-12-13T20:45:52", "1969-12-31T12:00", "1970-01-01", "1970-01-01T00:30",
+               "1970-01-01T00:00:01", "1970-01-02", "1970-01-06", "30000-01-01"], "M8[s]"),
+    *np.array(["1969-12-31T23:59:59.999999", "9999-12-31T23:59:59.999999"], "M8[us]"),
+    *np.array(["1677-09-21T00:12:43.145224193", "1677-09-21T00:12:43.145224194", "1970-01-01T00:00:00.000000001",
+               "1970-01-03", "2262-04-11T23:47:16.854775807"], "M8[ns]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "unit", "numbers", "fills"),
+    [
+        ("u1", "days", [0, 1, 5, 77, 255], [255]),
+        ("i2", "hours", [-(2**15), -2, -1, 0, 1, 2**15 - 1], [-1, 1]),
+        ("i4", "seconds", [-(2**31), -1, 0, 1, 86400, 2**31 - 1], [-1]),
+        ("u4", "minutes", [0, 1440, 2**32 - 1], [1440]),
+        ("i8", "nanoseconds", [-(2**63), 1 - 2**63, 2 - 2**63, -7, 0, 1, 10**9, 2**63 - 1], [-7]),
+        ("i8", "microseconds", [-(2**63), 1 - 2**63, 10**6, 253_402_300_799_999_999, 2**63 - 1], []),
+        ("f4", "days", [-1.5, 0.0, 0.1, 1.0, 5.0, 2**24, np.nan], []),
+        ("f8", "nanoseconds", [-1e20, -1.0, 0.0, 1.5, 1e9, 2.0**63, 1e19, np.nan], [-1.0]),
+    ],
+)
+def test_any_time_can_be_compared_with_a_column_that_cannot_hold_it(
+    dtype: str, unit: str, numbers: list[float], fills: list[float], index: bool, tmp_path: Path
+) -> None:
+    """Finer than its unit, and beyond its range; missing times meet no comparison but `!=` and `not in`."""
+    path = tmp_path / "a.h5"
+    rows = np.zeros(40 * len(numbers), [("time", dtype), ("n", "i4")])
+    rows["time"] = np.tile(np.array(numbers, dtype), 40)
+    make_table(path, rows)
+    with plain_file(path, "a") as file:
+        file.root.t.attrs["time@units"] = f"{unit} since 1970-01-01"
+        for key, fill in zip(("_FillValue", "missing_value"), fills, strict=False):
+            file.root.t.attrs[f"time@{key}"] = np.array(fill, dtype)[()]
+        if index:
+            file.root.t.cols.time.create_csindex(_blocksizes=SMALL_BLOCKS)
+    stored = [
+        None if number != number or number in [*fills, -(2**63)] else Fraction(number)
+        for number in np.array(numbers, dtype).tolist()
+    ]
+    constants = [seconds_of(moment) * 10**9 / (pd.Timedelta(1, unit).value) for moment in MOMENTS]
+    if dtype[0] == "f":
+        constants = [Fraction(float(constant)) for constant in constants]
+
+    with Visit() as visit:
+        file = visit.file(str(path))
+        table = NodeReader(file, ReadOptions(), visit.file).dataset("/t")
+
+        def check(where: str, t: object, met: list[bool]) -> None:
+            planned = queries.plan_query(table, queries.RowQuery(where, {"t": t}), file)
+            found = queries.find_rows(planned, opened)
+            assert found.rows.tolist() == np.flatnonzero(np.tile(met, 40)).tolist(), (where, t)
+
+        opened = OpenedFile(str(path), FileIdentity.of(str(path)))
+        check_times(check, stored, constants)
+
+
+def check_times(
+    check: Callable[[str, object, list[bool]], None], stored: list[Fraction | None], constants: list[Fraction]
+) -> None:
+    for moment, constant in zip(MOMENTS, constants, strict=True):
+        for symbol, compare in {"<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge,
+                                ">": operator.gt}.items():  # fmt: skip
+            check(f"time {symbol} t", moment, [value is not None and compare(value, constant) for value in stored])
+        check("time != t", moment, [value != constant for value in stored])
+        check("time in [t]", moment, [value == constant for value in stored])
+        check("time not in [t]", moment, [value != constant for value in stored])
+    check("time in t", MOMENTS, [value in constants for value in stored])
+    check("time not in t", MOMENTS, [value not in constants for value in stored])
+
+
 def test_times_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     ds = xr.Dataset({
         "n": ("t_row", np.arange(3)), "time": ("t_row", TIMES[:3]),
@@ -668,6 +753,14 @@ def test_only_tables_can_be_queried(tmp_path: Path) -> None:
             opener(path, engine="pytables", group="/array", start=1)
         with pytest.raises(ValueError, match=r":/g is not a table, .* it has no tables either"):
             opener(path, engine="pytables", group="/g", step=2)
+    pd.DataFrame({"a": [1, 2]}).to_hdf(tmp_path / "p.h5", key="above/df", format="table")
+    for group, message in (("/", "its groups are 'above'"), ("/above", "its groups are 'df'")):
+        with pytest.raises(ValueError, match=rf"p\.h5:{group} is not a table, so where, .* cannot apply; {message}$"):
+            xr.open_dataset(tmp_path / "p.h5", engine="pytables", group=group, where="a > 1")
+    with plain_file(path, "a") as file:
+        file.create_group("/", "h")
+    with pytest.raises(ValueError, match=r"its tables are 't'; its groups are 'g', 'h'$"):
+        xr.open_dataset(path, engine="pytables", where="number > 1")
 
 
 def test_nothing_of_a_condition_is_run_as_python(tmp_path: Path) -> None:

@@ -165,9 +165,9 @@ def read(raw: Mapping[str, RawAttribute], *, by_pytables: bool, allow_pickle: bo
             values[shown] = _from_json(attribute, values_on_failure=problems, name=shown)
             continue
         value = _value(attribute, by_pytables=by_pytables, allow_pickle=allow_pickle)
-        if name == "MATLAB_fields" and isinstance(value, np.ndarray) and value.dtype.kind in "OS":
-            rows = value.reshape(-1) if value.dtype.kind == "O" else [value]  # of one field
-            value = [np.asarray(letters).tobytes().decode("utf-8", "replace") for letters in rows]
+        rows = attribute.value if name == "MATLAB_fields" else None
+        if isinstance(rows, np.ndarray) and rows.dtype.kind == "O":
+            value = [np.asarray(letters).tobytes().decode("utf-8", "replace") for letters in rows.reshape(-1)]
         if isinstance(value, Unreadable):
             problems.append(f"attribute {name!r} is not shown: {value.reason}")
             continue
@@ -308,8 +308,6 @@ def encode(
             raise TypeError(f"{where}: attribute name {name!r} is not a string")
         if not name or "\0" in name:
             raise ValueError(f"{where}: attribute name {name!r} is empty or holds a NUL")
-        if len(name) > COMPACT_BYTES // 4:
-            raise ValueError(f"{where}: attribute name {name[:40]!r}... of {len(name)} letters is too long for HDF5")
         stored_name = ESCAPE + name if name in _RESERVED or name.startswith(ESCAPE) or _FIELD_NAME.match(name) else name
         native = _native(value)
         if isinstance(native, _NoNativeForm):

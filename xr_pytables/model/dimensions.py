@@ -6,8 +6,9 @@ dimension scales of a group and its ancestors; knows no data and no xarray.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -182,7 +183,7 @@ def resolve(
     dimension in it is its coordinate. A dimension that nobody names gets a phony name:
     `dim_<size>`, with a number added for its repeats within one array, or `<leaf>_<number>` for
     `phony_dims="leaf"`; with "sort" and "access" it is one of the group's `numbered` dimensions, as far as they go. A
-    name from the file that stands for different sizes is given up, and said in `problems`.
+    name from the file that stands for different sizes, or for a scalar, is given up, and said in `problems`.
     Raises ValueError for a `dims` that does not fit, naming the array; messages begin with `where`.
     """
     found: dict[str, list[str | None]] = {}
@@ -202,9 +203,16 @@ def resolve(
             problems.extend((*said, *more))
     _name_coordinates(leaves, found, given)
     shapes = _filled_up(leaves, found)
-    problems.extend(_give_up_contradictions(leaves, found, given, shapes, where))
+    scalars = {leaf.variable_name: leaf for leaf in leaves if not leaf.shape and not leaf.is_only_dimension}
+    problems.extend(_give_up_contradictions(leaves, found, given, shapes, scalars, where))
+    sizes: dict[str, int | None] = dict.fromkeys(scalars) | {
+        name: size
+        for leaf in leaves
+        for name, size in zip(found[leaf.name], shapes.get(leaf.name, leaf.shape), strict=True)
+        if name is not None
+    }
     names_of = {
-        leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims, numbered)
+        leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims, numbered, sizes)
         for leaf in leaves
     }
     repeated = {name: tuple(names_of[name][axis] for axis in axes) for name, axes in repeats.items() if axes}
@@ -306,10 +314,10 @@ def _give_up_contradictions(
     found: dict[str, list[str | None]],
     given: set[str],
     shapes: Mapping[str, tuple[int, ...]],
+    scalars: Mapping[str, Leaf],
     where: str,
 ) -> list[str]:
-    """Take away names that stand for different sizes, or are those of scalars; raise if the user gave such a name."""
-    scalars = {leaf.variable_name for leaf in leaves if not leaf.shape}
+    """Take away names that stand for different sizes, or for a scalar; raise if the user gave such a name."""
     sizes: dict[str, dict[int, list[Leaf]]] = {}
     for leaf in leaves:
         for name, size in zip(found[leaf.name], shapes.get(leaf.name, leaf.shape), strict=True):
@@ -317,17 +325,15 @@ def _give_up_contradictions(
                 sizes.setdefault(name, {}).setdefault(size, []).append(leaf)
     problems = []
     for name, by_size in sizes.items():
-        if len(by_size) == 1 and name not in scalars:
+        scalar = scalars.get(name)
+        if scalar is None and len(by_size) == 1:
             continue
+        what = "different sizes" if scalar is None else f"the name of the scalar {scalar.path}"
         told = "; ".join(f"{size} in {', '.join(leaf.path for leaf in those)}" for size, those in by_size.items())
-        is_given = any(leaf.name in given for those in by_size.values() for leaf in those)
-        if is_given and name in scalars:
-            raise ValueError(f"{where}: dims gives a dimension the name of a scalar, {name!r}. Choose another one")
-        if is_given:
-            raise ValueError(f"{where}: dims gives dimension {name!r} different sizes: {told}")
-        what = "has different sizes" if name not in scalars else "has the name of a scalar"
-        problems.append(f"dimension {name!r} {what} ({told}), so these get made-up names; dims= sets them")
-        keeper = _scale_size(name, by_size) if name not in scalars else None
+        if any(leaf.name in given for those in by_size.values() for leaf in those):
+            raise ValueError(f"{where}: dims gives dimension {name!r} {what}: {told}")
+        problems.append(f"dimension {name!r} has {what} ({told}), so these get made-up names; dims= sets them")
+        keeper = _scale_size(name, by_size)
         for size, those in by_size.items():
             for leaf in those if size != keeper else ():
                 found[leaf.name] = [None if known == name else known for known in found[leaf.name]]
@@ -362,25 +368,28 @@ def _complete(
     shape: Sequence[int],
     phony_dims: PhonyDims,
     numbered: Sequence[Sized],
+    sizes: Mapping[str, int | None],
 ) -> tuple[str, ...]:
+    """All names of a leaf. `sizes` has what names of the group stand for already; None for scalars."""
     known = [name for name in names if name is not None]
     if len(known) == len(names):
         return tuple(known)
     taken, complete = set(known), list[str]()
     for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
         if name is None:
-            name = next((free for free, its in numbered if its == size and free not in taken), None)
-        complete.append(name if name is not None else _phony(leaf, axis, size, taken, phony_dims))
-        taken.add(complete[-1])
+            possible = itertools.chain(
+                (free for free, its in numbered if its == size), _phony(leaf, axis, size, phony_dims)
+            )
+            name = next(free for free in possible if free not in taken and sizes.get(free, size) == size)
+        complete.append(name)
+        taken.add(name)
     return tuple(complete)
 
 
-def _phony(leaf: Leaf, axis: int, size: int, taken: set[str], phony_dims: PhonyDims) -> str:
+def _phony(leaf: Leaf, axis: int, size: int, phony_dims: PhonyDims) -> Iterator[str]:
+    """Made-up names, the best first."""
     base = f"{leaf.variable_name}_{axis}" if phony_dims == "leaf" else f"dim_{size}"
     if axis < len(leaf.made_up):
         base = leaf.made_up[axis]
-    name, number = base, 0
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    return name
+    yield base
+    yield from (f"{base}_{number}" for number in itertools.count(1))

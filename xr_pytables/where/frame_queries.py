@@ -10,6 +10,7 @@ Tested in `tests/model/test_hdfstore.py`.
 from __future__ import annotations
 
 import ast
+import datetime
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -21,10 +22,10 @@ import pandas as pd
 from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
 from ..model.specs import GroupSpec, VariableSpec
 from .spellings import OPERATORS, as_list, instead, listed, plain
-from .time_queries import OF_RESOLUTION, nanoseconds, with_fraction
+from .time_queries import OF_RESOLUTION, is_not_least, nanoseconds, with_fraction
 
-_EARLIEST: Final = -(2**63) + 2
-"""Times from here on can be compared: below is the missing one, and one that conditions cannot name."""
+_DAY: Final = 86400 * OF_RESOLUTION["s"]
+_EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
 _TURNED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Eq: ast.Eq, ast.NotEq: ast.NotEq,
 }  # fmt: skip
@@ -124,27 +125,23 @@ class _Rewriter(ast.NodeTransformer):
         return node.value if isinstance(node, ast.Constant) else plain(self._condvars[node.id])  # type: ignore[attr-defined]
 
     def _compared(self, column: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.expr:
+        if operator is ast.NotEq:
+            return ast.UnaryOp(ast.Invert(), self._compared(column, ast.Eq, value))
         stored = self._stored_of(column, value)
         compared = _comparison(column, operator, stored)
-        if operator is ast.NotEq:
-            return compared
         missing = _missing_text(column)
         if missing is not None:
             return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.NotEq, missing))
-        if column.dtype.kind in "mM" and operator in (ast.Lt, ast.LtE):  # a missing time is the least integer
-            return ast.BinOp(compared, ast.BitAnd(), _comparison(column, ast.Gt, Fraction(_EARLIEST - 1)))
+        if isinstance(stored, Fraction) and operator in (ast.Lt, ast.LtE):  # what is missing is the least integer
+            return ast.BinOp(compared, ast.BitAnd(), is_not_least(str(column.name)))
         return compared
 
     def _among(self, column: VariableSpec, node: ast.Compare, values: list[object]) -> ast.expr:
         """A list, of which text that stands for missing is no element, nor a time that the column cannot hold."""
-        stored = [self._stored_of(column, value) for value in values]
+        equals = [_comparison(column, ast.Eq, self._stored_of(column, value)).comparators[0] for value in values]
         missing = _missing_text(column)
-        found: list[int | float | bytes] = [
-            value if isinstance(value, bytes) else int(value)
-            for value in stored
-            if value != missing and (isinstance(value, bytes) or value.denominator == 1)
-        ]
-        return as_list(ast.Compare(_name(column), node.ops, []), found)
+        found = [one.value for one in equals if isinstance(one, ast.Constant) and one.value != missing]
+        return as_list(ast.Compare(_name(column), node.ops, []), found)  # type: ignore[arg-type]
 
     def _stored_of(self, column: VariableSpec, value: object) -> Fraction | bytes:
         try:
@@ -166,7 +163,7 @@ def _failure(frame: GroupSpec, columns: Mapping[Hashable, VariableSpec], reason:
     return ValueError(f"{frame.label}: {reason}. Columns that a condition can use: {', '.join(usable) or 'none'}")
 
 
-def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: Fraction | bytes) -> ast.expr:
+def _comparison(column: VariableSpec, operator: type[ast.cmpop], value: Fraction | bytes) -> ast.Compare:
     if isinstance(value, Fraction):
         return with_fraction(str(column.name), operator, value)
     return ast.Compare(_name(column), [operator()], [ast.Constant(value)])
@@ -203,34 +200,44 @@ def _stored(spec: VariableSpec, value: Any) -> Fraction | bytes:
     """What the table has in place of a constant: a fraction where a time is between two that it can hold."""
     decoding = spec.decoding
     assert decoding is not None
-    if FREQUENCY in spec.attributes:
-        period = value if isinstance(value, pd.Period) else pd.Period(_written(value), freq=spec.attributes[FREQUENCY])
-        return Fraction(period.ordinal)
     if decoding.kind == "text":
         if isinstance(value, bytes):
             return value
         return str(_written(value)).encode(decoding.encoding, decoding.errors)
-    if decoding.kind == "ordinals":
-        return Fraction(pd.Timestamp(_written(value)).toordinal())
-    time = pd.Timedelta(_written(value)) if spec.dtype.kind == "m" else _time(spec, value)
-    if time is pd.NaT:
+    if FREQUENCY in spec.attributes:
+        moment = _period(value, spec.attributes[FREQUENCY])
+    elif spec.dtype.kind == "m":
+        moment = pd.Timedelta(_written(value))
+    else:
+        moment = _time(value, spec.attributes.get(TIME_ZONE))
+    if moment is pd.NaT:
         raise ValueError("it is missing")
+    if isinstance(moment, pd.Period):
+        return Fraction(moment.ordinal)
+    if decoding.kind == "ordinals":
+        return Fraction(nanoseconds(moment), _DAY) + _EPOCH
     unit, _ = np.datetime_data(spec.dtype)
-    return Fraction(nanoseconds(time), OF_RESOLUTION[unit])
+    return Fraction(nanoseconds(moment), OF_RESOLUTION[unit])
 
 
-def _time(spec: VariableSpec, value: Any) -> pd.Timestamp:
+def _period(value: Any, freq: Any) -> Any:
+    period = pd.Period(_written(value), freq=freq)
+    if isinstance(value, pd.Period) and value.freq != period.freq:
+        raise ValueError(f"its frequency is {value.freqstr!r}, that of the column {freq!r}")
+    return period
+
+
+def _time(value: Any, zone: object) -> Any:
     time = pd.Timestamp(_written(value))
-    zone = spec.attributes.get(TIME_ZONE)
     if zone is None and time.tz is not None:
         raise ValueError("the column has no time zone")
     if zone is None or time.tz is not None or time is pd.NaT:
         return time
-    if isinstance(value, np.datetime64):  # as the dataset shows them
+    if isinstance(value, np.datetime64):  # as datasets show times
         return time.tz_localize("UTC")
     if not is_zone_name(str(zone)):
         raise ValueError(f"the column's time zone {zone!r} is not known; write the time with its offset from UTC")
-    return time.tz_localize(zone)  # wall time, as pandas takes it
+    return time.tz_localize(zone)  # wall time, as pandas takes text in memory
 
 
 def _written(value: object) -> object:

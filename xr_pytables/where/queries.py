@@ -84,11 +84,11 @@ def plan_query(table: GroupSpec, query: RowQuery, file: File) -> TableQuery:
     Raises ValueError and TypeError for what does not fit.
     """
     if not table.row_dim and not table.is_pandas_object:
-        inside = {"its tables are": table.tables, "it has no tables either": (), "the groups in it are": table.groups}
-        told = [f"{what} {', '.join(map(repr, names))}".strip() for what, names in inside.items()]
+        inside = {"tables": table.tables, "groups": table.groups}
+        told = [f"its {what} are {', '.join(map(repr, names))}" for what, names in inside.items() if names]
         raise ValueError(
             f"{table.label} is not a table, so where, condvars, start, stop and step cannot apply; "
-            + (told[0] if table.tables else f"{told[1]}; {told[2]}" if table.groups else told[1])
+            + ("; ".join(told) or "it has no tables either")
         )
     if query.condvars is not None and query.where is None:
         raise ValueError("condvars gives values to names in where, and there is no where")

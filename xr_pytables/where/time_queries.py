@@ -34,9 +34,8 @@ OF_RESOLUTION: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """Nanoseconds of each of pandas' units."""
 _LEAST: Final = -(2**63)
 """What stands for missing times in integers, and no condition can name."""
-_BELOW_ALL: Final = _LEAST + 1 + Fraction(1, 2)
-_ABOVE_ALL: Final = 2**63 - 1 + Fraction(1, 2)
-"""No number of 64 bits that a condition can name is outside of these two."""
+_BEYOND: Final = 2**63 - Fraction(1, 2)
+"""No integer that a condition can name is above this, or below its negative."""
 _CALENDARS: Final = ("standard", "gregorian", "proleptic_gregorian")
 _REFORM: Final = pd.Timestamp("1582-10-15")
 """From here on the standard calendar is the Gregorian one."""
@@ -171,11 +170,11 @@ def _no_times(name: str, columns: Mapping[str, VariableSpec]) -> str:
 
 
 def _compared(name: str, spec: VariableSpec, operator: type[ast.cmpop], value: object) -> ast.expr:
-    compared: ast.expr = _comparison(name, spec, operator, value)
     if operator is ast.NotEq:
-        return compared
+        return ast.UnaryOp(ast.Invert(), _compared(name, spec, ast.Eq, value))
+    compared: ast.expr = _comparison(name, spec, operator, value)
     for missing in _missing(spec):  # meets no comparison, as in NumPy
-        present = _plain(name, ast.Gt, _LEAST + 1) if missing == _LEAST else _plain(name, ast.NotEq, missing)
+        present = is_not_least(name) if missing == _LEAST else _plain(name, ast.NotEq, missing)
         compared = ast.BinOp(compared, ast.BitAnd(), present)
     return compared
 
@@ -219,20 +218,25 @@ def _with_number(name: str, spec: VariableSpec, operator: type[ast.cmpop], time:
         return _plain(name, operator, _seconds(time))
     clock = _Clock.of(spec)
     number = Fraction(nanoseconds(time) - nanoseconds(clock.begin), clock.nanoseconds)
-    if spec.datatype.kind == "float" and number.denominator != 1:
+    if spec.datatype.kind == "float":
         return _plain(name, operator, float(number))
     return with_fraction(name, operator, number)
 
 
 def with_fraction(name: str, operator: type[ast.cmpop], number: Fraction) -> ast.Compare:
-    """The comparison of a column of integers with any number, far beyond what they can hold, too."""
-    number = min(max(number, _BELOW_ALL), _ABOVE_ALL)
+    """The comparison (any but `!=`) of a column of integers with any number, beyond what they can hold, too."""
+    number = min(max(number, -_BEYOND), _BEYOND)
     if number.denominator == 1:
         return _plain(name, operator, int(number))
-    if operator in (ast.Eq, ast.NotEq):  # no integer is between two
-        same = ast.Name(name, ast.Load())
-        return ast.Compare(same, [ast.NotEq() if operator is ast.Eq else ast.Eq()], [same])
-    return _plain(name, ast.LtE if operator in (ast.Lt, ast.LtE) else ast.Gt, number.numerator // number.denominator)
+    if operator is ast.Eq:  # no integer is between two
+        return ast.Compare(ast.Name(name, ast.Load()), [ast.NotEq()], [ast.Name(name, ast.Load())])
+    below, above = (ast.LtE, ast.Gt) if number > 0 else (ast.Lt, ast.GtE)  # than the integer towards zero
+    return _plain(name, below if operator in (ast.Lt, ast.LtE) else above, int(number))
+
+
+def is_not_least(name: str) -> ast.Compare:
+    """Whether integers are not the least one of 64 bits."""
+    return _plain(name, ast.GtE, _LEAST + 1)
 
 
 def _plain(name: str, operator: type[ast.cmpop], value: int | float) -> ast.Compare:
