@@ -1011,9 +1011,10 @@ def test_appends_beside_arrays_of_every_kind(path, kind):
 def test_arrays_of_booleans_and_times_of_pytables_take_values(path, filters, lazy):
     seconds = np.array([-1.25, 1.5, 2.000001])
     with tables.open_file(path, "w") as file:
-        file.create_earray("/", "flag", obj=np.array([True, False, False]), filters=filters)
-        file.create_earray("/", "when", tables.Time64Atom(), (0,), filters=filters).append(seconds)
-        file.create_earray("/", "second", tables.Time32Atom(), (0,), filters=filters).append(np.array([1, 2, 3], "i4"))
+        stored = {"filters": filters, "chunkshape": (4,)}
+        file.create_earray("/", "flag", obj=np.array([True, False, False]), **stored)
+        file.create_earray("/", "when", tables.Time64Atom(), (0,), **stored).append(seconds)
+        file.create_earray("/", "second", tables.Time32Atom(), (0,), **stored).append(np.array([1, 2, 3], "i4"))
         file.create_array("/", "fixed", np.array([True, True, False]))
     old = open_ours(path)
     (dim,) = old.dims
