@@ -129,7 +129,7 @@ def test_ctrl_c_in_any_function_leaves_the_old_or_the_new_file_and_nothing_locke
     folder = tmp_path / "folder"
     folder.mkdir()
     tried, old, new = map(int, run_python(INTERRUPT, way, folder, 6 if way == "signal" else 15).split())
-    assert tried > 20
+    assert tried > 15
     assert old + new == tried
     # where the main thread gets the signal, the thread that changes the file may be through before it is told to stop
     assert old > 10 or way == "signal"
