@@ -25,11 +25,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-@pytest.fixture(autouse=True)
-def unclosed_files_are_no_warning() -> Iterator[None]:
-    """Importing xarray's own tests turns this warning on for the whole process."""
-    with xr.set_options(warn_for_unclosed_files=False):
-        yield
+def pytest_collection_finish() -> None:
+    """Importing xarray's own tests turns this warning on for the whole process, between tests, too."""
+    xr.set_options(warn_for_unclosed_files=False)
 
 
 @pytest.fixture
