@@ -960,6 +960,40 @@ def test_an_array_that_is_made_anew_keeps_what_its_programs_know_of_it(path):
     assert open_ours(path)["v"].values.tolist() == [0, 1, 0, 1, 7]
 
 
+@pytest.mark.parametrize("kind", ["array", "rows", "coordinate"])
+def test_an_array_that_is_made_anew_keeps_its_title(path, kind):
+    with tables.open_file(path, "w") as file:
+        file.create_vlarray("/", "rows", tables.Int32Atom(), "größer").append([1])
+        file.create_array("/", "v", np.arange(2), "größer")
+    with h5py.File(path, "r+") as file:
+        if kind == "rows":  # in an array that cannot grow
+            file.create_dataset("fixed", (1,), h5py.vlen_dtype("i4"))[0] = [1]
+            file["fixed"].attrs.update(file["rows"].attrs)
+            del file["v"]
+            file.move("fixed", "v")
+        del file["rows"]
+    old = open_ours(path)
+    new = xr.Dataset(coords={"v": ("v", [7, 8])}) if kind == "coordinate" else old
+    to_pytables(new, path, append_dim=new["v"].dims[0])
+    assert open_ours(path)["v"].attrs == old["v"].attrs == {"title": "größer"}
+    with open_tables(path) as file:
+        assert file.root.v.title == ("" if kind == "coordinate" else "größer")  # it is a scale for HDF5
+        assert isinstance(file.root.v, tables.VLArray if kind == "rows" else tables.EArray)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_numbers_among_objects_are_no_text_for_characters(path, lazy):
+    to_pytables(
+        xr.Dataset({"name": ("t", ["ab", "c"])}), path, encoding={"name": {"dtype": "S1"}}, unlimited_dims=["t"]
+    )
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match=r"'name'.* 5 "):
+        to_pytables(lazy_if(lazy, xr.Dataset({"name": ("t", objects("a", 5))})), path, append_dim="t")
+    assert path.read_bytes() == before
+    to_pytables(lazy_if(lazy, xr.Dataset({"name": ("t", objects("a", None))})), path, append_dim="t")
+    assert open_ours(path)["name"].values.tolist() == ["ab", "c", "a", ""]
+
+
 @pytest.mark.filterwarnings("ignore:.*attribute 'to' is not shown")
 def test_attributes_of_h5py_stay_as_they_are_when_an_array_is_made_anew(path):
     with h5py.File(path, "w", libver="latest") as file:

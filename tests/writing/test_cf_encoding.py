@@ -254,6 +254,12 @@ def test_integers_of_the_other_sign_need_no_fill_value(path, values, dtype, enco
         to_pytables(one(np.array([2.0**70, 0])).chunk(t=1 if lazy else -1), path, append_dim="t")
 
 
+@pytest.mark.parametrize("values", [[1, 2], [1.5, 2.5]], ids=str)
+def test_an_encoding_whose_dtype_is_none_keeps_values(path, values):
+    to_pytables(one(values, dtype=None), path)
+    assert open_ours(path)["v"].values.tolist() == values
+
+
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
 def test_packed_arrays_without_elements(path, shape, lazy):

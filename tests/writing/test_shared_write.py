@@ -303,6 +303,8 @@ def test_parts_of_text_in_characters(tmp_path, monkeypatch, kind):
     assert not computed
     for number in range(2):  # the second is shorter
         write.write(xr.Dataset({"a": ("t", text[number : number + 1])}), {"t": slice(number, number + 1)})
+    with pytest.raises(TypeError, match=r"c\.h5: variable 'a': the array holds text, and 5 is none"):
+        write.write(xr.Dataset({"a": ("t", [5])}), {"t": slice(0, 1)})
     write.commit()
     for engine in ("pytables", "netcdf4"):
         with xr.open_dataset("c.h5", engine=engine) as ds:

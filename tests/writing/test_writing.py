@@ -197,6 +197,24 @@ def test_chunks_of_characters_take_whole_texts(path):
     assert open_ours(path)["word"].values.tolist() == ["lat", "lon", "z"]
 
 
+@pytest.mark.parametrize("charset", [None, "utf-8", "latin-1"])
+@pytest.mark.parametrize("kind", ["U2", object])
+def test_text_in_dask_becomes_characters_block_by_block(path, charset, kind):
+    text, computed = np.array(["ab", "ö", "", "c"], kind), []
+    blocks = dask.array.from_array(text, chunks=2).map_blocks(lambda b: computed.append(b.size) or b, meta=text[:0])
+    encoding = {"dtype": "S1"} if charset is None else {"dtype": "S1", "_Encoding": charset}
+    later = to_pytables(xr.Dataset({"word": ("x", blocks)}), path, encoding={"word": encoding}, compute=False)
+    before = sum(computed)
+    assert before <= 2 or kind is object  # of objects the longest has to be found
+    later.compute()
+    assert sum(computed) == before + 4
+    for engine in ("pytables", "netcdf4"):
+        with xr.open_dataset(path, engine=engine) as ds:
+            assert ds["word"].values.tolist() == text.tolist()
+    with h5py.File(path) as file:
+        assert b"".join(file["word"][1].tolist()) == "ö".encode(charset or "utf-8")
+
+
 def test_times_and_their_encoding_come_back(path):
     dataset = xr.Dataset(
         {"when": ("x", np.array(["2000-01-01", "NaT", "2030-05-06T07:08:09"], "M8[ns]")),

@@ -129,17 +129,15 @@ def link_external(target: int, file: str, inside: str, path: str) -> None:
 
 def copy_attributes(
     old: int, new: int, moved: Mapping[int, int] | None = None, *, but: Callable[[str], bool] = lambda _: False
-) -> int:
-    """All attributes of an object, whatever they hold, to another one; how many it has.
+) -> None:
+    """All attributes of an object, whatever they hold, to another one.
 
     `moved` are the addresses of the new objects by those of the old ones; None within a file, where references stay.
     Attributes of names that are `but` for are left out.
     """
-    count = int(call("H5Aget_num_attrs", old))
-    for number in range(count):
+    for number in range(call("H5Aget_num_attrs", old)):
         with _attribute(old, number) as attribute:
             _copy_attribute(attribute, new, moved, but)
-    return count
 
 
 def _attribute(node: int, number: int) -> h5.Identifier:

@@ -253,7 +253,7 @@ class TargetFile:
         new = [] if marker is None or marker.value is None else marker.value.tolist()
         if not call("H5Aexists", node, h5.name_bytes(attributes.JSON_MARKER)):
             return np.array(new) if new else None
-        old = attributes.texts(self.attributes(path).get(attributes.JSON_MARKER)) or ()
+        old = attributes.texts(self.stored_attributes(path).get(attributes.JSON_MARKER)) or ()
         kept = [h5.name_bytes(name) for name in old if name not in given]
         return np.array([*kept, *new], None if kept or new else "S1")
 
@@ -266,14 +266,14 @@ class TargetFile:
             "was not made for it. Write all of the file with mode='w', or store the value as a variable"
         )
 
-    def attributes(self, path: str) -> dict[str, RawAttribute]:
+    def stored_attributes(self, path: str) -> dict[str, RawAttribute]:
         """All attributes of an object, as they are stored."""
         with self.on_disk() as file:
             return dict(file.attributes(file.resolve(path).address))
 
     def user_attributes(self, path: str) -> list[str]:
         """Names of the attributes that are neither PyTables' nor those of a convention about dimensions."""
-        return [name for name in self.attributes(path) if not attributes.is_reserved(name)]
+        return [name for name in self.stored_attributes(path) if not attributes.is_reserved(name)]
 
     def remove_attributes(self, path: str, names: Iterable[str]) -> None:
         """Delete attributes, as far as they exist."""

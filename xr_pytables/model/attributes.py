@@ -308,7 +308,7 @@ def encode(
             raise TypeError(f"{where}: attribute name {name!r} is not a string")
         if not name or "\0" in name:
             raise ValueError(f"{where}: attribute name {name!r} is empty or holds a NUL")
-        if len(name) > COMPACT_BYTES // 4:
+        if len(name.encode("utf-8", "surrogatepass")) > COMPACT_BYTES:
             raise ValueError(f"{where}: attribute name {name[:40]!r}... of {len(name)} letters is too long for HDF5")
         stored_name = ESCAPE + name if name in _RESERVED or name.startswith(ESCAPE) or _FIELD_NAME.match(name) else name
         native = _native(value)

@@ -199,7 +199,8 @@ def resolve(
         else:
             every, said = _names_in_file(leaf, scales)
             found[leaf.name], more = _without_repeats(leaf, every)
-            repeats[leaf.name] = [axis for axis, name in enumerate(every) if name and every.count(name) > 1]
+            if more:
+                repeats[leaf.name] = [axis for axis, name in enumerate(every) if name and every.count(name) > 1]
             problems.extend((*said, *more))
     _name_coordinates(leaves, found, given)
     shapes = _filled_up(leaves, found)
@@ -215,7 +216,7 @@ def resolve(
         leaf.name: _complete(leaf, found[leaf.name], shapes.get(leaf.name, leaf.shape), phony_dims, numbered, sizes)
         for leaf in leaves
     }
-    repeated = {name: tuple(names_of[name][axis] for axis in axes) for name, axes in repeats.items() if axes}
+    repeated = {name: tuple(names_of[name][axis] for axis in axes) for name, axes in repeats.items()}
     return Resolved(names_of, tuple(problems), shapes, repeated)
 
 

@@ -105,8 +105,8 @@ def check_range(variable: Variable, spec: VariableSpec, here: Here) -> None:
             f"{here}: variable {spec.name!r}: Mismatched dtypes: the array holds text, the values are bytes. Decode "
             "them with .str.decode('utf-8'), or replace the array with mode='a' alone"
         )
-    kind = variable.dtype.kind
-    if stored is not None and (kind in "SUT" if stored.kind in "iufc" else stored.kind == "b" and kind not in "bO"):
+    is_other = {"b": variable.dtype.kind not in "bO"} | dict.fromkeys("iufc", variable.dtype.kind in "SUT")
+    if stored is not None and is_other.get(stored.kind, False):
         raise ValueError(
             f"{here}: variable {spec.name!r}: Mismatched dtypes: the array is of {stored}, the values of "
             f"{variable.dtype}. Convert them with astype(), or replace the array with mode='a' alone"

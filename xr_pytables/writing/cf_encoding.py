@@ -85,11 +85,12 @@ def _with_units_of_bounds(variables: Mapping[Hashable, Variable]) -> dict[Hashab
     return found
 
 
-def _each(data: Any, check: Callable[..., Any], *arguments: Any) -> Any:
-    """`check(values, *arguments)`, which gives back the values: at once, or for each block of Dask."""
-    if isinstance(data, dask.array.Array):
-        return data.map_blocks(check, *arguments, dtype=data.dtype, meta=data._meta)
-    return check(np.asarray(data), *arguments)
+def each(data: Any, function: Callable[..., Any], *arguments: Any, dtype: Any = None) -> Any:
+    """`function(values, *arguments)` at once, or for each block of Dask; values of `dtype` if it is another one."""
+    if not isinstance(data, dask.array.Array):
+        return function(np.asarray(data), *arguments)
+    meta = data._meta if dtype is None else np.empty((0,) * data.ndim, dtype)
+    return data.map_blocks(function, *arguments, dtype=meta.dtype, meta=meta)
 
 
 def _as_announced(variable: Variable, label: str) -> Variable:
@@ -132,7 +133,8 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
         variable.encoding = {key: value for key, value in variable.encoding.items() if key != "_Unsigned"}
     if form is None:
         return variable
-    if form.dtype.kind in "iu" and form.fill is None and form.dtype != (stored := _stored_dtype(variable)):
+    stored = _dtype_of(variable.encoding.get("dtype"), variable.dtype)
+    if form.dtype != stored and form.fill is None:
         return _signed_otherwise(variable, form, stored, label)
     if form.takes_all(variable.dtype):
         return variable
@@ -145,25 +147,20 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
     has_own_way = bool(form.members) or "_Unsigned" in variable.encoding  # of which xarray knows more
     if becomes_integer and not has_own_way:
         return _packed(variable, form, label)
-    data = _each(variable.data, packable if becomes_integer and not form.members else checked, form, label)
+    data = each(variable.data, packable if becomes_integer and not form.members else checked, form, label)
     if becomes_integer and form.is_packed and variable.dtype.kind in "biu":
         data = data.astype("f8")  # else xarray scales integers in place
     return variable if data is variable.data else variable.copy(deep=False, data=data)
 
 
-def _stored_dtype(variable: Variable) -> np.dtype:
-    stored: np.dtype = np.dtype(variable.encoding.get("dtype", variable.dtype))
-    return stored
-
-
-def _signed_otherwise(variable: Variable, form: Packing, stored: np.dtype, label: str) -> Variable:
+def _signed_otherwise(variable: Variable, form: Packing, stored: np.dtype | None, label: str) -> Variable:
     """Integers marked with `_Unsigned`, without a fill value: xarray would store them and leave out the mark."""
     mark = variable.encoding["_Unsigned"]
     if form.is_packed or variable.dtype.kind == "f":
         coded = _packed(variable, form, label)
     else:
         encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
-        data = _each(variable.data, checked, form, label).astype(form.dtype)
+        data = each(variable.data, checked, form, label).astype(form.dtype)
         coded = Variable(variable.dims, data, variable.attrs, encoding, fastpath=True)
     del coded.encoding["_Unsigned"]
     coded.attrs["_Unsigned"] = mark
@@ -174,11 +171,7 @@ def _packed(variable: Variable, form: Packing, label: str) -> Variable:
     """Numbers as the integers that are stored, with the attributes that say so, as xarray's encoders have them."""
     attrs, encoding = dict(variable.attrs), dict(variable.encoding)
     encoding.pop("dtype", None)
-    if isinstance(variable.data, dask.array.Array):
-        meta = np.empty((0,) * variable.ndim, form.dtype)
-        data = variable.data.map_blocks(packed, form, label, dtype=form.dtype, meta=meta)
-    else:
-        data = packed(np.asarray(variable.data), form, label)
+    data = each(variable.data, packed, form, label, dtype=form.dtype)
     for key in ("_FillValue", "missing_value", "scale_factor", "add_offset"):
         value = encoding.pop(key, None)
         if value is None:
@@ -311,7 +304,7 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
         return variable
     chosen = spec is not None or isinstance(variable.data, dask.array.Array)
     if chosen and dtype is not None and np.dtype(dtype).kind in "iu" and since is not None:
-        data = _each(
+        data = each(
             variable.data, _on_steps, step, since, f"{label}: ", str(units), None if spec is None else spec.name
         )
         variable = variable.copy(deep=False, data=data)
@@ -492,7 +485,8 @@ def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.nda
             limit = _ROUNDED.astype(object)
             for place in np.flatnonzero(~missing & ~pd.isna(other)):
                 own, found = one[place], other[place]
-                if {own.calendar, found.calendar} <= _GREGORIAN and min(own.year, found.year) > _REFORM:
+                calendars = {own.calendar, found.calendar}
+                if len(calendars) > 1 and calendars <= _GREGORIAN and min(own.year, found.year) > _REFORM:
                     import cftime  # type: ignore[import-untyped]  # late: who has no dates of it need not have it
 
                     found = cftime.datetime(*found.timetuple()[:6], found.microsecond, calendar=own.calendar)

@@ -71,11 +71,11 @@ def checked_encoding(encoding: Mapping[str, Any], *, where: str, remaining: Coll
     """
     unknown = sorted(key for key in remaining if key not in KEYS | _READ_ONLY_KEYS | _ELSEWHERE_KEYS)
     if unknown:
-        instead = (words.instead_of(key, [*KEYS, *_CF_WORDS]) for key in unknown)
-        hints = [f"Did you mean {hint}?" for hint in instead if hint]
         idle = [key for key in unknown if key in _CF_WORDS]
         if idle:
             raise ValueError(f"{where}: encoding {', '.join(map(repr, idle))} means nothing for values of this kind")
+        instead = (words.instead_of(key, [*KEYS, *_CF_WORDS]) for key in unknown)
+        hints = [f"Did you mean {hint}?" for hint in instead if hint]
         known = f"known are {', '.join(sorted(KEYS))} and those of CF (_FillValue, scale_factor, units ...)"
         named = ", ".join(map(repr, unknown))
         raise ValueError(f"{where}: unexpected encoding parameters {named}; {'. '.join([known, *hints])}")

@@ -81,18 +81,24 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -
 
 def _make_anew(file: TargetFile, path: str, variable: VariablePlan) -> None:
     """An array in the place of another one, with its title and all attributes that are not about how it is stored."""
-    stored, layout = file.attributes(path), variable.layout
+    stored, layout = file.stored_attributes(path), variable.layout
     large = any(getattr(attribute.value, "nbytes", 0) > COMPACT_BYTES for attribute in stored.values())
-    by_pytables = text(stored.get("CLASS")) in _ARRAYS and not variable.is_coordinate
+    kind, title = text(stored.get("CLASS")), text(stored.get("TITLE"))
     growing = [axis for axis, size in enumerate(layout.maxshape or ()) if size == UNLIMITED]
+    is_earray = kind in _ARRAYS and len(growing) == 1 and not variable.is_coordinate  # which is a scale for HDF5
     with file.open(path) as old:
         file.remove(path)
         file.create_array(path, layout, large_attributes=large)
         with file.open(path) as new:
-            copy_attributes(old, new, but=lambda name: is_reserved(name) and (name != "TITLE" or not by_pytables))
-    if by_pytables and len(growing) == 1:
+            copy_attributes(old, new, but=is_reserved)
+    found: dict[str, object] = {}
+    if is_earray:
         found = {"CLASS": b"EARRAY", "VERSION": b"1.1", "EXTDIM": np.int32(growing[0])}
-        file.write_attributes(path, [EncodedAttribute(name, np.array(value)) for name, value in found.items()])
+    if title and (is_earray or kind == "VLARRAY"):
+        found["TITLE"] = title.encode()
+    elif title and "title" not in stored:  # where it is none of PyTables' any more, as users see it
+        found["title"] = title.encode()
+    file.write_attributes(path, [EncodedAttribute(name, np.array(value), utf8=True) for name, value in found.items()])
 
 
 _ARRAYS: Final = ("ARRAY", "CARRAY", "EARRAY")

@@ -32,13 +32,14 @@ from ..model.specs import GroupSpec, VariableSpec
 from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
 from . import layouts
+from .cf_encoding import each
 from .fitting import cast
 from .longer_indexes import describe_longer
 from .plan import encoded_variables
 from .plans import Existing, GroupPlan, LongerIndex, VariablePlan, WritePlan
 from .request import WriteRequest
 from .table_indexes import ColumnIndex, member_of, rows_attribute, table_attributes
-from .variable_plan import enum_members, stored_times, teller_of
+from .variable_plan import enum_members, teller_of
 
 INDEX_KINDS: Final = ("ultralight", "light", "medium", "full")
 _CHUNK_BYTES: Final = 2**18
@@ -498,8 +499,9 @@ def _more(column: Column, plan: VariablePlan, spec: VariableSpec, where: str) ->
         raise ValueError(
             f"{where}: variable {plan.name!r} has the shape {column.shape} in each row, the column {spec.shape[1:]}"
         )
-    is_time = spec.form is Form.TIME64
-    data = stored_times(column.data, f"{where}: variable {plan.name!r}") if is_time else column.data
+    data = column.data
+    if spec.form is Form.TIME64:
+        data = each(data, spec.form.stored, f"{where}: variable {plan.name!r}", dtype=np.int64)
     return replace(column, member=spec.member, data=data)
 
 

@@ -72,9 +72,8 @@ def with_text(
     if variable.dtype == "S1":  # single bytes are no text, and need no dimension along it
         return variable, None
     if wishes.get("dtype") in ("S1", np.dtype("S1")) and (is_text or element is bytes or variable.dtype.kind == "S"):
-        if is_text and isinstance(variable.data, dask.array.Array) and "_Encoding" not in variable.encoding:
-            coded = variable.copy(data=_in_fixed_width(variable.data, label, None))  # xarray would compute it
-            coded.attrs["_Encoding"] = "utf-8"
+        if is_text and isinstance(variable.data, dask.array.Array):
+            coded = _in_blocks_of_bytes(variable, label)  # xarray would compute them
         else:
             coded = EncodedStringCoder().encode(variable)  # type: ignore[no-untyped-call]
         return CharacterArrayCoder().encode(coded), "characters"  # type: ignore[no-untyped-call]
@@ -95,18 +94,23 @@ def with_text(
             return variable.copy(data=data.map_blocks(Form.TEXT.stored, label, dtype=object)), "vlen"
         return variable.copy(data=Form.TEXT.stored(np.asarray(data), label)), "vlen"
     if isinstance(data, dask.array.Array):
-        return variable.copy(data=_in_fixed_width(data, label, width or declared)), "fixed"
+        width = width or declared or _most_bytes(data)
+        blocks = data.map_blocks(Form.FIXED_TEXT.stored, label, width=width, dtype=f"S{width}")
+        return variable.copy(data=blocks), "fixed"
     return variable.copy(data=Form.FIXED_TEXT.stored(np.asarray(data), label, width=width or declared)), "fixed"
 
 
-def _in_fixed_width(data: dask.array.Array, label: str, width: int | None) -> dask.array.Array:
-    """Blocks of text as UTF-8 of `width` bytes; by default of as many as the longest text can need."""
-    if width is None and data.dtype.kind == "U":
-        # the width in bytes is known only after a look at all values: take the most that UTF-8 can need
-        width = max(4 * data.dtype.itemsize // np.dtype("U1").itemsize, 1)
-    elif width is None:
-        width = _longest(data)
-    return data.map_blocks(Form.FIXED_TEXT.stored, label, width=width, dtype=f"S{width}")
+def _most_bytes(data: dask.array.Array) -> int:
+    """As many as each text can need in UTF-8: of text of fixed length known without a look at all values."""
+    return _longest(data) if data.dtype.kind != "U" else max(4 * data.dtype.itemsize // np.dtype("U1").itemsize, 1)
+
+
+def _in_blocks_of_bytes(variable: Variable, label: str) -> Variable:
+    """Text in Dask as xarray's `EncodedStringCoder` makes it bytes."""
+    width, encoding = _most_bytes(variable.data), dict(variable.encoding)
+    charset = encoding.pop("_Encoding", "utf-8")
+    data = variable.data.map_blocks(in_bytes, width, charset, label, dtype=f"S{width}")
+    return Variable(variable.dims, data, {**variable.attrs, "_Encoding": charset}, encoding)
 
 
 def is_in_characters(variable: Variable, present: VariableSpec) -> bool:
@@ -134,17 +138,20 @@ def _characters(values: np.ndarray, width: int, charset: str, label: str) -> np.
 def in_bytes(values: np.ndarray, width: int, charset: str, label: str) -> np.ndarray:
     """Texts or bytes as `width` bytes each. Raises ValueError for what has no form in them."""
     texts = values.reshape(-1).tolist()
-    encoded = [value if isinstance(value, bytes) else _encoded(text_of(value), charset, label) for value in texts]
+    encoded = [value if isinstance(value, bytes) else _encoded(value, charset, label) for value in texts]
     for data in encoded:
         if len(data) > width or data.endswith(b"\0"):
             raise ValueError(
-                f"{label}: {data!r} has no form in the {width} characters that the array has for each text. Write all "
-                "of it anew with mode='a' alone"
+                f"{label}: {data!r} has no form in the {width} characters that the array has for each text. Shorten "
+                "it, or write all of the array anew"
             )
     return np.array(encoded, f"S{max(width, 1)}").reshape(values.shape)
 
 
-def _encoded(text: str, charset: str, label: str) -> bytes:
+def _encoded(value: object, charset: str, label: str) -> bytes:
+    if not isinstance(value, str) and not pd.isna(value):
+        raise TypeError(f"{label}: the array holds text, and {value!r} is none. Convert it with astype(str)")
+    text = text_of(value)
     try:
         return text.encode(charset)
     except (LookupError, UnicodeEncodeError) as error:

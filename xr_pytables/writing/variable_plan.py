@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
-import dask.array
 import numpy as np
 from xarray import Variable
 
@@ -18,6 +17,7 @@ from ..model.specs import VariableSpec
 from ..sources.warning import warn
 from . import layouts, ragged_layout
 from .agreement import CF_KEYS, check_range
+from .cf_encoding import each
 from .extension_types import is_number, plain_objects, typed
 from .here import Here, are_named
 from .placement import check_calendar, in_order_of
@@ -152,7 +152,7 @@ def plan_variable(
         variable = variable.copy(data=variable.data.astype(bool))
         variable.attrs.pop("dtype", None)
     if present is not None and present.form is Form.TIME64:
-        variable = variable.copy(data=stored_times(variable.data, label))
+        variable = variable.copy(data=each(variable.data, present.form.stored, label, dtype=np.int64))
     members = enum_members(original, variable)
     if variable.dtype.kind == "f" and variable.dtype.itemsize in (2, 12, 16) and present is None:
         warn(
@@ -176,14 +176,6 @@ def plan_variable(
         attributes=tuple(encoded),
         data=variable.data,
     )
-
-
-def stored_times(data: Any, label: str) -> Any:
-    """Microseconds since 1970 (of NumPy or Dask) as a Time64 of PyTables stores them."""
-    if isinstance(data, dask.array.Array):
-        meta = np.empty((0,) * data.ndim, np.int64)
-        return data.map_blocks(Form.TIME64.stored, label, dtype=np.int64, meta=meta)
-    return Form.TIME64.stored(np.asarray(data), label)
 
 
 def teller_of(encoding: Mapping[str, Any]) -> Callable[[str], None] | None:
