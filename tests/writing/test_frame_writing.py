@@ -244,7 +244,10 @@ def test_pandas_searches_by_the_index_and_data_columns(tmp_path: Path) -> None:
     with read(path, where="(hits > 50) & (more < 400)") as found:
         assert found["energy"].values.tolist() == frame.query("hits > 50 & more < 400")["energy"].tolist()
     write(frame[["energy"]], path, "/all", mode="a", data_columns=True)
+    write(frame[["energy"]], path, "/none", mode="a", data_columns=False)
     assert len(by_pandas(path, "/all", where="energy > 0")) == (frame["energy"] > 0).sum()
+    with plain_file(path) as file:
+        assert {name for name, is_indexed in file.root.none.table.colindexed.items() if is_indexed} == {"index"}
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -375,6 +378,17 @@ def test_appended_rows_are_found_by_the_indexes(place: str, tmp_path: Path, requ
     assert_equal(by_pandas(path, where="hits > 50"), frame.query("hits > 50"))
     with plain_file(path) as file:
         assert file.root.events.table.colindexed["hits"] == (place == "copy")
+
+
+def test_an_append_of_no_rows_changes_nothing_whatever_kinds_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write(FRAME, path)
+    before = path.read_bytes()
+    for none in (FRAME[:0], FRAME[:0].astype(object), FRAME[:0].drop(columns="n")):
+        write(none, path, append_dim="t")
+        assert path.read_bytes() == before
+    write(FRAME[:1], path, append_dim="t")
+    assert_equal(by_pandas(path), pd.concat([FRAME, FRAME[:1]]))
 
 
 def test_a_missing_object_is_made_by_the_first_append(tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ def plan_frame(request: WriteRequest, existing: Existing, version: FileIdentity 
                 "layout='table'"
             )
     given = _given(request, where, request.encoding or {})
+    if not given.columns or not given.rows:
+        what = "rows" if given.columns else "columns"
+        raise ValueError(f"{where}: the object has no {what}, and pandas makes no table for such. Leave it out")
     data_columns = _checked_data_columns(request.data_columns, given, where)
     file = _one_row(given, group, data_columns, where)
     made = hdfstore.describe(file, group, allow_pickle=False)
@@ -124,6 +127,8 @@ def plan_longer_frame(request: WriteRequest, version: FileIdentity | None, store
     if request.encoding:
         raise ValueError(f"{where}: the object is there, and appended to as it is stored. Leave encoding out")
     given = _given(request, where, {})
+    if not given.rows:  # as pandas has it: there is nothing whose kind could be wrong
+        return WritePlan(path, "a", (), (), version, in_parts=True)
     if not stored.frame.problems and stored.frame.dim != given.dim:
         raise ValueError(f"{where}: the index is called {stored.frame.dim!r}, that of the new rows {given.dim!r}")
     matched = _matched(given, stored.frame, stored.categories, where, _APPENDED)
@@ -216,9 +221,6 @@ def _given(request: WriteRequest, where: str, encoding: Mapping[Hashable, Any]) 
                 f"{one.label} is {one.shown()}, and encoding has the width of text for it. Leave its 'dtype' out, or "
                 "convert it with astype(str)"
             )
-    if not given.columns or not given.rows:
-        what = "rows" if given.columns else "columns"
-        raise ValueError(f"{where}: the object has no {what}, and pandas makes no table for such. Leave it out")
     if request.append_dim not in (None, given.dim):
         raise ValueError(f"{where}: rows are appended along {given.dim!r}, not append_dim={request.append_dim!r}")
     if request.unlimited_dims is not None and set(request.unlimited_dims) - {given.dim}:
@@ -249,7 +251,7 @@ def _widths(encoding: Mapping[Any, Any], where: str) -> dict[Hashable, int]:
 
 def _checked_data_columns(asked: bool | Iterable[Hashable], given: GivenFrame, where: str) -> list[Hashable] | bool:
     if isinstance(asked, bool):
-        return asked
+        return asked or []
     if isinstance(asked, str) or not isinstance(asked, Iterable):
         example = [asked if isinstance(asked, str) else given.columns[0].name]
         raise TypeError(
