@@ -619,3 +619,21 @@ def test_damage_behind_a_right_checksum(tmp_path: Path) -> None:
     assert "on 200 levels" in message("b", b"BTHD", 38, 12, b"\xc8")
     assert "is said to have 999 records" in message("b", b"BTHD", 38, 24, struct.pack("<H", 999))
     assert "the checksum is" in message("b", b"BTHD", 38, 12, b"\x02")
+
+    # what libhdf5 notices as well: a block of another array, fewer elements than chunks, chunks out of order
+    assert "has 499 elements, and the chunk 499" in message("f", b"FAHD", 28, 8, struct.pack("<Q", 499))
+    for name, signature in (("f", b"FADB"), ("e", b"EAIB"), ("e", b"EASB"), ("e", b"EADB")):
+        place = original.index(signature)
+        other = struct.pack("<Q", place)  # the header of none
+        assert "belongs to another array" in message(name, signature, size_of(original, place), 6, other)
+    moved = [(b"BTIN", 0, 0), (b"BTIN", 0, 1000), (b"BTLF", 0, 1000), (b"BTLF", 3, 0), (b"BTLF", 8, 1000)]
+    for signature, record, row in moved:  # where a chunk is stands behind its address
+        size, place = size_of(original, original.index(signature)), 6 + 24 * record + 8
+        changed = message("b", signature, size, place, struct.pack("<QQ", row, 0))
+        assert "the chunks of the B-tree are not in order" in changed
+
+
+def size_of(data: bytes, place: int) -> int:
+    """Bytes of a block, its checksum at the end included."""
+    ends = range(14, len(data) - place)
+    return next(end + 4 for end in ends if data[place + end :][:4] == struct.pack("<I", lookup3(data[place:][:end])))

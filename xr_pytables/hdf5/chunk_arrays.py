@@ -33,6 +33,7 @@ from .metadata import UNDEFINED
 
 _AT_ONCE: Final = 1 << 18  # chunks
 _MOST_BITS: Final = 63  # of the number of a chunk, so that it is an int64
+_PREFIX: Final = 6 + ADDRESS  # bytes that all blocks begin with: signature, version, client, address of the header
 
 
 def implicit_entries(address: int, numbering: Numbering, chunk_nbytes: int, box: Box) -> Iterator[Entries]:
@@ -57,6 +58,8 @@ class _Array(NamedTuple):
 
     file: IndexFile
     what: str
+    header: bytes
+    """What its blocks have behind their signature: version, client, and the address of the header."""
     element: int
     """Bytes of an element."""
     read: ElementReader
@@ -64,6 +67,17 @@ class _Array(NamedTuple):
     """Elements of a page; a block of more is divided into pages, which have a checksum each."""
     numbering: Numbering
     runs: Runs
+
+    def block(self, address: int, count: int, signature: bytes, what: str) -> bytes:
+        """A block of this array. Raises ChunkError for one of another array, or that is damaged."""
+        data = self.file.block(address, count, signature, what)
+        self.check_owner(np.frombuffer(data, np.uint8)[None], what)
+        return data
+
+    def check_owner(self, blocks: NDArray[np.uint8], what: str) -> None:
+        """Raise ChunkError unless blocks (a row of bytes for each) belong to this array."""
+        if (blocks[:, 4:_PREFIX] != np.frombuffer(self.header, np.uint8)).any():
+            raise ChunkError(f"{what} belongs to another array, or has another version or client")
 
     def entries(self, data: NDArray[np.uint8], first: NDArray[np.int64] | int) -> Entries:
         """The chunks of some rows of elements, numbered from `first` on in each row."""
@@ -83,6 +97,10 @@ class _Array(NamedTuple):
             there = addresses[part]
             rows = self.file.nodes(there, size, f"a page of {self.what}", np.full(len(there), size))
             yield self.entries(np.ascontiguousarray(rows[:, :-CHECKSUM]), first[part])
+
+
+def _owner(client: int, address: int) -> bytes:
+    return struct.pack("<BBQ", 0, client, address)
 
 
 def _is_there(bitmap: bytes, count: int) -> NDArray[np.bool_]:
@@ -115,16 +133,18 @@ def fixed_array_entries(
     if block == UNDEFINED:
         return
     read = element_reader(client, element, chunk_nbytes, what)
-    array = _Array(file, what, element, read, 1 << bits, numbering, numbering.runs(box))
-    prefix = 6 + ADDRESS
+    owner = _owner(client, address)
+    array = _Array(file, what, owner, element, read, 1 << bits, numbering, numbering.runs(box))
+    if count <= array.runs.last:
+        raise ChunkError(f"{what} has {count} elements, and the chunk {array.runs.last} of the array is looked for")
     if count <= array.page:
-        data = file.block(block, prefix + count * element + CHECKSUM, b"FADB", what)
-        yield array.entries(np.frombuffer(data, np.uint8)[prefix:-CHECKSUM], 0)
+        data = array.block(block, _PREFIX + count * element + CHECKSUM, b"FADB", what)
+        yield array.entries(np.frombuffer(data, np.uint8)[_PREFIX:-CHECKSUM], 0)
         return
     pages = -(-count // array.page)
     bitmap = -(-pages // 8)
-    data = file.block(block, prefix + bitmap + CHECKSUM, b"FADB", what)
-    number = np.flatnonzero(_is_there(data[prefix : prefix + bitmap], pages))
+    data = array.block(block, _PREFIX + bitmap + CHECKSUM, b"FADB", what)
+    number = np.flatnonzero(_is_there(data[_PREFIX : _PREFIX + bitmap], pages))
     places = _page_places(array, block + len(data), number)
     full = (number + 1) * array.page <= count
     yield from array.paged(places[full], number[full] * array.page, array.page)
@@ -167,16 +187,16 @@ def extensible_array_entries(
     if index == UNDEFINED:
         return
     read = element_reader(client, element, chunk_nbytes, what)
-    array = _Array(file, what, element, read, 1 << page_bits, numbering, numbering.runs(box))
+    owner = _owner(client, address)
+    array = _Array(file, what, owner, element, read, 1 << page_bits, numbering, numbering.runs(box))
     direct = 2 * (pointers.bit_length() - 1)
     shape = _Shape(in_index, smallest, direct, 1 + bits - (smallest.bit_length() - 1))
-    prefix = 6 + ADDRESS
     listed = sum(shape.blocks(number)[0] for number in range(direct))
-    behind = prefix + in_index * element
+    behind = _PREFIX + in_index * element
     size = behind + (listed + max(shape.supers - direct, 0)) * ADDRESS + CHECKSUM
-    data = file.block(index, size, b"EAIB", f"the index block of {what}")
+    data = array.block(index, size, b"EAIB", f"the index block of {what}")
     if in_index:
-        yield array.entries(np.frombuffer(data, np.uint8)[prefix:behind], 0)
+        yield array.entries(np.frombuffer(data, np.uint8)[_PREFIX:behind], 0)
     addresses = _addresses(data[behind:-CHECKSUM])
     offset_bytes = -(-bits // 8)
     for number in range(shape.supers):
@@ -197,10 +217,10 @@ def _super_block(
     array: _Array, address: int, count: int, length: int, offset_bytes: int
 ) -> tuple[NDArray[np.uint64], bytes]:
     """Addresses of the data blocks of a super block, and the bitmaps of their pages (empty if they have none)."""
-    prefix = 6 + ADDRESS + offset_bytes
+    prefix = _PREFIX + offset_bytes
     bitmaps = count * -(-(length // array.page) // 8) if length > array.page else 0
     size = prefix + bitmaps + count * ADDRESS + CHECKSUM
-    data = array.file.block(address, size, b"EASB", f"a super block of {array.what}")
+    data = array.block(address, size, b"EASB", f"a super block of {array.what}")
     return _addresses(data[prefix + bitmaps : -CHECKSUM]), data[prefix : prefix + bitmaps]
 
 
@@ -208,7 +228,7 @@ def _data_blocks(
     array: _Array, addresses: NDArray[np.uint64], length: int, first: int, bitmaps: bytes, offset_bytes: int
 ) -> Iterator[Entries]:
     """The chunks of data blocks of `length` elements each, the first of which has the number `first`."""
-    file, prefix = array.file, 6 + ADDRESS + offset_bytes
+    file, prefix, what = array.file, _PREFIX + offset_bytes, f"a data block of {array.what}"
     firsts = first + length * np.arange(len(addresses))
     there = np.flatnonzero((addresses != UNDEFINED) & array.runs.touched(firsts, length))
     check_each_once(addresses[there], len(there) * (prefix + CHECKSUM), file, array.what)
@@ -216,8 +236,9 @@ def _data_blocks(
         size = prefix + length * array.element + CHECKSUM
         for part in batches(there, size):
             used = np.full(len(there[part]), size)
-            rows = file.nodes(addresses[there[part]], size, f"a data block of {array.what}", used)
+            rows = file.nodes(addresses[there[part]], size, what, used)
             _check_signature(rows, array)
+            array.check_owner(rows, what)
             yield array.entries(np.ascontiguousarray(rows[:, prefix:-CHECKSUM]), firsts[there[part]])
         return
     pages = length // array.page
@@ -225,7 +246,7 @@ def _data_blocks(
     if not bitmaps:
         raise ChunkError(f"{array.what} has data blocks with pages where its index block lists them")
     for i in there.tolist():
-        begin = file.block(int(addresses[i]), prefix + CHECKSUM, b"EADB", f"a data block of {array.what}")
+        begin = array.block(int(addresses[i]), prefix + CHECKSUM, b"EADB", what)
         number = np.flatnonzero(written[i * pages : (i + 1) * pages])
         places = _page_places(array, int(addresses[i]) + len(begin), number)
         yield from array.paged(places, int(firsts[i]) + number * array.page, array.page)

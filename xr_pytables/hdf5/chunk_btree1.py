@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ChunkError
-from .chunk_entries import Box, Entries, IndexFile, Span, batches, check_each_once
+from .chunk_entries import Box, Entries, IndexFile, Span, batches, check_each_once, is_after
 from .metadata import UNDEFINED
 
 
@@ -222,11 +222,3 @@ def _repeated(bounds: NDArray[np.uint64], used: NDArray[np.bool_]) -> NDArray[np
     """What holds for a node, once for each of its entries."""
     repeated: NDArray[np.uint64] = np.repeat(bounds, used.sum(axis=1), axis=0)
     return repeated
-
-
-def is_after(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """For each row whether it comes after the other: by its first number, then by the second ..."""
-    differs = one != other
-    first, rows = differs.argmax(axis=1), np.arange(len(one))
-    after: NDArray[np.bool_] = differs[rows, first] & (one[rows, first] > other[rows, first])
-    return after

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ChunkError
-from .chunk_entries import ADDRESS, CHECKSUM, Box, Entries, IndexFile, batches, check_each_once, integers
+from .chunk_entries import ADDRESS, CHECKSUM, Box, Entries, IndexFile, batches, check_each_once, integers, is_after
 from .damage import bytes_needed
 
 _PREFIX: Final = 6  # bytes before the records of a node: signature, version, type
@@ -113,6 +113,7 @@ def _internal(tree: _Tree, node: _Node, level: int) -> tuple[NDArray[Any], list[
     data = file.block(node.address, size, b"BTIN", _WHAT)
     _check_prefix(np.frombuffer(data, np.uint8)[None], tree, b"BTIN")
     records = np.frombuffer(data, tree.record, node.count, _PREFIX)
+    _check_order([node], records)
     corners: list[_Corner | None] = [node.after, *map(tuple, records["scaled"].tolist()), node.before]
     children = []
     for i in range(node.count + 1):
@@ -140,7 +141,36 @@ def _leaves(tree: _Tree, nodes: list[_Node]) -> Iterator[NDArray[Any]]:
         _check_prefix(rows, tree, b"BTLF")
         room = tree.room[0] * tree.record.itemsize
         records = np.ascontiguousarray(rows[:, _PREFIX : _PREFIX + room]).view(tree.record)
-        yield records[np.arange(tree.room[0]) < counts[part][:, None]]
+        found = records[np.arange(tree.room[0]) < counts[part][:, None]]
+        _check_order(nodes[part], found)
+        yield found
+
+
+def _check_order(nodes: list[_Node], records: NDArray[Any]) -> None:
+    """Raise ChunkError unless the chunks of each node ascend, between its bounds.
+
+    HDF5 looks for a chunk by this order, and takes what it does not find for missing. `records` are those of all nodes.
+    """
+    chunks, begins, place = records["scaled"], list[int](), 0
+    lows, highs = list[tuple[int, _Corner]](), list[tuple[int, _Corner]]()
+    for node in nodes:
+        if node.count:
+            begins.append(place)
+            place += node.count
+            if node.after is not None:
+                lows.append((begins[-1], node.after))
+            if node.before is not None:
+                highs.append((place - 1, node.before))
+    others = np.delete(np.arange(len(chunks)), begins)
+    low, high = (np.array([number for number, _ in bounds], np.int64) for bounds in (lows, highs))
+    least, beyond = (_corners([corner for _, corner in bounds], chunks.shape[1]) for bounds in (lows, highs))
+    pairs = (chunks[others], chunks[others - 1]), (chunks[low], least), (beyond, chunks[high])
+    if not all(is_after(one, other).all() for one, other in pairs):
+        raise ChunkError("the chunks of the B-tree are not in order")
+
+
+def _corners(corners: list[_Corner], rank: int) -> NDArray[np.uint64]:
+    return np.array(corners, np.uint64).reshape(-1, rank)
 
 
 def _check_prefix(rows: NDArray[np.uint8], tree: _Tree, signature: bytes) -> None:
@@ -167,4 +197,4 @@ def _may_hold(node: _Node, box: Box) -> bool:
             return False
         if before is None or after[axis] != before[axis]:
             return True
-    return False  # nothing lies between two equal bounds
+    return True  # nothing can lie between two equal bounds: whoever reads the node says so

@@ -91,6 +91,14 @@ def check_each_once(addresses: NDArray[np.uint64], nbytes: int, file: IndexFile,
         raise ChunkError(f"{what} refers to a node twice")
 
 
+def is_after(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """For each row whether it comes after the other: by its first number, then by the second ..."""
+    differs = one != other
+    first, rows = differs.argmax(axis=1), np.arange(len(one))
+    after: NDArray[np.bool_] = differs[rows, first] & (one[rows, first] > other[rows, first])
+    return after
+
+
 class Box(NamedTuple):
     """The part of the chunk grid to locate: first and last grid coordinates along each dimension, inclusive."""
 

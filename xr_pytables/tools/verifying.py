@@ -35,7 +35,7 @@ from ..disk.door import Visit, place_of
 from ..disk.files import checked_group
 from ..errors import ChunkError, FormatError, MissingNodeError, TooManyChunksError
 from ..hdf5.attributes import RawAttribute, Unreadable
-from ..hdf5.chunk_btree1 import is_after
+from ..hdf5.chunk_entries import is_after
 from ..hdf5.chunk_indexes import listed_chunks, read_index
 from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
