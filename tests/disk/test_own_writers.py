@@ -79,6 +79,17 @@ def test_a_handle_that_cannot_be_flushed_is_an_error_that_names_the_file(tmp_pat
         file.flush = flush
 
 
+def test_a_handle_that_another_thread_is_closing_is_passed_by(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise tables.HDF5ExtError("invalid file identifier")
+
+    with plain_file(tmp_path / "a.h5", "w") as file:
+        file.create_array("/", "x", [1])
+    with plain_file(tmp_path / "b.h5", "w") as other:
+        other.fileno = fail
+        assert open_it(tmp_path / "a.h5")["x"].values.tolist() == [1]
+
+
 def test_handles_of_h5py_are_flushed(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -54,9 +54,14 @@ _Writers = Iterator[tuple[str | bytes | int, Callable[[], object]]]
 
 def _of_pytables(module: Any) -> _Writers:
     for handle in list(getattr(getattr(module, "_open_files", None), "handlers", ())):
-        if handle.isopen and handle.mode != "r":
+        try:
+            if not handle.isopen or handle.mode == "r":
+                continue
             plain = handle.params.get("DRIVER") in PLAIN_DRIVERS  # the name may count from a folder that is left
-            yield handle.fileno() if plain else handle.filename, handle.flush
+            name = handle.fileno() if plain else handle.filename
+        except Exception:  # whatever a handle says that another thread is closing: it knows no file any more
+            continue
+        yield name, handle.flush
 
 
 def _of_h5py(module: Any) -> _Writers:

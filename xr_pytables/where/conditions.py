@@ -22,6 +22,7 @@ import numexpr
 import numpy as np
 from numpy.typing import NDArray
 
+from ..parsing import expression
 from .spellings import OPERATORS, instead, is_list, listed
 
 FUNCTIONS: Final = frozenset(
@@ -183,7 +184,7 @@ def compile_condition(
         raise ValueError(f"where has {len(text)} characters; at most {MAX_LENGTH} are allowed")
     names = _Names(dtypes, _checked_condvars(condvars or {}), condvars or {}, fail)
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = expression(text)
         return _compiled(text, _checked(tree, names, fail), names, fail)
     except SyntaxError as error:
         meant = instead(text)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
 from ..model.specs import GroupSpec, VariableSpec
+from ..parsing import expression
 from .spellings import OPERATORS, as_list, instead, listed, plain
 from .time_queries import OF_RESOLUTION, is_not_least, nanoseconds, with_fraction
 
@@ -49,7 +50,7 @@ def as_stored(
     if isinstance(where, str) and (meant := instead(where)):
         raise _failure(frame, columns, f"where={where[:200]!r}: {OPERATORS}: {meant!r}")
     try:
-        tree = ast.parse(where.strip(), mode="eval").body
+        tree = expression(where)
         rewritten = _Rewriter(frame, columns, given).visit(tree)
         where = ast.unparse(rewritten)
         used = {node.id for node in ast.walk(rewritten) if isinstance(node, ast.Name)}

@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from ..parsing import expression
+
 _WORDS: Final = {"=": "==", "AND": "and", "OR": "or", "NOT": "not", "IN": "in"}
 _LOOSE: Final = {"&": " and ", "|": " or "}
 """What pandas' conditions have them for: there they bind less than comparisons."""
@@ -31,7 +33,7 @@ def with_timestamps(where: str, condvars: Mapping[str, object] | None) -> tuple[
     if not isinstance(where, str) or "Timestamp" not in where or not isinstance(condvars, Mapping | None):
         return where, condvars
     try:
-        tree = ast.parse(where.strip(), mode="eval").body
+        tree = expression(where)
         rewriter = _Timestamps(dict(condvars or {}))
         rewritten = rewriter.visit(tree)
         return ast.unparse(rewritten), rewriter.condvars
@@ -107,9 +109,9 @@ def instead(where: str) -> str | None:
     """
     try:
         text = _with_words(where.strip(), _WORDS)
-        tree = ast.parse(text, mode="eval").body
+        tree = expression(text)
         if any(map(_is_mixed, ast.walk(tree))):
-            tree = ast.parse(_with_words(text, _LOOSE), mode="eval").body
+            tree = expression(_with_words(text, _LOOSE))
         meant = ast.unparse(ast.fix_missing_locations(_Operators().visit(tree)))
         written = _unparsed(where)
     except (SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
@@ -119,7 +121,7 @@ def instead(where: str) -> str | None:
 
 def _unparsed(where: str) -> str | None:
     try:
-        return ast.unparse(ast.parse(where.strip(), mode="eval").body)
+        return ast.unparse(expression(where))
     except SyntaxError:
         return None
 

@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..model.forms import Form
 from ..model.specs import VariableSpec
+from ..parsing import expression
 from .conditions import MAX_LENGTH
 from .spellings import as_list, is_list, listed
 
@@ -58,7 +59,7 @@ def with_numbers(
     if not (clocks or times) or not isinstance(where, str) or len(where) > MAX_LENGTH:
         return where, condvars
     try:
-        tree = ast.parse(where.strip(), mode="eval").body
+        tree = expression(where)
         rewriter = _Rewriter(columns, clocks, given, times)
         rewritten = rewriter.visit(tree)
         if not rewriter.changed:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import numpy as np
 
 from ..disk.transaction import in_folder
+from ..parsing import parsing
 from .fitting import cast
 from .segment import Segment, SegmentWriter
 
@@ -192,6 +193,7 @@ class PutAside:
     def _block(self, start: Sequence[int]) -> np.ndarray:
         path = self.target.path(start)
         if self.target.dtype.kind != "O":
-            return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+            with parsing():
+                return np.asarray(np.lib.format.open_memmap(path, mode="r"))
         (item,) = Segment.of(path)
         return item.values

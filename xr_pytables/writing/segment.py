@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..chunks.libblosc2 import Bytes
 from ..errors import SegmentError
+from ..parsing import parsing
 
 SIGNATURE: Final = b"XRPTSEG1"
 _FOOTER: Final = struct.Struct("<QIIIQ")  # offset, length and checksum of the table; rank; size of the file
@@ -171,10 +172,11 @@ def _damaged(path: str, how: str) -> str:
 
 def _values(data: bytes, kind: int) -> NDArray[Any]:
     buffer = io.BytesIO(data)
-    values = np.lib.format.read_array(buffer, allow_pickle=False)
-    if kind == _VALUES:
-        return values
-    second = np.lib.format.read_array(buffer, allow_pickle=False)
+    with parsing():
+        values = np.lib.format.read_array(buffer, allow_pickle=False)
+        if kind == _VALUES:
+            return values
+        second = np.lib.format.read_array(buffer, allow_pickle=False)
     return _texts(values, second) if kind == _TEXT else _split(values, second)
 
 
