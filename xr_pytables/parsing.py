@@ -1,7 +1,7 @@
 """Python's parser, for one thread at a time.
 
-CPython 3.11 counts how deep its parser is for all threads together, and another thread may run in the middle (garbage is
-collected there): then it raises SystemError (python/cpython#106905). NumPy's headers of arrays are parsed by it, too.
+CPython 3.11 counts how deep its parser is for all threads together, and where it collects garbage another thread may
+run: then it raises SystemError (python/cpython#106905). NumPy has it parse the headers of arrays, too.
 
 Tested in `tests/test_parsing.py`.
 """

@@ -630,14 +630,23 @@ def test_what_is_no_known_object_is_a_plain_group_with_the_reason(tmp_path: Path
     broken(lambda file: file.set_node_attr("/df", "encoding", "rot13"), "the text encoding 'rot13' is not known")
     broken(lambda file: file.set_node_attr("/df", "nblocks", 10**8), "an attribute that counts holds '100000000'")
 
-    def of_other_shape(file: tables.File) -> None:
-        file.remove_node("/df/block0_values")
-        file.create_array("/df", "block0_values", np.zeros((3, 1)))
+    def of_shape(*shape: int) -> Callable[[tables.File], object]:
+        def change(file: tables.File) -> None:
+            file.remove_node("/df/block0_values")
+            if 0 in shape:
+                file.create_earray("/df", "block0_values", tables.Float64Atom(), shape)
+            else:
+                file.create_array("/df", "block0_values", np.zeros(shape))
+
+        return change
 
     said_to_be_times = r"column 'x' is said to be times, and 'block1_values' holds elements of kind 'float'"
     broken(lambda file: file.set_node_attr("/df/block1_values", "value_type", "datetime64[ns]"), said_to_be_times)
     broken(lambda file: file.set_node_attr("/df/axis1", "kind", "string"), "column 'row' is said to be text")
-    broken(of_other_shape, r"'block0_values' has shape \(3, 1\) for an index of 4 rows and 1 columns")
+    for shape in ((3, 1), (4, 0), (0, 1), (4, 1, 1), (4, 0, 1)):
+        told = re.escape(str(shape))
+        broken(of_shape(*shape), rf"'block0_values' has shape {told} for an index of 4 rows and 1 columns")
+    broken(of_shape(), "an index or block is a scalar")
     broken(lambda file: file.set_node_attr("/df", "values_cols", ["no"]), "its table has no column 'no'", "table")
     broken(lambda file: file.set_node_attr("/df", "index_cols", [(1, "index")]), "its columns are stored as", "table")
     ds = broken(lambda file: file.remove_node("/df/table"), "there is no array 'table'", "table")

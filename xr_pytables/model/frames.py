@@ -324,9 +324,10 @@ def _block(group: Group, key: str, names: Sequence[Hashable], rows: int) -> list
     stored = _array(group, key)
     dtype, decoding, attributes = _values(stored, group)
     shape = _shape(stored)
-    if decoding.kind != "objects" and all(shape):  # on disk: rows, then columns
-        found = (shape[0], shape[1] if len(shape) == 2 else 1)
-        if len(shape) > 2 or found != (rows, len(names)):
+    if decoding.kind != "objects":  # on disk: rows, then columns
+        _length(stored)
+        found = (shape[0], shape[1] if len(shape) == 2 else 1) if all(shape) else None
+        if len(shape) > 2 or (found != (rows, len(names)) if found else rows and names):
             raise UnknownLayoutError(f"{key!r} has shape {shape} for an index of {rows} rows and {len(names)} columns")
     flat = decoding.kind != "objects" and len(shape) < 2
     return [
