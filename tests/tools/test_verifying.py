@@ -16,6 +16,7 @@ import xarray as xr
 
 import xr_pytables
 from xr_pytables.errors import MissingNodeError
+from xr_pytables.hdf5.checksum import lookup3
 from xr_pytables.hdf5.file import File
 from xr_pytables.sources.buffer import Buffer
 from xr_pytables.tools.verifying import Damage, verify
@@ -281,6 +282,24 @@ def test_keys_of_inner_nodes_are_checked(tmp_path: Path) -> None:
     path.write_bytes(data)
     damage = only_damage(path)
     assert (damage.path, damage.what) == ("/a", "index")
+
+
+def test_a_name_that_nobody_finds_is_told(tmp_path: Path) -> None:
+    """Links are listed with names that the index of names does not lead to: a hash is wrong."""
+    path = tmp_path / "file.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        for number in range(40):
+            file.create_group(f"d{number:02}")
+    assert verify(path).sound
+    data = bytearray(path.read_bytes())
+    place = data.index(b"BTLF")
+    end = place + 6 + 40 * 11  # behind the records, of 11 bytes each
+    data[place + 6] ^= 1
+    struct.pack_into("<I", data, end, lookup3(bytes(data[place:end])))
+    path.write_bytes(data)
+    damage = only_damage(path)
+    assert (damage.path, damage.what) == ("/", "links")
+    assert "whoever looks for 'd" in damage.message
 
 
 @pytest.mark.parametrize("signature", [b"FAHD", b"FADB", b"EAHD", b"EAIB", b"BTHD", b"BTLF"])

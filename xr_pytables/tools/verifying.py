@@ -41,6 +41,7 @@ from ..hdf5.dataset import DatasetInfo
 from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
+from ..hdf5.links import Link
 from ..sources.remote import Fetched, Remote
 from ..sources.source import Source, printable
 from ..sources.url import shown
@@ -243,10 +244,19 @@ class _Survey:
             self.tell(path, "links", error)
             return
         for link in links:
+            if not self._is_found(address, link):
+                self.tell(path, "links", f"whoever looks for {link.name!r} by its name does not find it")
             if link.kind == "hard":
                 yield link.name, link.address
             elif link.kind == "unknown":
                 self.tell(path, "links", f"the link {link.name!r} is of an unknown kind")
+
+    def _is_found(self, group: int, link: Link) -> bool:
+        """Whether an index of names leads to a link that the group lists."""
+        try:
+            return link.kind == "unknown" or self.file.link(group, link.name) == link
+        except FormatError:
+            return False
 
     def _look_at(self, path: str, address: int) -> None:
         try:
