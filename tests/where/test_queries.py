@@ -344,6 +344,10 @@ def test_an_index_whose_entries_were_exchanged_or_whose_values_are_not_sorted_is
         ("indices", lambda entries: entries.__setitem__((0, 101), entries[3, 7])),  # another one
         ("sorted", lambda values: values.__setitem__((0, 110), 10**6)),
         ("bounds", lambda values: values.__setitem__((0, 1), 10**6)),
+        ("sorted", lambda values: values.fill(7)),  # in order, and not what bounds and ranges say
+        ("ranges", lambda values: values.__setitem__(slice(None), values[:, ::-1].copy())),
+        ("ranges", lambda values: values.__setitem__((slice(None), 0), -1)),
+        ("sortedLR", lambda values: values.__setitem__(slice(5000 % 512), values[: 5000 % 512] + 1000)),
     ):
         path.write_bytes(pristine)
         with h5py.File(path, "a") as file:

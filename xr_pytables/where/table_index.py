@@ -302,6 +302,8 @@ class IndexSearch:
         spans = []
         if spec.slices:
             ranges = self._read(spec.arrays["ranges"], (slice(None), slice(None)))
+            if not _ascends(ranges[:, 0], ranges[:, 1]).all():
+                raise UnusableIndexError("its ranges end before they begin")
             bounds = self._read(spec.arrays["bounds"], (slice(None), slice(None)))
             values = spec.arrays["sorted"]
             for number in _overlapping(ranges, comparison, exact=spec.reduction == 1).tolist():
@@ -309,18 +311,22 @@ class IndexSearch:
                 def chunk(start: int, stop: int, number: int = number) -> NDArray[Any]:
                     return self._read(values, (number, slice(start, stop)))
 
-                start, stop = self._search(comparison, bounds[number], values.shape[1], chunk)
+                edges = np.concatenate([ranges[number, :1], bounds[number], ranges[number, 1:]])
+                start, stop = self._search(comparison, edges, values.shape[1], chunk)
                 spans.append((number, *self._unreduced(start, stop, spec.slicesize)))
         if spec.rest:
             values, count = spec.arrays["sortedLR"], spec.rest_values
             step = spec.chunksize // spec.reduction
             # the first value of each chunk, and the last value, are kept behind the values
-            bounds = self._read(values, (slice(count + 1, count + -(-count // step)),))
+            end = count + -(-count // step) + 1
+            if end > values.shape[0]:
+                raise UnusableIndexError("its last values have no bounds")
+            edges = self._read(values, (slice(count, end),))
 
             def chunk_of_rest(start: int, stop: int) -> NDArray[Any]:
                 return self._read(values, (slice(start, stop),))
 
-            start, stop = self._search(comparison, bounds, count, chunk_of_rest)
+            start, stop = self._search(comparison, edges, count, chunk_of_rest)
             spans.append((spec.slices, *self._unreduced(start, stop, spec.rest)))
         return [span for span in spans if span[2] > span[1]]
 
@@ -335,11 +341,14 @@ class IndexSearch:
     def _search(
         self,
         comparison: Comparison,
-        bounds: NDArray[Any],
+        edges: NDArray[Any],
         count: int,
         chunk: Callable[[int, int], NDArray[Any]],
     ) -> tuple[int, int]:
-        """Places of the first value that the comparison is true for and behind the last, in `count` sorted values."""
+        """Places of the first value that the comparison is true for and behind the last, in `count` sorted values.
+
+        `edges` are the first value of each chunk of them, and the last of all, which may be none that is kept.
+        """
         step = self.spec.chunksize // self.spec.reduction
         kept: dict[int, NDArray[Any]] = {}
 
@@ -348,9 +357,11 @@ class IndexSearch:
             start = number * step
             if number not in kept:
                 kept[number] = _checked_order(chunk(start, min(start + step, count)))
+                if not _ascends(kept[number][[-1]], edges[[number + 1]]) or not _same(kept[number][0], edges[number]):
+                    raise UnusableIndexError("its values are not those that its bounds say")
             return start + int(np.searchsorted(kept[number], value, side))
 
-        _checked_order(bounds)
+        bounds = _checked_order(edges)[1:-1]
         symbol, value = comparison.operator, _sortable(comparison.value)
         start = place(value, "left") if symbol in (">=", "==") else place(value, "right") if symbol == ">" else 0
         if symbol in ("<=", "=="):
@@ -381,10 +392,18 @@ class IndexSearch:
 
 def _checked_order(values: NDArray[Any]) -> NDArray[Any]:
     """`values`, if they are sorted, NaN behind all others. A search among others would pass rows by."""
-    before, after = values[:-1], values[1:]
-    if not np.all((before <= after) | (after != after)):
+    if not _ascends(values[:-1], values[1:]).all():
         raise UnusableIndexError("its values are not sorted")
     return values
+
+
+def _ascends(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether values are in order, one by one: NaN comes last."""
+    return np.asarray((before <= after) | (after != after))
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other or (one != one and other != other))
 
 
 def _sortable(value: Any) -> Any:
