@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import tables
 
@@ -71,3 +73,17 @@ def test_revised_references_to_objects():
         found = file.attributes(file.root)["refs"]
         assert found.datatype.kind == "reference"
         assert found.value == [[Reference(file.resolve("/g").address)], [Reference(file.root)]]
+
+
+def test_of_two_messages_of_a_type_the_first_counts(tmp_path):
+    """An attribute whose message says that it is a dataspace: of no dimension, as its bytes are read so."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="earliest") as file:
+        file.create_dataset("a", data=np.arange(12.0).reshape(3, 4)).attrs["units"] = "K"
+    data = bytearray(path.read_bytes())
+    message = data.index(b"units\0") - 8 - 8  # its head, and that of the attribute: version, sizes of three parts
+    assert data[message] == ATTRIBUTE
+    data[message] = DATASPACE
+    path.write_bytes(data)
+    with h5py.File(path) as file, opened(path) as ours:
+        assert ours.dataset(ours.resolve("/a").address).shape == file["a"].shape == (3, 4)

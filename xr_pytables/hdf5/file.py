@@ -373,7 +373,7 @@ class File:
         with Reading(self.name, "the dataset", address):
             bodies = {
                 kind: self._unshared(kind, body) if shared else body
-                for kind, shared, body in header.messages
+                for kind, shared, body in reversed(header.messages)  # of two of a type the first counts, as in HDF5
                 if kind in _OF_DATASETS
             }
             for kind, what in ((DATATYPE, "datatype"), (DATASPACE, "dataspace"), (DATA_LAYOUT, "data layout")):
@@ -459,7 +459,7 @@ class File:
                 pair = None if shared else known.get(body)
                 name, attribute = pair or self._attribute(body, shared, len(found))
                 found[name] = attribute
-            elif kind == ATTRIBUTE_INFO:
+            elif kind == ATTRIBUTE_INFO and info is None:
                 info = body
         if info is not None:
             with Reading(self.name, "the attributes of the object", address):
