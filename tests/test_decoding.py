@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -113,6 +115,33 @@ def test_which_variables_are_passed_by(
     found: dict[str, xr.Variable], decoders: dict[str, Any], plain: set[str]
 ) -> None:
     assert decoding._plain(found, decoders) == plain
+
+
+@pytest.mark.parametrize(
+    ("attrs", "masked", "values"),
+    [
+        ({"scale_factor": np.int32(2), "_FillValue": np.int16(-1)}, True, [2.0, np.nan, 6.0]),
+        ({"scale_factor": 2, "missing_value": np.int16(3)}, {"v": True}, [2.0, -2.0, np.nan]),
+        (
+            {"scale_factor": np.int32(2), "add_offset": np.int32(1), "_FillValue": np.int16(-1)},
+            True,
+            [3.0, np.nan, 7.0],
+        ),
+        ({"scale_factor": np.int32(2)}, True, [2, -2, 6]),
+        ({"scale_factor": np.int32(2), "_FillValue": np.int16(-1)}, {"v": False}, [1, -1, 3]),
+        ({"scale_factor": np.int32(2), "_FillValue": np.int16(-1)}, False, [1, -1, 3]),
+    ],
+)
+def test_a_scale_that_is_an_integer_leaves_room_for_missing_values(
+    attrs: dict[str, Any], masked: Any, values: list[float], tmp_path: Path
+) -> None:
+    """xarray's own engines fail on the first two: it looks for a NaN among integers."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", data=np.array([1, -1, 3], "i2")).attrs.update(attrs)
+    with xr.open_dataset(path, engine="pytables", mask_and_scale=masked) as ds:
+        np.testing.assert_array_equal(ds["v"].values, values)
+        assert ds["v"].dtype.kind == np.asarray(values).dtype.kind
 
 
 def test_a_dataset_is_the_same_without_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def _decoded(
     plain = _plain(variables, decoders)
     objects = {name for name, variable in variables.items() if _has_nothing_to_decode(variable)}
     shown = {
-        name: _stand_in(variable) if name in objects else variable
+        name: _stand_in(variable) if name in objects else _scaled_by_float(name, variable, decoders)
         for name, variable in variables.items()
         if name not in plain
     }
@@ -137,6 +137,18 @@ def _decoded(
         elif name in found:
             result[name] = _with_names(variable, found[name]) if name in objects else found[name]
     return result, attributes, set(coordinates)
+
+
+def _scaled_by_float(name: Any, variable: Variable, decoders: Mapping[str, Any]) -> Variable:
+    """The variable, its scale a float if it is an integer and values may be missing: xarray has no NaN for these."""
+    attrs, masked = variable.attrs, decoders.get("mask_and_scale", True)
+    is_integer = isinstance(attrs.get("scale_factor"), int | np.integer) and "add_offset" not in attrs
+    if not is_integer or not any(key in attrs for key in _FILL_KEYS):
+        return variable
+    if not (masked.get(name, True) if isinstance(masked, Mapping) else masked):
+        return variable
+    attrs = {**attrs, "scale_factor": float(attrs["scale_factor"])}
+    return Variable(variable.dims, variable._data, attrs, variable.encoding, fastpath=True)
 
 
 def _with_names(variable: Variable, stand_in: Variable) -> Variable:
