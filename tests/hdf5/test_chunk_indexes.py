@@ -319,6 +319,21 @@ def test_chunks_that_lie_one_behind_the_other(tmp_path: Path) -> None:
     check_h5py(path, region=((3, 7), (4, 5)))
 
 
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("maxshape", [None, (None,), (None, None)])
+def test_chunks_of_gigabytes(tmp_path: Path, libver: str, maxshape: Any) -> None:
+    """Their sizes need more than 31 bits; what is stored of them is short."""
+    path = tmp_path / "a.h5"
+    rank = len(maxshape or (1,))
+    with h5py.File(path, "w", libver=libver) as file:
+        dataset = file.create_dataset(
+            "a", (3 << 30, 2)[:rank], "u1", chunks=(3 << 29, 2)[:rank], maxshape=maxshape, compression="gzip"
+        )
+        dataset.id.write_direct_chunk((3 << 29, 0)[:rank], b"stored")
+    index = check_h5py(path)
+    assert index.size.reshape(-1).tolist() == [0, 6]
+
+
 @pytest.mark.parametrize("maxshape", [(None,), (None, None), (300, None)])
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_after_growing_and_shrinking(tmp_path: Path, maxshape: Any, compression: str | None) -> None:

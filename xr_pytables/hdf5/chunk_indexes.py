@@ -199,10 +199,11 @@ def _put(index: ChunkIndex, entries: Entries, base: int) -> None:
         inside &= along < np.uint64(length)
         position *= length
         position += np.where(inside, along, 0).astype(np.int64)
-    where, address, size = position[inside], entries.address[inside].astype(np.uint64), entries.size[inside]
+    where, address = position[inside], entries.address[inside].astype(np.uint64)
+    size = entries.size[inside].astype(np.uint64)
     # no chunk lies at the superblock, or so far that its place in the file could not be counted
     bad = (address == 0) | (address >= np.uint64(DAMAGED - base))
-    most = np.iinfo(index.size.dtype).max
+    most = np.uint64(np.iinfo(index.size.dtype).max)
     bad |= size > most
     index.address.reshape(-1)[where] = np.where(bad, np.uint64(DAMAGED), address + np.uint64(base))
     index.size.reshape(-1)[where] = np.minimum(size, most)
