@@ -97,7 +97,7 @@ def kill_workers(path: str, kills: int, random: random.Random) -> tuple[list[str
     problems, taken, usual = [], list[float](), 1.0
     with cluster() as client:
         for number in range(kills + 2):
-            one, pause = random.choice(processes(client)), random.uniform(0, usual)
+            one, pause = random.choice([*processes(client).values()]), random.uniform(0, usual)
             ends, start = threading.Event(), time.monotonic()
             killer = threading.Thread(target=_kill, args=(one, pause, ends))
             if number >= 2:  # before, it is seen how long a job takes
@@ -119,12 +119,12 @@ def kill_workers(path: str, kills: int, random: random.Random) -> tuple[list[str
     return problems, taken
 
 
-def processes(client: Any) -> list[int]:
-    """The workers, when there are two. One that was killed just now is known for a while, and does not answer."""
-    found: list[int] = []
+def processes(client: Any) -> dict[str, int]:
+    """The workers by address, when there are two. One that was killed is known for a while, and does not answer."""
+    found: dict[str, int] = {}
     while len(found) < 2:
         client.wait_for_workers(2)
-        found = [*client.run(os.getpid, on_error="ignore").values()]
+        found = client.run(os.getpid, on_error="ignore")
     return found
 
 

@@ -124,12 +124,12 @@ def test_a_worker_that_is_killed_does_no_harm(client, path, tmp_path, moment):
     """Its results are lost, too: blocks that were stored come again, even in the middle of the last step."""
     where, name, when, number = MOMENTS[moment]
     marker = str(tmp_path / "marker")
-    client.wait_for_workers(2)
+    kills.processes(client)  # both answer
     client.run(replaced, where, name, dying(when, marker))
     try:
         kills.write(str(path), number)
     finally:
-        client.run(put_back)
+        client.run(put_back, on_error="ignore")
     assert os.path.exists(marker)
     check_new(path, number)
 
@@ -185,12 +185,12 @@ def test_a_worker_that_is_killed_when_rows_are_appended_does_no_harm(client, pat
     """The blocks that it had stored come again, and the step that has appended them, in another worker."""
     where, name = (journal.Journal, "commit") if moment == "after the commit" else (Transaction, "run_last")
     marker = str(tmp_path / "marker")
-    client.wait_for_workers(2)
+    kills.processes(client)  # both answer
     client.run(replaced, where, name, dying("after", marker))
     try:
         append(path)
     finally:
-        client.run(put_back)
+        client.run(put_back, on_error="ignore")
     assert os.path.exists(marker)
     check_appended(path)
 
@@ -214,7 +214,7 @@ def test_a_worker_that_was_frozen_and_wakes_up_does_no_harm(path, tmp_path, wake
     folder, early = str(tmp_path), wakes == "while others write"
     where, name, write, check = TWICE[how]
     with kills.cluster() as client, ThreadPoolExecutor(1) as pool:
-        addresses = {process: address for address, process in client.run(os.getpid).items()}
+        addresses = {process: address for address, process in kills.processes(client).items()}
         client.run(replaced, where, name, freezing(folder, early))
         job = pool.submit(write, path)
         wait_for(lambda: os.path.exists(f"{folder}/frozen"))
@@ -269,7 +269,7 @@ def limit_files(nbytes: int) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_disk_that_is_full_for_workers_leaves_the_old_file(client, path, number):
-    client.wait_for_workers(2)
+    kills.processes(client)  # both answer
     client.run(limit_files, 300_000)
     try:
         with pytest.raises(OSError, match=r"file\.h5: File too large. The file was left as it was"):
@@ -296,9 +296,7 @@ def blind(folder: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def test_a_worker_that_does_not_see_the_folder_is_named(client, path):
-    client.wait_for_workers(2)
-    worker = next(iter(client.scheduler_info()["workers"]))
-    process = client.run(os.getpid, workers=[worker])[worker]
+    worker, process = next(iter(kills.processes(client).items()))
     for name in ("open", "stat"):
         client.run(replaced, os, name, blind(str(path.parent)), workers=[worker])
     try:
@@ -308,7 +306,7 @@ def test_a_worker_that_does_not_see_the_folder_is_named(client, path):
         ):
             kills.write(str(path), 1)
     finally:
-        client.run(put_back)
+        client.run(put_back, on_error="ignore")
     check_old(path)
 
 
