@@ -131,9 +131,8 @@ def mutated_text(data: bytes, rng: random.Random) -> bytes:
     words = re.findall(r"\w+|\s+|.", data.decode("latin-1"))
     for _ in range(rng.choice(HOW_MANY)):
         place = rng.randrange(len(words) + 1)
-        new = rng.choice(
-            [rng.choice(WORDS), *words[place : place + 1], rng.choice(words or [""]) * rng.choice((1, 1, 500))]
-        )
+        again, times = rng.choice(words or [""]), rng.choice((1, 1, 500))
+        new = rng.choice([rng.choice(WORDS), *words[place : place + 1], again * (times if len(again) < 1000 else 1)])
         words[place : place + rng.choice((0, 1, 1, 2, 5))] = [new] if rng.random() < 0.8 else []
     text = "".join(words).encode("utf-8", "replace")
     return mutated(text, Structure(), rng) if rng.random() < 0.1 else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import shutil
@@ -114,7 +115,8 @@ def run(
                 report.bad.append((verdict, name, seed, detail))
             if bad and keep is not None and len(report.bad) < most_kept:
                 keep.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, keep / path.name)
+                with contextlib.suppress(FileNotFoundError):  # the child died before it was there
+                    shutil.copy(path, keep / path.name)
                 (keep / f"{path.name}.txt").write_text("\n\n".join(f"{verdict}: {detail}" for verdict, detail in bad))
             path.unlink(missing_ok=True)
     report.oracle_deaths = oracle.deaths
