@@ -313,6 +313,62 @@ def padded_string(width: int, *, utf8: bool = False) -> h5py.h5t.TypeStringID:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
+def test_what_is_behind_the_nul_that_ends_a_string_is_no_part_of_it(tmp_path: Path, chunked: bool) -> None:
+    """Programs in C write buffers with whatever was in memory behind the NUL; h5py and netCDF stop there, too."""
+    path = tmp_path / "s.h5"
+    values = np.array([b"ab\0cd\1", b"abcdef", b"\0xyz", b"a\0\0\0\0b"], "S6")
+    ended = h5py.h5t.C_S1.copy()
+    ended.set_size(6)
+    ended.set_strpad(h5py.h5t.STR_NULLTERM)
+    text = ended.copy()
+    text.set_cset(h5py.h5t.CSET_UTF8)
+    with h5py.File(path, "w") as file:
+        layout, space = h5py.h5p.create(h5py.h5p.DATASET_CREATE), h5py.h5s.create_simple((4,))
+        if chunked:
+            layout.set_chunk((3,))
+        for name, stored in ((b"bytes", ended), (b"text", text)):
+            data = h5py.h5d.create(file.id, name, stored, space, layout)
+            data.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=stored)
+            h5py.h5a.create(data, b"all", stored, space).write(values, mtype=stored)
+            one = h5py.h5a.create(data, b"one", stored, h5py.h5s.create(h5py.h5s.SCALAR))
+            one.write(values[:1].reshape(()), mtype=stored)
+        rows = h5py.h5t.create(h5py.h5t.COMPOUND, 10)
+        rows.insert(b"s", 0, ended)
+        rows.insert(b"i", 6, h5py.h5t.STD_I32LE)
+        table = h5py.h5d.create(file.id, b"t", rows, space)
+        records = np.rec.fromarrays([values, np.arange(4, dtype="<i4")], names="s,i")
+        table.write(h5py.h5s.ALL, h5py.h5s.ALL, records, mtype=rows)
+    with h5py.File(path) as file:
+        expected = file["bytes"][:].tolist()
+    assert expected == [b"ab", b"abcdef", b"", b"a"]
+    words = [value.decode() for value in expected]
+    with open_quietly(path) as ds:
+        assert ds["bytes"].values.tolist() == expected
+        assert ds["bytes"][::-2].values.tolist() == expected[::-2]
+        assert ds["text"].values.tolist() == words
+        for name in ("bytes", "text"):
+            assert (ds[name].attrs["all"], ds[name].attrs["one"]) == (words, words[0])
+    with open_quietly(path, group="/t") as ds:
+        assert ds["s"].values.tolist() == expected
+    assert open_quietly(path, group="/t", where="s == 'ab'")["i"].values.tolist() == [0]
+
+
+def test_nul_in_bytes_of_pytables_stays(tmp_path: Path) -> None:
+    """They say that NUL ends them, and PyTables reads all of them."""
+    path, values = tmp_path / "s.h5", np.array([b"ab\0cd", b"\0x"], "S6")
+    with plain_file(path, "w") as file:
+        file.create_carray("/", "a", obj=values)
+        file.create_table("/", "t", np.rec.fromarrays([values], names="s"))
+    with plain_file(path) as file:
+        assert file.root.a[:].tolist() == file.root.t.cols.s[:].tolist() == values.tolist()
+    assert open_quietly(path)["a"].values.tolist() == values.tolist()
+    assert open_quietly(path, group="/t")["s"].values.tolist() == values.tolist()
+    to_pytables(xr.Dataset({"v": ("x", values)}, attrs={"inside": "a\0b"}), path)
+    assert open_quietly(path)["v"].values.tolist() == values.tolist()
+    assert open_quietly(path).attrs == {"inside": "a\0b"}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
 def test_spaces_that_pad_a_string_are_no_part_of_it(tmp_path: Path, chunked: bool) -> None:
     path = tmp_path / "s.h5"
     values = np.array([b"ab    ", b"abcdef", b"      ", b" a  b "], "S6")

@@ -376,10 +376,17 @@ def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: Version, curr
 
 
 def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
-    """Strings without the spaces that fill them up, if they are padded so."""
-    if not datatype.space_padded or stored.dtype.kind != "S":
+    """Strings without the spaces that fill them up, if they are padded so, or what is behind the NUL that ends them."""
+    if stored.dtype.kind != "S" or datatype.padding == "null-padded":
         return stored
-    return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
+    if datatype.space_padded:
+        return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
+    width = stored.dtype.itemsize
+    letters = np.ascontiguousarray(stored).reshape(-1).view(np.uint8).reshape(-1, width)
+    if width < 2 or not ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any():
+        return stored
+    ended = np.logical_or.accumulate(letters == 0, axis=1)
+    return np.where(ended, np.uint8(0), letters).view(stored.dtype).reshape(stored.shape)
 
 
 def check_unchanged_since(before: Version, after: Version, spec: VariableSpec) -> None:

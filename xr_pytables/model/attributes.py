@@ -198,7 +198,7 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
     if datatype.kind == "string" and value.shape == ():
         return _string(value.tobytes(), datatype, by_pytables=by_pytables, allow_pickle=allow_pickle)
     if datatype.kind == "text" or (datatype.kind == "string" and (datatype.utf8 or not by_pytables)):
-        decoded = [_decoded(bytes(item), datatype) for item in value.reshape(-1)]
+        decoded = [_decoded(bytes(item), datatype, whole=by_pytables) for item in value.reshape(-1)]
         if value.shape == () or (not by_pytables and value.shape == (1,)):
             return decoded[0]
         return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
@@ -226,7 +226,9 @@ def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle:
             if not allow_pickle:
                 return OpaqueBytes(data, f"{error}; allow_pickle=True would run it, if you trust the file")
             return unpickled(data)
-    return _decoded(data, datatype) if datatype.utf8 or not by_pytables else np.bytes_(data)
+    if datatype.utf8 or not by_pytables:
+        return _decoded(data, datatype, whole=by_pytables)
+    return np.bytes_(data)
 
 
 def unpickled(data: bytes) -> object:
@@ -239,9 +241,11 @@ def unpickled(data: bytes) -> object:
         return OpaqueBytes(data, f"unpickling it fails: {type(error).__name__}: {error}")
 
 
-def _decoded(data: bytes, datatype: Datatype) -> str:
+def _decoded(data: bytes, datatype: Datatype, *, whole: bool = False) -> str:
+    """`whole`: also what is behind the first NUL of text that ends at it, where NUL is padding for the writer."""
     if datatype.kind == "string":
-        data = data.rstrip(b"\0")
+        ends = datatype.padding == "null-terminated" and not whole
+        data = data.split(b"\0", 1)[0] if ends else data.rstrip(b"\0")
         if datatype.space_padded:
             data = data.rstrip(b" ")
     try:

@@ -56,7 +56,7 @@ def becomes(source: Datatype, virtual: Datatype) -> bool:
         return False
     if source.kind == virtual.kind and source.kind in ("text", "string"):
         return source.kind == "text" or (
-            source.stored_size <= virtual.stored_size and source.padding == virtual.padding
+            source.stored_size <= virtual.stored_size and source.space_padded == virtual.space_padded
         )
     if source.dtype is None or virtual.dtype is None:
         return False

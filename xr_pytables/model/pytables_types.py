@@ -1,4 +1,5 @@
-"""Types as users mean them: PyTables' bool, which is a bit field of 8 bits, and times in the units of xarray.
+"""Types as users mean them: PyTables' bool, which is a bit field of 8 bits, its strings, which NUL fills up though they
+say that it ends them, and times in the units of xarray.
 
 Tested in `tests/model/test_odd_types.py` and `tests/test_reading.py`.
 """
@@ -16,9 +17,11 @@ from ..hdf5.datatype import Datatype, of_fields
 
 @lru_cache(1024)
 def with_truth(datatype: Datatype) -> Datatype:
-    """The type with bool in place of bit fields of 8 bits, its members and elements included."""
+    """The type with bool in place of bit fields of 8 bits, and padding by NUL; of members and elements, too."""
     if datatype.kind == "bitfield" and datatype.dtype == np.uint8:
         return replace(datatype, kind="bool", dtype=np.dtype(bool))
+    if datatype.kind == "string" and datatype.padding == "null-terminated":
+        return replace(datatype, padding="null-padded")
     if datatype.kind == "vlen" and datatype.base is not None:
         return replace(datatype, base=with_truth(datatype.base))
     if datatype.kind == "compound":

@@ -190,7 +190,8 @@ def _check_type(file: File, spec: VariableSpec) -> None:
         raise NotVirtualError("it is a column of a pandas object, whose values are made from several nodes")
     if spec.reverse or spec.form not in (Form.SAME, Form.FIXED_TEXT):
         raise NotVirtualError(f"its stored values become others when they are read ({_change(spec)})")
-    if datatype.dtype is None or not datatype.exact or datatype.dtype.kind not in "biufcSV" or datatype.space_padded:
+    ends = datatype.kind == "string" and datatype.stored_size > 1 and datatype.padding != "null-padded"
+    if datatype.dtype is None or not datatype.exact or datatype.dtype.kind not in "biufcSV" or ends:
         raise NotVirtualError(f"its type ({datatype.dtype or datatype.kind}) has no equal in Zarr")
     if datatype.dtype.kind == "V" or spec.dtype.kind in "mM":
         raise NotVirtualError(f"its type ({spec.dtype}) has no equal in Zarr")
