@@ -132,6 +132,37 @@ def test_chunks_and_compressors_of_zarr(tmp_path: Path) -> None:
     assert not (tmp_path / "b.zarr").exists()
 
 
+@pytest.mark.parametrize("source", ["from.h5", "from.nc", "from.zarr"])
+@pytest.mark.parametrize("target", ["to.h5", "to.nc", "to.zarr"])
+def test_coordinates_stay_coordinates(source: str, target: str, tmp_path: Path) -> None:
+    data = xr.Dataset(
+        {"v": ("x", [1.0, 2.0]), "w": ("y", [3.0])},
+        {"lab": ("x", [5, 6]), "when": pd.Timestamp("2014-09-01"), "far": ("z", [7, 8]), "x": [10, 20]},
+    )
+    to_pytables(data, tmp_path / "from.h5")
+    if source == "from.nc":
+        data.to_netcdf(tmp_path / source, engine="netcdf4")
+    elif source == "from.zarr":
+        data.to_zarr(tmp_path / source, zarr_format=2, consolidated=False)
+    convert(tmp_path / source, tmp_path / target)
+    convert(tmp_path / target, tmp_path / "back.h5")
+    xr.testing.assert_identical(opened(tmp_path / "back.h5"), data)
+    convert(tmp_path / source, tmp_path / "part.h5", variables=["v"], select={"x": 1})
+    xr.testing.assert_identical(opened(tmp_path / "part.h5"), data[["v"]].isel(x=1))
+
+
+def test_the_attribute_coordinates_stays_as_it_is(tmp_path: Path) -> None:
+    data = xr.Dataset({"v": ("x", [1.0, 2.0])}, {"lat": ("x", [5, 6]), "lon": ("x", [7, 8])})
+    data["v"].encoding["coordinates"] = "lon lat"
+    to_pytables(data, tmp_path / "from.h5")
+    for target in ("to.h5", "to.nc", "to.zarr"):
+        convert(tmp_path / "from.h5", tmp_path / target)
+        convert(tmp_path / target, tmp_path / "back.h5", overwrite=True)
+        assert opened(tmp_path / "back.h5", decode_coords=False)["v"].attrs["coordinates"] == "lon lat"
+    convert(tmp_path / "from.h5", tmp_path / "part.h5", variables=["v", "lat"])
+    assert set(opened(tmp_path / "part.h5").coords) == {"lat", "lon"}
+
+
 # -- plain arrays ------------------------------------------------------------------------------------------
 
 
@@ -425,6 +456,36 @@ def test_a_target_that_is_there_is_replaced_on_request_alone(target: str, tmp_pa
     convert(tmp_path / "y.npy", tmp_path / target, name="v", overwrite=True)
     convert(tmp_path / target, tmp_path / "back.npy")
     assert np.load(tmp_path / "back.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("target_format", ["pytables", "netcdf", "zarr", "npy", "npz"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_no_target(target_format: str, overwrite: bool, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious").write_text("text")
+    with pytest.raises(IsADirectoryError, match="folder: this is a folder"):
+        convert(tmp_path / "x.npy", tmp_path / "folder", target_format=target_format, overwrite=overwrite)
+    assert (tmp_path / "folder" / "precious").read_text() == "text"
+    convert(tmp_path / "x.npy", tmp_path / "store", target_format="zarr")
+    if target_format != "zarr":
+        with pytest.raises(IsADirectoryError, match="store: this is a folder"):
+            convert(tmp_path / "x.npy", tmp_path / "store", target_format=target_format, overwrite=overwrite)
+        convert(tmp_path / "store", tmp_path / "back.npy")
+        assert np.load(tmp_path / "back.npy").tolist() == [0, 1, 2]
+
+
+def test_a_store_takes_the_place_of_a_file_and_of_a_link(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    (tmp_path / "file").write_text("text")
+    convert(tmp_path / "x.npy", tmp_path / "store", target_format="zarr")
+    (tmp_path / "link").symlink_to("store")
+    for name in ("file", "link"):
+        with pytest.raises(FileExistsError, match="it is there already"):
+            convert(tmp_path / "x.npy", tmp_path / name, target_format="zarr", name="v")
+        convert(tmp_path / "x.npy", tmp_path / name, target_format="zarr", name="v", overwrite=True)
+        assert set(xr.open_zarr(tmp_path / name, consolidated=False)) == {"v"}
+    assert set(xr.open_zarr(tmp_path / "store", consolidated=False)) == {"x"}
 
 
 @pytest.mark.parametrize("target", ["to.h5", "to.zarr", "to.npy", "to.npz"])

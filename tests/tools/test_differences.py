@@ -135,6 +135,16 @@ def test_each_kind_of_difference_is_told(other: xr.Dataset, expected: str, tmp_p
         assert diff(tmp_path / "a.h5", tmp_path / "b.h5", attributes=False) == ()
 
 
+def test_a_coordinate_and_a_data_variable_differ(tmp_path: Path) -> None:
+    data = sea().load()
+    to_pytables(data, tmp_path / "a.h5")
+    to_pytables(data.set_coords("n"), tmp_path / "b.h5")
+    for raw in (False, True):
+        assert told(tmp_path / "a.h5", tmp_path / "b.h5", raw=raw) == ["/n: role: data variable against coordinate"]
+        assert told(tmp_path / "b.h5", tmp_path / "a.h5", raw=raw) == ["/n: role: coordinate against data variable"]
+    assert diff(tmp_path / "a.h5", tmp_path / "b.h5", attributes=False) == ()
+
+
 def test_integers_that_floats_cannot_tell_apart_differ() -> None:
     a, b = (xr.Dataset({"n": ("x", np.array([2**63 - 1, 5], dtype))}) for dtype in ("i8", "u8"))
     b["n"].values[0] += np.uint64(1)

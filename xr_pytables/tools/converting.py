@@ -33,7 +33,7 @@ from ..listing import tree
 from ..sources.url import is_url, shown
 from ..writing.progress import bar, check_available
 from ..writing.writer import to_pytables
-from .opening import Groups, chunks_of, named_alone, opened, steps
+from .opening import Groups, chunks_of, is_zarr, named_alone, opened, steps
 from .opening import check_zarr as check_zarr
 from .opening import format_of as format_of
 from .plain_arrays import Rows, open_csv, open_npy, open_npz, open_parquet, open_raw, write_npy, write_npz
@@ -176,6 +176,8 @@ def run(reading: Reading, writing: Writing, *, bar: Bar) -> None:
     path = os.path.abspath(os.path.expanduser(writing.path))
     if os.path.realpath(reading.path) == os.path.realpath(path):
         raise ValueError(f"{path}: the source is the target")
+    if os.path.isdir(path) and not (target == "zarr" and is_zarr(path)):
+        raise IsADirectoryError(f"{path}: this is a folder" + (", and no Zarr store" if target == "zarr" else ""))
     if os.path.lexists(path) and not writing.overwrite and writing.group == "/":
         raise FileExistsError(f"{path}: it is there already; overwrite=True (--force) replaces it")
     if not os.path.isdir(os.path.dirname(path)):
@@ -459,6 +461,17 @@ def _stored_chunks(variable: xr.Variable) -> tuple[int, ...] | None:
     return tuple(max(1, min(int(n), size)) if size else int(n) for n, size in zip(stored, variable.shape, strict=True))
 
 
+def _like(dataset: xr.Dataset, variables: Mapping[Any, xr.Variable]) -> xr.Dataset:
+    """A Dataset of other variables by the same names, of which the same are coordinates."""
+    return xr.Dataset(variables, attrs=dataset.attrs).set_coords(list(dataset.coords))
+
+
+def _coordinates_of(variable: xr.Variable, dataset: xr.Dataset) -> dict[str, str]:
+    """The attribute `coordinates` as the source has it, in an encoding; nothing if one of them is left out."""
+    names = variable.encoding.get("coordinates")
+    return {"coordinates": names} if names and all(name in dataset.variables for name in names.split()) else {}
+
+
 # -- HDF5 --------------------------------------------------------------------------------------------------
 
 
@@ -489,7 +502,7 @@ def _staged(path: str, overwrite: bool) -> Iterator[str]:
         staged = os.path.join(folder, os.path.basename(path))
         yield staged
         old = os.path.join(folder, "old")
-        if os.path.isdir(path) and overwrite:  # a store, for which there is no rename over another
+        if overwrite and os.path.lexists(path) and os.path.isdir(staged):  # a store: there is no rename over another
             os.rename(path, old)
         os.rename(staged, path)
     except Exception as error:  # the user has never heard of the folder
@@ -532,9 +545,9 @@ def _for_hdf5(dataset: xr.Dataset, writing: Writing, target: str, done: Done) ->
         if stored is None and variable.nbytes > _SMALL:
             stored = steps(variable.shape, variable.shape, variable.dtype.itemsize, _SMALL)
         block = _in_blocks(variable, done, stored)
-        block.encoding = _hdf5_encoding(variable, writing, target, stored)
+        block.encoding = _hdf5_encoding(variable, writing, target, stored) | _coordinates_of(variable, dataset)
         variables[name] = block
-    whole = xr.Dataset(variables, attrs=dataset.attrs)
+    whole = _like(dataset, variables)
     whole.encoding = {"unlimited_dims": tuple(dataset.encoding.get("unlimited_dims", ()))}
     return whole
 
@@ -583,8 +596,8 @@ def _table_encoding(rows: xr.Dataset, writing: Writing) -> dict[Any, Any]:
 def _for_table(dataset: xr.Dataset, done: Done) -> xr.Dataset:
     variables = {name: _in_blocks(variable, done, None) for name, variable in dataset.variables.items()}
     for variable in variables.values():
-        variable.encoding = {}
-    return xr.Dataset(variables, attrs=dataset.attrs)
+        variable.encoding = _coordinates_of(variable, dataset)
+    return _like(dataset, variables)
 
 
 # -- Zarr --------------------------------------------------------------------------------------------------
@@ -604,12 +617,12 @@ def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) ->
                     )
                 chunks = _chunks_for(variable, str(variable_name), writing) or _stored_chunks(variable)
                 block = _in_blocks(variable, done, chunks)
-                block.encoding = {}
+                block.encoding = _coordinates_of(variable, dataset)
                 variables[variable_name] = block
                 encoding[variable_name] = _zarr_encoding(block, chunks, writing)
             where = None if name == "/" else name
             mode: Any = "a" if number else "w-"
-            xr.Dataset(variables, attrs=dataset.attrs).to_zarr(
+            _like(dataset, variables).to_zarr(
                 staged, group=where, mode=mode, encoding=encoding, zarr_format=2, consolidated=False
             )
 

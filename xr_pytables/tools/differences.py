@@ -36,7 +36,7 @@ class Difference:
     path: str
     """Of the group or array, from where both were opened."""
     what: str
-    """`only in A`, `only in B`, `dims`, `shape`, `dtype`, `attribute` or `values`."""
+    """`only in A`, `only in B`, `role`, `dims`, `shape`, `dtype`, `attribute` or `values`."""
     message: str
     count: int | None = None
     """How many values differ."""
@@ -77,7 +77,7 @@ def diff(
     rtol, atol
         Numbers are equal if they differ by no more than `atol + rtol * abs(b)`.
     attributes
-        Whether attributes are compared.
+        Whether attributes are compared, and so which arrays are coordinates.
     raw
         Compare values as they are stored (packed, times as numbers), and the attributes that say how.
     progress
@@ -178,7 +178,11 @@ class _Comparison:
         yield from _only_in_one(path, one.variables, other.variables, "array")
         for name, variable in one.variables.items():
             if name in other.variables:
-                yield from self._variable(posixpath.join(path, str(name)), variable, other.variables[name])
+                place = posixpath.join(path, str(name))
+                if self.with_attributes and (name in one.coords) != (name in other.coords):
+                    roles = ("coordinate", "data variable") if name in one.coords else ("data variable", "coordinate")
+                    yield Difference(place, "role", " against ".join(roles))
+                yield from self._variable(place, variable, other.variables[name])
 
     def _attributes(self, path: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Iterator[Difference]:
         if not self.with_attributes:

@@ -29,7 +29,7 @@ _SIGNATURES: Final = {
     b"CDF\x02": "netCDF-3",
     b"CDF\x05": "netCDF-3",
 }
-_ZARR: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+_ZARR: Final = ("zarr.json", ".zgroup", ".zarray")
 AS_STORED: Final[Mapping[str, Any]] = {"mask_and_scale": False, "decode_times": False, "decode_timedelta": False}
 """Values without xarray's decoders; but text is text."""
 _DECODED: Final[Mapping[str, Any]] = {"decode_timedelta": True}
@@ -43,7 +43,7 @@ def format_of(path: str) -> str:
     if is_url(path):
         return "HDF5"
     if os.path.isdir(path):
-        if not any(os.path.exists(os.path.join(path, name)) for name in _ZARR):
+        if not is_zarr(path):
             raise IsADirectoryError(f"{path}: this is a folder, and no Zarr store")
         return "Zarr"
     with open(path, "rb") as file:
@@ -54,6 +54,11 @@ def format_of(path: str) -> str:
                 return found
         file.seek(0)
         return _SIGNATURES.get(file.read(4), "")
+
+
+def is_zarr(path: str) -> bool:
+    """Whether a folder is a Zarr store."""
+    return any(os.path.isfile(os.path.join(path, name)) for name in _ZARR)
 
 
 @contextmanager
