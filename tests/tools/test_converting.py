@@ -318,9 +318,67 @@ def test_csv_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found["n"].dtype == np.int64
     np.testing.assert_array_equal(found["x"], [0.5, np.nan, 2, 3, 1])
     assert found["word"].values.tolist() == ["a", "bb", "cäc", "", "e"]
-    assert [text.removesuffix(".0") for text in found["mixed"].values.tolist()] == ["1", "2", "x", "4", "nan"]
+    assert found["mixed"].values.tolist() == ["1", "2", "x", "4", ""]
     convert(tmp_path / "t.h5", tmp_path / "some.h5", group="/t", where="n > 3")
     assert opened(tmp_path / "some.h5", group="/some")["x"].values.tolist() == [3, 1]
+
+
+COLUMNS_IN_TEXT = {
+    "numbers": (["1", "2", "3", "4"], np.array([1, 2, 3, 4])),
+    "floats": (["1", "2", "3.5", ""], np.array([1, 2, 3.5, np.nan])),
+    "codes": (["00501", "00502", "x", ""], np.array(["00501", "00502", "x", ""])),
+    "unsigned": (["1", "2", str(2**64 - 1), "4"], np.array([1, 2, 2**64 - 1, 4], "u8")),
+    "not unsigned": (["1", "-2", str(2**64 - 1), "4"], np.array(["1", "-2", str(2**64 - 1), "4"])),
+    "beyond": (["1", "2", str(2**65), "4"], np.array(["1", "2", str(2**65), "4"])),
+    "truth": (["True", "False", "True", "False"], np.array([True, False, True, False])),
+    "truth or text": (["True", "False", "1", "2"], np.array(["True", "False", "1", "2"])),
+    "some truth": (["True", "False", "", "True"], np.array([1, 0, -128, 1], "i1")),
+    "nothing": (["", "", "", ""], np.full(4, np.nan)),
+    "small with gaps": (["1", "", "3", "4"], np.array([1, np.nan, 3, 4])),
+    "large with gaps": (["1", "", str(2**53 + 1), "-4"], np.array([1, -(2**63), 2**53 + 1, -4])),
+    "large before a gap": ([str(2**63 - 1), "2", "3", ""], np.array([2**63 - 1, 2, 3, -(2**63)])),
+    "large floats with gaps": (["1", "", "1e30", "4"], np.array([1, np.nan, 1e30, 4])),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+def test_types_of_columns_in_text_do_not_depend_on_blocks(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xr_pytables.tools.plain_arrays._ROWS", rows)
+    frame = pd.DataFrame({f"c{number}": texts for number, (texts, _) in enumerate(COLUMNS_IN_TEXT.values())})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    convert(tmp_path / "t.csv", tmp_path / "t.h5")
+    found = opened(tmp_path / "t.h5", group="/t", mask_and_scale=False)
+    for number, (name, (_, expected)) in enumerate(COLUMNS_IN_TEXT.items()):
+        column = found[f"c{number}"]
+        np.testing.assert_array_equal(column, expected, err_msg=name)
+        assert column.dtype == expected.dtype or expected.dtype.kind == "U", name
+        if column.dtype.kind in "iu":
+            filled = any(word in name for word in ("some truth", "large with", "large before"))
+            assert column.attrs == ({"_FillValue": expected.min()} if filled else {}), name
+    decoded = opened(tmp_path / "t.h5", group="/t")
+    np.testing.assert_array_equal(decoded["c8"], [1, 0, np.nan, 1])
+    np.testing.assert_array_equal(decoded["c11"], [1, np.nan, 2.0**53, -4])
+    convert(tmp_path / "t.csv", tmp_path / "some.npz", variables=["c0", "c8"])
+    with np.load(tmp_path / "some.npz") as some:
+        np.testing.assert_array_equal(some["c8"], [1, 0, np.nan, 1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2,\n3,4,\n", "not a table in CSV: .*Expected 2 fields in line 2, saw 3"),
+        ("a,b\n0,1,2\n1,3,4\n", "not a table in CSV: .*Expected 2 fields in line 2, saw 3"),
+        ("a,b\n1,2\n3,4,\n", "not a table in CSV: .*Expected 2 fields in line 3, saw 3"),
+        ("a,a\n1,2\n", "several columns are called 'a'"),
+    ],
+)
+def test_fields_that_have_no_name_of_their_own_are_told(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"t\.csv: {message}"):
+        convert(tmp_path / "t.csv", tmp_path / "to.h5")
+    assert os.listdir(tmp_path) == ["t.csv"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"a,b\n1,2\n1,2,3\n", b"a\xff,b\n1,2\n"])
@@ -352,6 +410,81 @@ def test_parquet_becomes_a_table(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("text")
     with pytest.raises(FormatError, match="not a Parquet file"):
         convert(tmp_path / "bad.parquet", tmp_path / "to.h5")
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_columns_of_parquet_keep_their_values(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xr_pytables.tools.plain_arrays._ROWS", rows)
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "flag": pa.array([True, None, False]),
+        "small": pa.array([1, None, 127], pa.int8()),
+        "large": pa.array([2**53 + 1, None, -5]),
+        "largest": pa.array([2**64 - 2**12, None, 0], pa.uint64()),
+        "raw": pa.array([b"ab", None, b"c"], pa.binary()),
+        "day": pa.array([0, None, 16314], pa.date32()),
+        "when": pa.array([0, None, 1], pa.timestamp("s", "Europe/Berlin")),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    convert(tmp_path / "t.parquet", tmp_path / "t.h5")
+    stored = opened(tmp_path / "t.h5", group="/t", mask_and_scale=False)
+    expected = {
+        "flag": np.array([1, -128, 0], "i1"),
+        "small": np.array([1, np.nan, 127]),
+        "large": np.array([2**53 + 1, -(2**63), -5]),
+        "largest": np.array([2**64 - 2**12, 2**64 - 1, 0], "u8"),
+        "raw": np.array([b"ab", b"", b"c"]),
+        "day": np.array(["1970-01-01", "NaT", "2014-09-01"], "M8[s]"),
+        "when": np.array(["1970-01-01", "NaT", "1970-01-01T00:00:01"], "M8[s]"),
+    }
+    for name, values in expected.items():
+        np.testing.assert_array_equal(stored[name], values, err_msg=name)
+        assert stored[name].dtype.kind == values.dtype.kind, name
+    assert stored["large"].attrs["_FillValue"] == -(2**63)
+    assert stored["when"].attrs["time_zone"] == "Europe/Berlin"
+
+
+def test_integers_that_leave_no_fill_value_are_named(tmp_path: Path) -> None:
+    pd.DataFrame({"n": pd.array([-(2**63), 2**63 - 1, None], "Int64")}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: column 'n': its integers leave none to stand for the missing"):
+        convert(tmp_path / "t.parquet", tmp_path / "t.h5")
+
+
+def test_an_index_of_pandas_becomes_columns(tmp_path: Path) -> None:
+    for name, index, columns in (
+        ("named", pd.Index([5, 6], name="key"), {"key": [5, 6]}),
+        ("unnamed", pd.Index([5, 7]), {"__index_level_0__": [5, 7]}),
+        ("multi", pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["n", "w"]), {"n": [1, 2], "w": ["a", "b"]}),
+        ("range", pd.RangeIndex(2), {}),
+    ):
+        pd.DataFrame({"x": [0.5, 1.5]}, index).to_parquet(tmp_path / f"{name}.parquet")
+        convert(tmp_path / f"{name}.parquet", tmp_path / f"{name}.h5")
+        found = opened(tmp_path / f"{name}.h5", group=f"/{name}")
+        assert {key: found[key].values.tolist() for key in found.variables} == {"x": [0.5, 1.5], **columns}
+
+
+def test_columns_of_which_no_array_can_be_made_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "n": pa.array([1, 2]),
+        "price": pa.array([None, "1.5"]).cast(pa.decimal128(5, 2)),
+        "rows": pa.array([None, [1]]),
+        "ends": pa.array([b"a", b"b\0"]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    for name, message in (
+        ("price", "has values of type Decimal, of which"), ("rows", "has values of type ndarray, of which"),
+        ("ends", "has bytes that end in NUL"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"t\.parquet: column '{name}' {message}.*--vars"):
+            convert(tmp_path / "t.parquet", tmp_path / "t.h5", variables=["n", name])
+    convert(tmp_path / "t.parquet", tmp_path / "t.h5", variables=["n"])
+    assert opened(tmp_path / "t.h5", group="/t")["n"].values.tolist() == [1, 2]
+    with pytest.raises(KeyError, match="there is no array 'none'; there are 'n', 'price', 'rows', 'ends'"):
+        convert(tmp_path / "t.parquet", tmp_path / "none.h5", variables=["none"])
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "two.parquet")
+    with pytest.raises(ValueError, match=r"two\.parquet: several columns are called 'a'"):
+        convert(tmp_path / "two.parquet", tmp_path / "two.h5")
 
 
 def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:

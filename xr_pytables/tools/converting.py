@@ -36,7 +36,7 @@ from ..writing.writer import to_pytables
 from .opening import Groups, chunks_of, is_zarr, named_alone, opened, steps
 from .opening import check_zarr as check_zarr
 from .opening import format_of as format_of
-from .plain_arrays import Rows, open_csv, open_npy, open_npz, open_parquet, open_raw, write_npy, write_npz
+from .plain_arrays import Rows, chosen_names, open_csv, open_npy, open_npz, open_parquet, open_raw, write_npy, write_npz
 
 Done = Callable[[int], None]
 Bar = Callable[[int], AbstractContextManager[Done]]
@@ -266,7 +266,7 @@ def _contents(reading: Reading, source: str, *, raw: bool, beside: str) -> Itera
         else:
             if reading.group != "/":
                 raise ValueError(f"{shown(reading.path)}: there are no nodes in such a file, as {reading.group!r}")
-            groups, tables = _plain(reading, source, beside, stack)
+            groups, tables = _plain(reading, source, beside, stack, raw=raw)
         chosen = {path: _chosen(dataset, reading) for path, dataset in groups.items()}
         if reading.variables is not None:
             _check_names(reading, groups)
@@ -295,11 +295,7 @@ def _chosen(dataset: xr.Dataset, reading: Reading) -> xr.Dataset:
 
 def _check_names(reading: Reading, groups: Groups) -> None:
     known = sorted({str(name) for dataset in groups.values() for name in dataset.variables})
-    for name in reading.variables or ():
-        if name not in known:
-            raise KeyError(
-                f"{shown(reading.path)}: there is no array {name!r}; there are {', '.join(map(repr, known))}"
-            )
+    chosen_names(known, reading.variables, reading.path)
 
 
 def _check_dims(reading: Reading, groups: Groups) -> None:
@@ -311,7 +307,7 @@ def _check_dims(reading: Reading, groups: Groups) -> None:
             )
 
 
-def _plain(reading: Reading, source: str, beside: str, stack: ExitStack) -> tuple[Groups, frozenset[str]]:
+def _plain(reading: Reading, source: str, beside: str, stack: ExitStack, *, raw: bool) -> tuple[Groups, frozenset[str]]:
     """The arrays of a file without dimensions."""
     path = os.path.abspath(os.path.expanduser(reading.path))
     stem = reading.name or os.path.splitext(os.path.basename(path))[0]
@@ -322,9 +318,10 @@ def _plain(reading: Reading, source: str, beside: str, stack: ExitStack) -> tupl
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".xr-pytables-", dir=os.path.dirname(beside)))
     if source == "npz":
         return _named(open_npz(path, folder), reading)
-    columns = open_csv(path, folder) if source == "csv" else open_parquet(path, folder)
+    columns = (open_csv if source == "csv" else open_parquet)(path, folder, reading.variables)
     rows = reading.dims[0] if reading.dims else "row"
-    return {"/": _dataset({name: (column, (rows,)) for name, column in columns.items()})}, frozenset({"/"})
+    found = _dataset({name: (column, (rows,)) for name, column in columns.items()})
+    return {"/": found if raw else xr.decode_cf(found, decode_times=False)}, frozenset({"/"})
 
 
 def _named(arrays: Mapping[str, Any], reading: Reading) -> tuple[Groups, frozenset[str]]:
@@ -393,7 +390,8 @@ def _dataset(arrays: Mapping[str, tuple[Any, tuple[str, ...]]]) -> xr.Dataset:
     for name, (array, dims) in arrays.items():
         shape = tuple(array.shape)
         dims = (*dims, *(f"{name}_{axis}" for axis in range(len(shape) - len(dims))))
-        variables[name] = xr.Variable(dims, indexing.LazilyIndexedArray(_Lazy(array)))
+        data = indexing.LazilyIndexedArray(_Lazy(array))
+        variables[name] = xr.Variable(dims, data, dict(getattr(array, "attrs", {})))
     return xr.Dataset(variables)
 
 

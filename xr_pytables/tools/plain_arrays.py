@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -21,9 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from ..model.frames import TIME_ZONE
+from ..sources.url import shown
 
 _ROWS: Final = 100_000
 """Of a table in text that are parsed at once."""
+_EXACT: Final = 1 << 53
+"""Integers up to this one are exact as float64."""
 _COPIED: Final = 1 << 20  # bytes of a compressed member at once
 
 
@@ -157,7 +161,11 @@ class Joined:
     """A column whose pieces lie in files, one behind the other."""
 
     pieces: tuple[Mapped, ...]
+    missing: tuple[Mapped | None, ...]
+    """Which values of each piece are missing; None where none is."""
     dtype: np.dtype[Any]
+    attrs: Mapping[str, Any]
+    """What the values mean: `_FillValue` is in the place of missing integers."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,82 +175,235 @@ class Joined:
         (rows,) = key if isinstance(key, tuple) else (key,)
         begin, end, _ = rows.indices(self.shape[0])
         parts, at = [], 0
-        for piece in self.pieces:
+        for piece, missing in zip(self.pieces, self.missing, strict=True):
             start, stop = max(begin - at, 0), min(end - at, piece.shape[0])
             if start < stop:
-                parts.append(piece[start:stop].astype(self.dtype))
+                part = piece[start:stop].astype(self.dtype)
+                if missing is not None:
+                    part[missing[start:stop]] = self.attrs.get("_FillValue", np.nan)
+                parts.append(part)
             at += piece.shape[0]
         return np.concatenate(parts) if parts else np.empty(0, self.dtype)
 
 
-def open_csv(path: str, folder: str) -> dict[str, Joined]:
-    """The columns of a table in text, with names in its first line; put aside in `folder`, a piece at a time."""
+def open_csv(path: str, folder: str, wanted: Collection[str] | None) -> dict[str, Joined]:
+    """The columns of a table in text, with names in its first line; put aside in `folder`, a piece at a time.
+
+    Types are those that pandas finds in a whole column, for which the text is read twice.
+    """
     import pandas as pd  # only tables need it
 
     try:
-        with pd.read_csv(path, chunksize=_ROWS) as pieces:  # which reads the first line
-            return _columns((dict(piece.items()) for piece in pieces), folder, path)
+        # without names, so that pandas neither makes any up nor takes a column for an index
+        lines = pd.read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False)
+        header = lines.iloc[0].tolist()
+        _check_names([name for name in header if name], path)
+        types = _csv_types(path)
+        names = chosen_names(list(types), wanted, path)
+        chosen = {name: types[name] for name in names}
+        with pd.read_csv(path, chunksize=_ROWS, usecols=names, dtype=chosen) as pieces:
+            return _columns(({name: piece[name] for name in names} for piece in pieces), folder, path)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a table in CSV: {error}") from None
 
 
-def open_parquet(path: str, folder: str) -> dict[str, Joined]:
-    """The columns of a table in Parquet; put aside in `folder`, a piece at a time."""
+def _csv_types(path: str) -> dict[str, Any]:
+    """The type of each column, for pandas: what it would find in all rows together; and integers though some miss."""
+    import pandas as pd  # only tables need it
+
+    kinds: dict[str, set[str]] = {}
+    with pd.read_csv(path, chunksize=_ROWS, low_memory=False) as pieces:
+        for piece in pieces:
+            for name, column in piece.items():
+                kinds.setdefault(str(name), set()).update(_kinds(column))
+    types = {name: _csv_type(found) for name, found in kinds.items()}
+    for name in [name for name, kind in types.items() if kind == "Int64"]:
+        try:
+            with (
+                np.errstate(invalid="ignore"),
+                pd.read_csv(path, chunksize=_ROWS, usecols=[name], dtype={name: "Int64"}) as pieces,
+            ):
+                for _ in pieces:
+                    pass
+        except (ValueError, TypeError, OverflowError):  # written as a float, beyond integers
+            types[name] = np.float64
+    return types
+
+
+def _kinds(column: Any) -> set[str]:
+    """What is in a piece of a column: NumPy's letters for kinds, `missing`, `negative`, `large`: no float holds it."""
+    present = column.dropna()
+    found = {"missing"} if len(present) < len(column) else set()
+    if not len(present):
+        return found
+    if present.dtype.kind == "O" and all(isinstance(value, bool) for value in present):
+        return found | {"b"}
+    if present.dtype.kind not in "iuf":
+        return found | {present.dtype.kind if present.dtype.kind == "b" else "O"}
+    if present.dtype.kind == "f" and (not found or (present % 1).any()):
+        return found | {"f"}
+    least, most = int(present.min()), int(present.max())
+    found |= {word for word, holds in (("negative", least < 0), ("large", max(-least, most) >= _EXACT)) if holds}
+    return found | {present.dtype.kind.replace("f", "i")}  # which pandas makes floats where some miss
+
+
+def _csv_type(kinds: set[str]) -> Any:
+    numbers = kinds & {"i", "u", "f"}
+    if not kinds or "O" in kinds or ("b" in kinds and numbers):
+        return str
+    if "b" in kinds:
+        return "boolean" if "missing" in kinds else np.bool_
+    if "f" in kinds or not numbers:
+        return np.float64
+    if "u" in kinds:
+        return str if kinds & {"missing", "negative"} else np.uint64
+    if "missing" in kinds:
+        return "Int64" if "large" in kinds else np.float64
+    return np.int64
+
+
+def open_parquet(path: str, folder: str, wanted: Collection[str] | None) -> dict[str, Joined]:
+    """The columns of a table in Parquet, those of an index of pandas among them; put aside in `folder`, in pieces."""
     if importlib.util.find_spec("pyarrow") is None:
         raise ModuleNotFoundError(
             f"{path}: Parquet needs pyarrow, which is not installed. Get it by: pip install 'xr-pytables[convert]'"
         )
+    import pandas as pd  # only tables need it
     import pyarrow as pa  # type: ignore[import-untyped]  # an extra
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+    nullable = {
+        pa.int8(): pd.Int8Dtype(), pa.int16(): pd.Int16Dtype(), pa.int32(): pd.Int32Dtype(),
+        pa.int64(): pd.Int64Dtype(), pa.uint8(): pd.UInt8Dtype(), pa.uint16(): pd.UInt16Dtype(),
+        pa.uint32(): pd.UInt32Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype(),
+    }  # fmt: skip
     try:
         with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            _check_names(schema.names, path)
+            names = chosen_names(schema.names, wanted, path)
+            zones = {name: str(zone) for name in names if (zone := getattr(schema.field(name).type, "tz", None))}
             empty = not file.metadata.num_rows
-            batches = [file.schema_arrow.empty_table()] if empty else file.iter_batches(batch_size=_ROWS)
-            return _columns((dict(batch.to_pandas().items()) for batch in batches), folder, path)
+            batches = [schema.empty_table()] if empty else file.iter_batches(batch_size=_ROWS, columns=names)
+            frames = (
+                batch.select(names).to_pandas(ignore_metadata=True, types_mapper=nullable.get, date_as_object=False)
+                for batch in batches
+            )
+            return _columns((_of_arrow(frame, schema) for frame in frames), folder, path, zones)
     except pa.ArrowInvalid as error:
         raise FormatError(f"{path}: not a Parquet file, or a damaged one: {error}") from None
 
 
-def _columns(pieces: Iterable[Mapping[Any, Any]], folder: str, path: str) -> dict[str, Joined]:
-    """Columns by name, each piece of them in a file of its own."""
-    found: dict[str, list[Mapped]] = {}
+def _of_arrow(frame: Any, schema: Any) -> dict[str, Any]:
+    """Columns that pyarrow made, with what it makes too wide or without a type as it should be."""
+    import pyarrow as pa  # an extra
+
+    found = {}
+    for name, column in frame.items():
+        kind = schema.field(name).type
+        if pa.types.is_date(kind):
+            column = column.astype("M8[s]")
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+            column = column.where(column.notna(), b"")
+        found[name] = column
+    return found
+
+
+def chosen_names(names: Sequence[str], wanted: Collection[str] | None, path: str) -> list[str]:
+    """The names that are wanted, in their order. Raises KeyError for one that is not there."""
+    for name in wanted or ():
+        if name not in names:
+            raise KeyError(f"{shown(path)}: there is no array {name!r}; there are {', '.join(map(repr, names))}")
+    return [name for name in names if wanted is None or name in wanted]
+
+
+def _check_names(names: Sequence[str], path: str) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ValueError(f"{path}: several columns are called {name!r}. Give each a name of its own")
+
+
+def _columns(
+    pieces: Iterable[Mapping[Any, Any]], folder: str, path: str, zones: Mapping[str, str] | None = None
+) -> dict[str, Joined]:
+    """Columns by name, each piece of them in a file of its own. `zones` are those of times."""
+    found: dict[str, list[tuple[Mapped, Mapped | None]]] = {}
     for number, piece in enumerate(pieces):
         for place, (name, column) in enumerate(piece.items()):
-            values = _plain_column(column, f"{path}: column {name!r}")
-            file = os.path.join(folder, f"{number}-{place}.npy")
-            np.save(file, values, allow_pickle=False)
-            found.setdefault(str(name), []).append(open_npy(file))
+            values, missing = _plain_column(column, f"{path}: column {name!r}")
+            file = os.path.join(folder, f"{number}-{place}")
+            parts = _put_aside(f"{file}.npy", values), None if missing is None else _put_aside(f"{file}m.npy", missing)
+            found.setdefault(str(name), []).append(parts)
     if not found:
         raise ValueError(f"{path}: a table without columns, of which no array can be made")
-    return {name: Joined(tuple(files), _common(files)) for name, files in found.items()}
+    columns = {}
+    for name, pairs in found.items():
+        files, masks = tuple(values for values, _ in pairs), tuple(missing for _, missing in pairs)
+        dtype, attrs = _common(files), dict[str, Any]({TIME_ZONE: zones[name]} if zones and name in zones else {})
+        if any(mask is not None for mask in masks):
+            dtype, fill = _with_missing(dtype, files, f"{path}: column {name!r}")
+            attrs = {} if fill is None else {"_FillValue": fill}
+        columns[name] = Joined(files, masks, dtype, attrs)
+    return columns
 
 
-def _plain_column(column: Any, told: str) -> NDArray[Any]:
-    """A column of pandas as NumPy has it: text with a width, missing text as empty, missing numbers as NaN."""
+def _put_aside(file: str, values: NDArray[Any]) -> Mapped:
+    np.save(file, values, allow_pickle=False)
+    return open_npy(file)
+
+
+def _with_missing(dtype: np.dtype[Any], pieces: Sequence[Mapped], told: str) -> tuple[np.dtype[Any], np.generic | None]:
+    """The type of integers or booleans of which some are missing, and what is in their place; None for NaN.
+
+    Integers that a float holds are floats, as pandas has them; others stay, as the writer does with nullable ones.
+    """
+    if dtype.kind == "b":
+        return np.dtype("i1"), np.int8(-128)
+    values = [piece[:] for piece in pieces if piece.shape[0]]
+    least, most = min(int(part.min()) for part in values), max(int(part.max()) for part in values)
+    if max(-least, most) <= _EXACT:
+        return np.dtype("f8"), None
+    limits = np.iinfo(dtype)
+    if dtype.kind == "i" and float(least) > limits.min:  # as floats, in which readers look for it
+        return dtype, dtype.type(limits.min)
+    if float(most) < float(limits.max):
+        return dtype, dtype.type(limits.max)
+    raise ValueError(f"{told}: its integers leave none to stand for the missing ones. Fill these in before")
+
+
+def _plain_column(column: Any, told: str) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """A column of pandas as NumPy has it, and which integers or booleans are missing if some are.
+
+    Text has a width, missing text is empty, and missing floats are NaN.
+    """
     import pandas as pd  # only tables need it
 
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufcmMSU":
-        return np.asarray(column)
-    if pd.api.types.is_bool_dtype(column.dtype) and not column.isna().any():
-        return np.asarray(column, bool)
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return np.asarray(column.to_numpy("f8" if column.isna().any() else column.dtype.numpy_dtype))
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-        return np.asarray(column)
-    values = column.astype(object).where(column.notna(), "")
-    if not all(isinstance(value, str) for value in values):
-        kinds = sorted({type(value).__name__ for value in values})
-        raise ValueError(f"{told} has values of type {', '.join(kinds)}, of which no array can be made")
-    return np.asarray(list(values), str) if len(values) else np.empty(0, "U1")
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "biufcmMSU":
+        return np.asarray(column), None
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return np.asarray(column.dt.tz_convert("UTC").dt.tz_localize(None)), None
+    missing = np.asarray(column.isna(), bool)
+    if isinstance(dtype, pd.CategoricalDtype) and not missing.any():
+        return _plain_column(column.astype(dtype.categories.dtype), told)
+    if hasattr(dtype, "numpy_dtype"):
+        values = column.to_numpy(dtype.numpy_dtype, na_value=0)
+        return values, missing if missing.any() else None
+    values = np.array(column, object)
+    kinds = {type(value) for value in values[~missing]} or {str}
+    if kinds == {bytes}:
+        if any(value.endswith(b"\0") for value in values):
+            raise ValueError(f"{told} has bytes that end in NUL, which NumPy's do not keep. Leave it out (--vars)")
+        return np.asarray(list(values), bytes), None
+    if kinds != {str}:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(f"{told} has values of type {names}, of which no array can be made. Leave it out (--vars)")
+    values[missing] = ""
+    return np.asarray(list(values), str) if len(values) else np.empty(0, "U1"), None
 
 
 def _common(pieces: Sequence[Mapped]) -> np.dtype[Any]:
-    """A type that holds the values of all pieces of a column: a piece may be without a fraction, or a missing value."""
-    kinds = {piece.dtype.kind for piece in pieces}
-    if "U" in kinds and kinds != {"U"}:
-        return np.dtype(f"U{max(32, *(piece.dtype.itemsize // 4 for piece in pieces))}")
+    """A type that holds the values of all pieces of a column, of which text has several widths."""
     return np.result_type(*[piece.dtype for piece in pieces])
 
 
