@@ -24,11 +24,13 @@ def one_line(value: object) -> str:
     """A value in a line; of long ones the beginning, and how long they are."""
     if isinstance(value, str) and len(value) > _MOST_SIGNS:
         return f"{element(value[:_MOST_SIGNS])}... ({len(value)} characters)"
-    if isinstance(value, np.ndarray | list | tuple) and np.ndim(value) == 1 and len(value) > _MOST_ELEMENTS:
-        first = ", ".join(element(one) for one in value[:_MOST_ELEMENTS])
-        return f"[{first}, ...] ({len(value)} values)"
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return element(value[()])
     if isinstance(value, np.ndarray | list | tuple):
-        return f"[{', '.join(one_line(one) for one in value)}]" if np.ndim(value) else element(np.asarray(value)[()])
+        is_flat = not any(isinstance(one, np.ndarray | list | tuple) for one in value)
+        if is_flat and len(value) > _MOST_ELEMENTS:
+            return f"[{', '.join(map(element, value[:_MOST_ELEMENTS]))}, ...] ({len(value)} values)"
+        return f"[{', '.join(map(one_line, value))}]"
     text = element(value)
     return text if len(text) <= 2 * _MOST_SIGNS else f"{text[: 2 * _MOST_SIGNS]}..."
 
@@ -63,10 +65,10 @@ def time(value: np.datetime64 | np.timedelta64) -> str:
 def cdl(value: object) -> str:
     """A value as CDL has it, with the suffix of its type."""
     if isinstance(value, np.ndarray | list | tuple):
-        return ", ".join(cdl(one) for one in np.asarray(value, None if isinstance(value, np.ndarray) else object).flat)
+        return ", ".join(map(cdl, value.flat if isinstance(value, np.ndarray) else value))
     if isinstance(value, bool | np.bool_):
         return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
         value = np.int64(value)
     if isinstance(value, float) and not isinstance(value, np.floating):
         value = np.float64(value)

@@ -68,7 +68,10 @@ def test_json() -> None:
         (["a.h5", "none.h5"], "No such file"),
         (["a.h5", "b.h5:/none"], "there is no '/none'"),
         (["a.h5", "b.h5", "--vars", "none"], "neither has a variable 'none'"),
-        (["a.h5", "b.h5", "--rtol", "-1"], "must not be negative"),
+        (["a.h5", "b.h5", "--rtol", "-1"], "must be 0 or more"),
+        (["a.h5", "b.h5", "--rtol", "nan"], "must be 0 or more"),
+        (["a.h5", "b.h5", "--vars", ""], "(--vars) names no array"),
+        (["a.h5", "b.h5", "--vars", ","], "(--vars) names no array"),
         (["a.h5"], "Missing argument 'B'"),
     ],
 )

@@ -131,6 +131,10 @@ def test_info_says_what_is_wrong_in_one_line(
 @pytest.mark.parametrize(
     ("value", "told", "json_value", "as_cdl"),
     [
+        ([[1], [1, 2]], "[[1], [1, 2]]", [[1], [1, 2]], "1LL, 1LL, 2LL"),
+        ((1, [2, "x"]), '[1, [2, "x"]]', [1, [2, "x"]], '1LL, 2LL, "x"'),
+        (10**30, str(10**30), 10**30, str(10**30)),
+        (np.array(3), "3", 3, "3LL"),
         ("K", '"K"', "K", '"K"'),
         ('a "b"\n\x1b[31m', r'"a \"b\"\n\u001b[31m"', 'a "b"\n\x1b[31m', r'"a \"b\"\n\u001b[31m"'),
         ("x" * 200, '"' + "x" * 120 + '"... (200 characters)', "x" * 200, '"' + "x" * 200 + '"'),

@@ -222,8 +222,33 @@ def test_variables_are_chosen(tmp_path: Path) -> None:
 
 
 def test_tolerances_are_checked() -> None:
-    with pytest.raises(ValueError, match="must not be negative: rtol=-1, atol=0"):
-        diff(sea(), sea(), rtol=-1)
+    for rtol, atol in ((-1, 0), (np.nan, 0), (0, np.nan)):
+        with pytest.raises(ValueError, match=f"must be 0 or more: rtol={rtol}, atol={atol}"):
+            diff(sea(), sea(), rtol=rtol, atol=atol)
+
+
+def test_tolerances_are_for_numbers_in_rows_too_and_not_for_truth(tmp_path: Path) -> None:
+    for name, last in (("a", 3.0), ("b", 3.25)):
+        with tables.open_file(tmp_path / f"{name}.h5", "w") as file:
+            rows = file.create_vlarray("/", "rows", tables.Float64Atom())
+            rows.append([1, np.nan])
+            rows.append([last])
+    assert told(tmp_path / "a.h5", tmp_path / "b.h5", atol=0.25) == []
+    assert len(told(tmp_path / "a.h5", tmp_path / "b.h5", atol=0.2)) == 1
+    truth = xr.Dataset({"t": ("x", [True, False])})
+    (found,) = diff(truth, ~truth, atol=1)
+    assert found.count == 2
+
+
+@pytest.mark.parametrize("value", [[[1], [1, 2]], [1, "a", (2, 3)], (1, [2, "x"]), [np.arange(2), np.arange(3)]])
+def test_uneven_lists_in_attributes_are_compared(value: Any, tmp_path: Path) -> None:
+    for name, attribute in (("a", value), ("b", [1])):
+        with tables.open_file(tmp_path / f"{name}.h5", "w") as file:
+            file.root._v_attrs.odd = attribute
+    assert diff(tmp_path / "a.h5", tmp_path / "a.h5") == ()
+    (found,) = told(tmp_path / "a.h5", tmp_path / "b.h5")
+    assert found.startswith("/: attribute: 'odd': [")
+    assert found.endswith(" against [1]")
 
 
 def test_what_is_no_file_of_arrays_is_named(tmp_path: Path) -> None:
@@ -247,7 +272,9 @@ def test_a_difference_can_be_kept_as_json() -> None:
         (1, np.int8(1), True), (1, 1.5, False), (math.nan, np.float32("nan"), True), ("a", np.str_("a"), True),
         ("a", b"a", False), ([1, 2], np.array([1, 2]), True), ([1, 2], [1, 3], False), ({"a": [1]}, {"a": (1,)}, True),
         (np.array([math.nan]), [math.nan], True), (None, None, True), ([[1], [1, 2]], [[1], [1, 2]], True),
-        (np.array([1]), np.array([1, 1]), False), (["a"], ["a"], True),
+        (np.array([1]), np.array([1, 1]), False), (["a"], ["a"], True), (True, 1, False), (np.True_, True, True),
+        ([True], [1], False), (np.array([True]), np.array([1]), False), ([1, "a"], ["1", "a"], False),
+        ([[1], [1, 2]], [[1], [1, 3]], False), ([1], 1, False), (np.array(1), 1, True), (None, [None], False),
     ],
 )  # fmt: skip
 def test_same_values(one: object, other: object, same: bool) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..sources.source import printable
 from ..value_text import element, one_line, plain
 from ..writing.progress import bar, check_available
-from .opening import Groups, blocks, chunks_of, opened
+from .opening import Groups, blocks, check_variables, chunks_of, opened
 
 Comparable = str | os.PathLike[str] | xr.Dataset | xr.DataTree
 _BLOCK: Final = 1 << 24  # bytes
@@ -110,8 +110,9 @@ def differences(
     bar: Callable[[int], AbstractContextManager[Callable[[int], None]]],
 ) -> Iterator[Difference]:
     """`diff`, one after the other as they are found, with any kind of bar."""
-    if rtol < 0 or atol < 0:
-        raise ValueError(f"tolerances must not be negative: rtol={rtol}, atol={atol}")
+    if not (rtol >= 0 and atol >= 0):
+        raise ValueError(f"tolerances must be 0 or more: rtol={rtol}, atol={atol}")
+    check_variables(variables)
     nodes = (group, group) if isinstance(group, str) else group
     with _groups(a, nodes[0], raw) as one, _groups(b, nodes[1], raw) as other:
         if variables is not None:
@@ -229,8 +230,9 @@ class _Comparison:
 
     def _unequal(self, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.bool_], float | None]:
         """Which values differ, and by how much the numbers among them do at most."""
-        if x.dtype.kind == "O" or y.dtype.kind == "O" or x.dtype.kind == "V" or y.dtype.kind == "V":
-            return ~np.asarray(_same_one_by_one(x, y), bool).reshape(x.shape), None
+        if x.dtype.kind in "OV" or y.dtype.kind in "OV":
+            differ = np.frompyfunc(self._differ, 2, 1)(x.astype(object), y.astype(object))
+            return np.asarray(differ, bool).reshape(x.shape), None
         numbers = x.dtype.kind in "biufc" and y.dtype.kind in "biufc"
         if not numbers and x.dtype.kind != y.dtype.kind:
             return np.ones(x.shape, bool), None
@@ -240,7 +242,7 @@ class _Comparison:
         if not unequal.any() or x.dtype.kind in "SUT":
             return unequal, None
         apart = _distance(x[unequal], y[unequal])
-        if numbers and (self.rtol or self.atol):
+        if numbers and "b" not in (x.dtype.kind, y.dtype.kind) and (self.rtol or self.atol):
             with np.errstate(invalid="ignore"):
                 near = apart <= self.atol + self.rtol * np.abs(_wide(y[unequal]))
             beyond = ~(near & np.isfinite(apart))
@@ -248,6 +250,12 @@ class _Comparison:
             apart = apart[beyond]
         finite = apart[~np.isnan(apart)]
         return unequal, float(finite.max()) if finite.size else None
+
+    def _differ(self, one: object, other: object) -> bool:
+        """Whether two elements differ: records, text, or rows of numbers."""
+        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.shape == other.shape:
+            return bool(self._unequal(one, other)[0].any())
+        return not _same_elements(one, other)
 
 
 def _only_in_one(path: str, one: Iterable[Any], other: Iterable[Any], what: str) -> Iterator[Difference]:
@@ -292,23 +300,33 @@ def _distance(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def same_values(one: object, other: object) -> bool:
-    """Whether two values of attributes or elements are the same; NaN is equal to NaN, types of numbers do not count."""
+    """Whether two values of attributes or elements are the same: NaN and NaN are, 1 and 1.0, but not 1 and True."""
     if isinstance(one, str | bytes) or isinstance(other, str | bytes):
         return (type(one) is type(other) and one == other) or (_is_text(one, other) and str(one) == str(other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same_values(one[key], other[key]) for key in one)
-    if isinstance(one, np.ndarray | list | tuple) or isinstance(other, np.ndarray | list | tuple):
-        try:
-            x, y = np.asarray(one), np.asarray(other)
-        except ValueError:  # rows of different lengths
-            x, y = np.empty(0), np.empty(1)
-        if x.shape != y.shape:
-            return isinstance(one, list | tuple) and one == other
-        return bool(np.all(_same_one_by_one(x, y)))
+    if isinstance(one, list | tuple) or isinstance(other, list | tuple):
+        rows, others = _rows(one), _rows(other)
+        if rows is None or others is None:
+            return False
+        return len(rows) == len(others) and all(map(same_values, rows, others))
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        x, y = np.asarray(one), np.asarray(other)
+        same_kind = (x.dtype.kind == "b") == (y.dtype.kind == "b")
+        return x.shape == y.shape and same_kind and bool(np.all(_same_one_by_one(x, y)))
+    if isinstance(one, bool | np.bool_) != isinstance(other, bool | np.bool_):
+        return False
     try:
         return bool(one == other or (one != one and other != other))
     except (TypeError, ValueError):
         return False
+
+
+def _rows(value: object) -> Sequence[object] | NDArray[Any] | None:
+    """What is in a list, tuple or array; None for anything else."""
+    if isinstance(value, np.ndarray):
+        return value if value.ndim else None
+    return value if isinstance(value, list | tuple) else None
 
 
 def _is_text(one: object, other: object) -> bool:

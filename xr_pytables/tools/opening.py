@@ -94,6 +94,12 @@ def _zarr_groups(path: str, group: str, decoders: Mapping[str, Any]) -> Groups:
     return groups
 
 
+def check_variables(names: Collection[str] | None) -> None:
+    """Raise ValueError for a choice of no arrays at all."""
+    if names is not None and not names:
+        raise ValueError("variables (--vars) names no array. Leave it out to take all")
+
+
 def named_alone(dataset: xr.Dataset, names: Collection[str]) -> xr.Dataset:
     """The variables of these names, without their coordinates."""
     return dataset.drop_vars([name for name in dataset.variables if str(name) not in names])
