@@ -59,6 +59,11 @@ def test_a_target_that_is_there_needs_force() -> None:
     assert refused.exit_code == 2
     assert "--force" in refused.output
     assert run("convert", "-f", "x.npy", "y.h5").exit_code == 0
+    assert run("convert", "x.npy", "y.h5:/g").exit_code == 0
+    refused = run("convert", "x.npy", "y.h5:/g")
+    assert refused.exit_code == 2
+    assert "y.h5:/g/x: it is there already" in refused.output
+    assert run("convert", "-f", "x.npy", "y.h5:/g").exit_code == 0
 
 
 @pytest.mark.usefixtures("here")
@@ -70,6 +75,9 @@ def test_a_target_that_is_there_needs_force() -> None:
         (["x.npy", "y.h5", "--select", "y=a"], "'a' is no integer"),
         (["x.npy", "y.h5", "--select", "y"], "'y' is not like t=0:100"),
         (["x.npy", "y.h5", "--select", "=1:2"], "is not like t=0:100"),
+        (["x.npy", "y.h5", "--select", "y=0", "--select", "y=1"], "there are two parts of dimension 'y'"),
+        (["x.npy", "y.h5", "--vars", ""], "(--vars) names no array"),
+        (["table.h5", "y.h5", "--vars", ","], "(--vars) names no array"),
         (["x.npy", "y.h5", "--chunks", "a,b"], "'a' is no integer"),
         (["x.npy", "y.h5", "--complib", "nonsense"], "complib 'nonsense' is unknown"),
         (["x.npy", "y.h5", "--complevel", "11"], "--complevel"),

@@ -163,6 +163,52 @@ def test_the_attribute_coordinates_stays_as_it_is(tmp_path: Path) -> None:
     assert set(opened(tmp_path / "part.h5").coords) == {"lat", "lon"}
 
 
+@pytest.mark.parametrize("target", ["to.h5", "to.nc"])
+def test_a_dimension_that_grows_below_grows_above(target: str, tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "from.h5", "w") as file:
+        file.create_array("/", "top", np.arange(4))
+        file.create_array("/", "other", np.arange(3))
+        file.create_earray("/g/h", "grow", tables.Int64Atom(), (0,), createparents=True).append(np.arange(4))
+    convert(tmp_path / "from.h5", tmp_path / target)
+    assert diff(tmp_path / "from.h5", tmp_path / target) == ()
+    arrays = {array.name: array for group in xr_pytables.tree(tmp_path / target).groups for array in group.arrays}
+    assert [arrays[name].unlimited_dims for name in ("top", "other", "grow")] == [("dim_4",), (), ("dim_4",)]
+
+
+def test_attributes_that_zarr_has_no_form_for_are_named_and_left_out(tmp_path: Path) -> None:
+    values = {
+        "text": "é".encode(), "empty": np.bytes_(b""), "raw": b"\xff", "z": 1 + 2j, "day": np.datetime64("2014-09-01"),
+        "many": {1}, "listed": [b"a", [1, b"b"]], "number": np.int16(3), "none": None,
+    }  # fmt: skip
+    with tables.open_file(tmp_path / "a.h5", "w") as file:
+        file.create_array("/g", "x", [1], createparents=True)
+        for name, value in values.items():
+            file.root.g.x.attrs[name] = file.root.g._v_attrs[name] = value
+    with pytest.warns(UserWarning, match="has no form in Zarr") as caught:
+        convert(tmp_path / "a.h5", tmp_path / "a.zarr")
+    assert {str(one.message) for one in caught} == {
+        f"{tmp_path / 'a.zarr'}:{node}: attribute {name!r} of type {kind} has no form in Zarr, and is left out"
+        for node in ("/g", "/g/x")
+        for name, kind in (("raw", "bytes_"), ("z", "complex128"), ("day", "datetime64"), ("many", "set"))
+    }
+    with xr.open_zarr(tmp_path / "a.zarr", group="g", consolidated=False) as found:
+        for attributes in (found.attrs, found["x"].attrs):
+            assert attributes == {
+                "text": "é", "empty": "", "listed": ["a", [1, "b"]], "number": 3, "none": None
+            }  # fmt: skip
+    with pytest.warns(UserWarning, match=r"a\.nc:/g: .*attribute 'many' of type set has no form .* is left out"):
+        convert(tmp_path / "a.h5", tmp_path / "a.nc")
+    assert opened(tmp_path / "a.nc", group="/g").attrs["empty"] == b""
+
+
+def test_empty_text_stays_text(tmp_path: Path) -> None:
+    to_pytables(xr.Dataset({"t": ("x", np.array([], "U2"))}), tmp_path / "from.h5")
+    convert(tmp_path / "from.h5", tmp_path / "between.zarr")
+    convert(tmp_path / "between.zarr", tmp_path / "to.h5")
+    assert diff(tmp_path / "from.h5", tmp_path / "between.zarr") == ()
+    assert diff(tmp_path / "from.h5", tmp_path / "to.h5") == ()
+
+
 # -- plain arrays ------------------------------------------------------------------------------------------
 
 
@@ -650,6 +696,33 @@ def test_arrays_are_added_to_a_file_of_pytables(tmp_path: Path) -> None:
     assert diff(sea(), tmp_path / "a.h5", variables=["sst", "time"])[0].path == "/new"
     with pytest.raises(ValueError, match="only a file of PyTables"):
         convert(tmp_path / "x.npy", tmp_path / "a.zarr", target_group="/g")
+
+
+def test_arrays_of_a_group_that_is_there_are_replaced_on_request_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    np.save(tmp_path / "y.npy", np.arange(5))
+    (tmp_path / "t.csv").write_text("n\n1\n2\n")
+    convert(tmp_path / "x.npy", tmp_path / "a.h5", target_group="/g", name="v")
+    convert(tmp_path / "t.csv", tmp_path / "a.h5", target_group="/t")
+    convert(tmp_path / "y.npy", tmp_path / "a.h5", target_group="/g", name="w")
+    with pytest.raises(FileExistsError, match=r"a\.h5:/g/v: it is there already; .*--force"):
+        convert(tmp_path / "y.npy", tmp_path / "a.h5", target_group="/g", name="v")
+    with pytest.raises(FileExistsError, match=r"a\.h5:/t: it is there already; .*--force"):
+        convert(tmp_path / "t.csv", tmp_path / "a.h5", target_group="/t")
+    assert opened(tmp_path / "a.h5", group="/g")["v"].values.tolist() == [0, 1, 2]
+    convert(tmp_path / "y.npy", tmp_path / "a.h5", target_group="/g", name="v", overwrite=True)
+    assert opened(tmp_path / "a.h5", group="/g")["v"].values.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_warnings_name_the_target_and_not_a_hidden_one(tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "a.h5", "w") as file:
+        file.create_array("/", "x", [1])
+        file.create_table("/", "t", RECORDS)
+        file.root.x.attrs.many = {1}
+    with pytest.warns(UserWarning, match="attribute 'many' of type set has no form") as caught:
+        convert(tmp_path / "a.h5", tmp_path / "b.h5")
+    (message,) = [str(one.message) for one in caught]
+    assert message.startswith(f"{tmp_path / 'b.h5'}:/: variable 'x': attribute 'many' of type set has no form")
 
 
 def test_the_source_is_not_the_target(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Tested in `tests/commands/test_convert.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from .shared import LOCATION, Command, Location, bar, names_of
@@ -69,7 +71,7 @@ def command(
 
     dim_names, lengths = names_of(dims), names_of(shape)
     reading = Reading(
-        source.file, source_format, source.node, names_of(variables), dict(map(_selected, select)), where,
+        source.file, source_format, source.node, names_of(variables), _parts(select), where,
         None if lengths is None else tuple(_integer(length, "--shape") for length in lengths), dtype, offset, order,
         name, None if dim_names is None else tuple(dim_names),
     )  # fmt: skip
@@ -84,6 +86,15 @@ def _integer(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is no integer", param_hint=option) from None
+
+
+def _parts(texts: Iterable[str]) -> dict[str, slice | int]:
+    found: dict[str, slice | int] = {}
+    for dim, part in map(_selected, texts):
+        if dim in found:
+            raise click.BadParameter(f"there are two parts of dimension {dim!r}", param_hint="--select")
+        found[dim] = part
+    return found
 
 
 def _selected(text: str) -> tuple[str, slice | int]:

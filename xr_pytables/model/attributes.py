@@ -228,7 +228,7 @@ def _string(data: bytes, datatype: Datatype, *, by_pytables: bool, allow_pickle:
             return unpickled(data)
     if datatype.utf8 or not by_pytables:
         return _decoded(data, datatype, whole=by_pytables)
-    return np.bytes_(data)
+    return np.bytes_(data.rstrip(b"\0"))  # a width of zero is no HDF5 type
 
 
 def unpickled(data: bytes) -> object:

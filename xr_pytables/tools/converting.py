@@ -10,11 +10,13 @@ Tested in `tests/tools/test_converting.py` and `tests/commands/test_convert.py`.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import posixpath
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -30,10 +32,12 @@ from xarray.core import indexing
 
 from ..disk.files import checked_group
 from ..listing import tree
+from ..sources.source import printable
 from ..sources.url import is_url, shown
+from ..sources.warning import warn
 from ..writing.progress import bar, check_available
 from ..writing.writer import to_pytables
-from .opening import Groups, chunks_of, is_zarr, named_alone, opened, steps
+from .opening import Groups, check_variables, chunks_of, is_zarr, named_alone, opened, steps
 from .opening import check_zarr as check_zarr
 from .opening import format_of as format_of
 from .plain_arrays import Rows, chosen_names, open_csv, open_npy, open_npz, open_parquet, open_raw, write_npy, write_npz
@@ -172,6 +176,7 @@ def convert(
 
 def run(reading: Reading, writing: Writing, *, bar: Bar) -> None:
     """`convert` with any kind of bar."""
+    check_variables(reading.variables)
     source, target = source_format_of(reading), target_format_of(writing)
     path = os.path.abspath(os.path.expanduser(writing.path))
     if os.path.realpath(reading.path) == os.path.realpath(path):
@@ -415,6 +420,8 @@ def _in_blocks(variable: xr.Variable, done: Done, chunks: Sequence[int] | None) 
     """A variable in blocks of whole chunks for Dask; a small one, or one of objects, in memory."""
     if variable.nbytes <= _SMALL or (variable.dtype.kind == "O" and variable.size <= _SMALL):
         values = variable.values
+        if not values.size and (variable.dtype.metadata or {}).get("element_type") is str:
+            values = values.astype("U1")  # else nobody knows that it is text
         done(variable.nbytes)
         return xr.Variable(variable.dims, values, variable.attrs, variable.encoding)
     cut = steps(variable.shape, tuple(chunks or chunks_of(variable)), variable.dtype.itemsize, _BLOCK)
@@ -461,10 +468,21 @@ def _stored_chunks(variable: xr.Variable) -> tuple[int, ...] | None:
 
 def _like(dataset: xr.Dataset, variables: Mapping[Any, xr.Variable]) -> xr.Dataset:
     """A Dataset of other variables by the same names, of which the same are coordinates."""
-    return xr.Dataset(variables, attrs=dataset.attrs).set_coords(list(dataset.coords))
+    whole = xr.Dataset(variables, attrs=dataset.attrs).set_coords(list(dataset.coords))
+    whole.encoding = _origin(dataset)
+    return whole
 
 
-def _coordinates_of(variable: xr.Variable, dataset: xr.Dataset) -> dict[str, str]:
+def _origin(obj: xr.Dataset | xr.Variable) -> dict[str, Any]:
+    """The encoding of what was read from a file, of which attributes without a form are left out with a warning.
+
+    Of objects, the writer leaves out whole arrays then.
+    """
+    is_known = "source" in obj.encoding and not (isinstance(obj, xr.Variable) and obj.dtype.kind in "OV")
+    return {"source": obj.encoding["source"]} if is_known else {}
+
+
+def _coordinates_of(variable: xr.Variable, dataset: xr.Dataset) -> dict[str, Any]:
     """The attribute `coordinates` as the source has it, in an encoding; nothing if one of them is left out."""
     names = variable.encoding.get("coordinates")
     return {"coordinates": names} if names and all(name in dataset.variables for name in names.split()) else {}
@@ -481,7 +499,10 @@ def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, d
     tables_of = contents.tables if target == "pytables" else frozenset()
     plain = {name: dataset for name, dataset in contents.groups.items() if name not in tables_of}
     datasets = {name: _for_hdf5(dataset, writing, target, done) for name, dataset in plain.items()}
+    _let_grow_together(datasets)
     tables = {name: contents.groups[name] for name in contents.groups if name in tables_of}
+    if mode == "a" and not writing.overwrite:
+        _check_free(datasets, tables, path, group)
     options: dict[str, Any] = {"threads": writing.threads, "align_chunks": True}
     if not tables or not (mode == "a" or len(contents.groups) > 1):
         _write_groups(datasets, tables, path, group, mode, done, options, writing)
@@ -492,19 +513,48 @@ def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, d
         _write_groups(datasets, tables, staged, group, "a" if mode == "a" else "w", done, options, writing)
 
 
+def _let_grow_together(datasets: Groups) -> None:
+    """A dimension that grows in a group grows in those above it, which share it if it is as long there."""
+    for path, dataset in datasets.items():
+        for dim in dataset.encoding["unlimited_dims"]:
+            for above, other in datasets.items():
+                inside = path.startswith(posixpath.join(above, ""))
+                if inside and other.sizes.get(dim) == dataset.sizes.get(dim) is not None:
+                    other.encoding["unlimited_dims"] = tuple({*other.encoding["unlimited_dims"], dim})
+
+
+def _check_free(datasets: Groups, tables: Groups, path: str, group: str) -> None:
+    """Raise FileExistsError if the file at `path` has an array or a table in a place where one is to be."""
+    listed = tree(path).groups
+    there = {posixpath.join(one.group, array.name) for one in listed for array in one.arrays}
+    there |= {one.group for one in listed if one.kind != "group"} | {
+        node.path for one in listed for node in one.skipped
+    }
+    places = [(name, dataset.variables) for name, dataset in datasets.items()] + [(name, {"": None}) for name in tables]
+    for name, variables in places:
+        for variable in variables:
+            node = posixpath.join(group, name.lstrip("/"), str(variable)).rstrip("/")
+            if node in there:
+                raise FileExistsError(f"{path}:{node}: it is there already; overwrite=True (--force) replaces it")
+
+
 @contextlib.contextmanager
 def _staged(path: str, overwrite: bool) -> Iterator[str]:
     """A path beside `path` that takes its place at the end of the block, if nothing went wrong."""
     folder = tempfile.mkdtemp(prefix=".xr-pytables-", dir=os.path.dirname(path))
+    staged, old = os.path.join(folder, os.path.basename(path)), os.path.join(folder, "old")
     try:
-        staged = os.path.join(folder, os.path.basename(path))
-        yield staged
-        old = os.path.join(folder, "old")
+        with warnings.catch_warnings(record=True) as told:
+            yield staged
         if overwrite and os.path.lexists(path) and os.path.isdir(staged):  # a store: there is no rename over another
             os.rename(path, old)
         os.rename(staged, path)
+        for one in told:
+            warn(str(one.message).replace(staged, path), one.category)
     except Exception as error:  # the user has never heard of the folder
         error.args = tuple(one.replace(staged, path) if isinstance(one, str) else one for one in error.args)
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            error.filename = error.filename.replace(staged, path)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -543,10 +593,11 @@ def _for_hdf5(dataset: xr.Dataset, writing: Writing, target: str, done: Done) ->
         if stored is None and variable.nbytes > _SMALL:
             stored = steps(variable.shape, variable.shape, variable.dtype.itemsize, _SMALL)
         block = _in_blocks(variable, done, stored)
-        block.encoding = _hdf5_encoding(variable, writing, target, stored) | _coordinates_of(variable, dataset)
+        block.encoding = _hdf5_encoding(variable, writing, target, stored)
+        block.encoding |= _coordinates_of(variable, dataset) | _origin(variable)
         variables[name] = block
     whole = _like(dataset, variables)
-    whole.encoding = {"unlimited_dims": tuple(dataset.encoding.get("unlimited_dims", ()))}
+    whole.encoding["unlimited_dims"] = tuple(dataset.encoding.get("unlimited_dims", ()))
     return whole
 
 
@@ -594,7 +645,7 @@ def _table_encoding(rows: xr.Dataset, writing: Writing) -> dict[Any, Any]:
 def _for_table(dataset: xr.Dataset, done: Done) -> xr.Dataset:
     variables = {name: _in_blocks(variable, done, None) for name, variable in dataset.variables.items()}
     for variable in variables.values():
-        variable.encoding = _coordinates_of(variable, dataset)
+        variable.encoding = _coordinates_of(variable, dataset) | _origin(variable)
     return _like(dataset, variables)
 
 
@@ -616,13 +667,42 @@ def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) ->
                 chunks = _chunks_for(variable, str(variable_name), writing) or _stored_chunks(variable)
                 block = _in_blocks(variable, done, chunks)
                 block.encoding = _coordinates_of(variable, dataset)
+                node = posixpath.join(name, str(variable_name))
+                block.attrs = _zarr_attributes(variable.attrs, f"{path}:{node}")
                 variables[variable_name] = block
                 encoding[variable_name] = _zarr_encoding(block, chunks, writing)
             where = None if name == "/" else name
             mode: Any = "a" if number else "w-"
-            _like(dataset, variables).to_zarr(
-                staged, group=where, mode=mode, encoding=encoding, zarr_format=2, consolidated=False
-            )
+            whole = _like(dataset, variables)
+            whole.attrs = _zarr_attributes(dataset.attrs, f"{path}:{name}")
+            whole.to_zarr(staged, group=where, mode=mode, encoding=encoding, zarr_format=2, consolidated=False)
+
+
+def _zarr_attributes(attributes: Mapping[Any, object], where: str) -> dict[Any, Any]:
+    """Attributes as JSON can hold them, bytes as text if they are UTF-8. Others are left out, with a warning.
+
+    `_FillValue` is of the type of the values, and Zarr keeps it elsewhere.
+    """
+    found = {}
+    for name, value in attributes.items():
+        try:
+            found[name] = value if name == "_FillValue" else json.loads(json.dumps(_for_json(value)))
+        except (TypeError, ValueError):  # of which UnicodeDecodeError is one
+            kind = type(value).__name__ + (f" ({value.dtype})" if isinstance(value, np.ndarray) else "")
+            warn(printable(f"{where}: attribute {name!r} of type {kind} has no form in Zarr, and is left out"))
+    return found
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind in "mMV":  # as Python has them, times may be mere numbers
+            raise TypeError(f"{value.dtype} has no form in JSON")
+        value = value.tolist()
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list | tuple):
+        return [_for_json(one) for one in value]
+    return {key: _for_json(one) for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def _has_rows(variable: xr.Variable) -> bool:
