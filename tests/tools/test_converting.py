@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -414,9 +415,9 @@ def test_types_of_columns_in_text_do_not_depend_on_blocks(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2,\n3,4,\n", "not a table in CSV: .*Expected 2 fields in line 2, saw 3"),
-        ("a,b\n0,1,2\n1,3,4\n", "not a table in CSV: .*Expected 2 fields in line 2, saw 3"),
-        ("a,b\n1,2\n3,4,\n", "not a table in CSV: .*Expected 2 fields in line 3, saw 3"),
+        ("a,b\n1,2,\n3,4,\n", "not a table in CSV: .*Expected 2 fields in line 2, saw 3$"),
+        ("a,b\n0,1,2\n1,3,4\n", "not a table in CSV: .*Expected 2 fields in line 2, saw 3$"),
+        ("a,b\n1,2\n3,4,\n", "not a table in CSV: .*Expected 2 fields in line 3, saw 3$"),
         ("a,a\n1,2\n", "several columns are called 'a'"),
     ],
 )
@@ -712,6 +713,22 @@ def test_arrays_of_a_group_that_is_there_are_replaced_on_request_alone(tmp_path:
     assert opened(tmp_path / "a.h5", group="/g")["v"].values.tolist() == [0, 1, 2]
     convert(tmp_path / "y.npy", tmp_path / "a.h5", target_group="/g", name="v", overwrite=True)
     assert opened(tmp_path / "a.h5", group="/g")["v"].values.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("source", ["x.npy", "t.csv"])
+def test_a_folder_that_takes_nothing_is_named_by_the_target(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    (tmp_path / "t.csv").write_text("n\n1\n")
+
+    def refused(prefix: str, dir: str) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", os.path.join(dir, prefix))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    with pytest.raises(PermissionError) as caught:
+        convert(tmp_path / source, tmp_path / "to.zarr")
+    assert caught.value.filename == str(tmp_path / "to.zarr")
 
 
 def test_warnings_name_the_target_and_not_a_hidden_one(tmp_path: Path) -> None:

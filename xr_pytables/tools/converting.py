@@ -320,13 +320,23 @@ def _plain(reading: Reading, source: str, beside: str, stack: ExitStack, *, raw:
         return _named({stem: open_npy(path)}, reading)
     if source == "raw":
         return _named({stem: open_raw(path, reading.shape, reading.dtype, reading.offset, reading.order)}, reading)
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".xr-pytables-", dir=os.path.dirname(beside)))
+    folder = _folder_beside(beside)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
     if source == "npz":
         return _named(open_npz(path, folder), reading)
     columns = (open_csv if source == "csv" else open_parquet)(path, folder, reading.variables)
     rows = reading.dims[0] if reading.dims else "row"
     found = _dataset({name: (column, (rows,)) for name, column in columns.items()})
     return {"/": found if raw else xr.decode_cf(found, decode_times=False)}, frozenset({"/"})
+
+
+def _folder_beside(path: str) -> str:
+    """A new folder, which is not shown, beside a file. What goes wrong names the file."""
+    try:
+        return tempfile.mkdtemp(prefix=".xr-pytables-", dir=os.path.dirname(path))
+    except OSError as error:
+        error.filename = path
+        raise
 
 
 def _named(arrays: Mapping[str, Any], reading: Reading) -> tuple[Groups, frozenset[str]]:
@@ -541,7 +551,7 @@ def _check_free(datasets: Groups, tables: Groups, path: str, group: str) -> None
 @contextlib.contextmanager
 def _staged(path: str, overwrite: bool) -> Iterator[str]:
     """A path beside `path` that takes its place at the end of the block, if nothing went wrong."""
-    folder = tempfile.mkdtemp(prefix=".xr-pytables-", dir=os.path.dirname(path))
+    folder = _folder_beside(path)
     staged, old = os.path.join(folder, os.path.basename(path)), os.path.join(folder, "old")
     try:
         with warnings.catch_warnings(record=True) as told:

@@ -204,7 +204,7 @@ def open_csv(path: str, folder: str, wanted: Collection[str] | None) -> dict[str
         with pd.read_csv(path, chunksize=_ROWS, usecols=names, dtype=chosen) as pieces:
             return _columns(({name: piece[name] for name in names} for piece in pieces), folder, path)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a table in CSV: {error}") from None
+        raise ValueError(f"{path}: not a table in CSV: {str(error).strip()}") from None
 
 
 def _csv_types(path: str) -> dict[str, Any]:
