@@ -655,6 +655,24 @@ def test_a_folder_is_no_target(target_format: str, overwrite: bool, tmp_path: Pa
         assert np.load(tmp_path / "back.npy").tolist() == [0, 1, 2]
 
 
+def test_a_store_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    convert(tmp_path / "x.npy", tmp_path / "a.zarr")
+    rename = os.rename
+
+    def refused(source: str, target: str) -> None:
+        if target == str(tmp_path / "a.zarr") and os.path.basename(source) != "old":
+            raise OSError(errno.EIO, "Input/output error", source)
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.rename", refused)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            convert(tmp_path / "x.npy", tmp_path / "a.zarr", name="v", overwrite=True)
+    assert caught.value.filename == str(tmp_path / "a.zarr")
+    assert set(xr.open_zarr(tmp_path / "a.zarr", consolidated=False)) == {"x"}
+
+
 def test_a_store_takes_the_place_of_a_file_and_of_a_link(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(3))
     (tmp_path / "file").write_text("text")

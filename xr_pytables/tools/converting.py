@@ -149,7 +149,7 @@ def convert(
     name, dims
         Of the one array in a `.npy` file or a file of raw elements. Default: the name of the file, `dim_0` ...
     overwrite
-        Replace a target that is there.
+        Replace a target that is there; with `target_group`, arrays and tables that are there.
     threads
         How many threads may work. Default: one per CPU.
     progress
@@ -157,10 +157,11 @@ def convert(
 
     Raises
     ------
-    FileExistsError
-        If the target is there.
+    FileExistsError, IsADirectoryError
+        If the target is there, or is a folder (but a Zarr store, which another one may replace).
     OSError, ValueError, TypeError, KeyError
-        For a source that cannot be read, or cannot be written so. The target is as it was.
+        For a source that cannot be read, or cannot be written so. The target is as it was. Attributes that it has no
+        form for are left out, with a warning.
     """
     if progress:
         check_available()
@@ -558,7 +559,12 @@ def _staged(path: str, overwrite: bool) -> Iterator[str]:
             yield staged
         if overwrite and os.path.lexists(path) and os.path.isdir(staged):  # a store: there is no rename over another
             os.rename(path, old)
-        os.rename(staged, path)
+        try:
+            os.rename(staged, path)
+        except OSError:
+            if os.path.lexists(old):
+                os.rename(old, path)
+            raise
         for one in told:
             warn(str(one.message).replace(staged, path), one.category)
     except Exception as error:  # the user has never heard of the folder

@@ -359,15 +359,15 @@ def _with_missing(dtype: np.dtype[Any], pieces: Sequence[Mapped], told: str) -> 
     """
     if dtype.kind == "b":
         return np.dtype("i1"), np.int8(-128)
-    values = [piece[:] for piece in pieces if piece.shape[0]]
-    least, most = min(int(part.min()) for part in values), max(int(part.max()) for part in values)
+    limits = [(int(values.min()), int(values.max())) for piece in pieces if (values := piece[:]).size]
+    least, most = min(low for low, _ in limits), max(high for _, high in limits)
     if max(-least, most) <= _EXACT:
         return np.dtype("f8"), None
-    limits = np.iinfo(dtype)
-    if dtype.kind == "i" and float(least) > limits.min:  # as floats, in which readers look for it
-        return dtype, dtype.type(limits.min)
-    if float(most) < float(limits.max):
-        return dtype, dtype.type(limits.max)
+    smallest, largest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if dtype.kind == "i" and float(least) > smallest:  # as floats, in which readers look for it
+        return dtype, dtype.type(smallest)
+    if float(most) < float(largest):
+        return dtype, dtype.type(largest)
     raise ValueError(f"{told}: its integers leave none to stand for the missing ones. Fill these in before")
 
 
