@@ -176,6 +176,15 @@ def test_a_dimension_that_grows_below_grows_above(target: str, tmp_path: Path) -
     assert [arrays[name].unlimited_dims for name in ("top", "other", "grow")] == [("dim_4",), (), ("dim_4",)]
 
 
+def test_a_dimension_that_cannot_grow_in_the_target_is_taken_as_it_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "top.npy", np.arange(4))
+    convert(tmp_path / "top.npy", tmp_path / "to.h5")
+    with tables.open_file(tmp_path / "from.h5", "w") as file:
+        file.create_earray("/", "grow", tables.Int64Atom(), (0,)).append(np.arange(4))
+    convert(tmp_path / "from.h5", tmp_path / "to.h5", target_group="/g")
+    assert diff(tmp_path / "from.h5", tmp_path / "to.h5", group=("/", "/g")) == ()
+
+
 def test_attributes_that_zarr_has_no_form_for_are_named_and_left_out(tmp_path: Path) -> None:
     values = {
         "text": "é".encode(), "empty": np.bytes_(b""), "raw": b"\xff", "z": 1 + 2j, "day": np.datetime64("2014-09-01"),

@@ -588,8 +588,7 @@ def _write_groups(
             for number, (name, dataset) in enumerate(where.items()):
                 to_pytables(dataset, path, mode="a" if number else mode, group=name, **options)
         else:
-            unlimited = {name: dataset.encoding.get("unlimited_dims", ()) for name, dataset in where.items()}
-            to_pytables(whole, path, mode=mode, unlimited_dims=unlimited, **options)
+            to_pytables(whole, path, mode=mode, **options)
         mode = "a"
     for name, dataset in tables.items():
         rows = _for_table(dataset, done)
