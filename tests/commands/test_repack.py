@@ -63,6 +63,7 @@ def test_damage_is_status_1() -> None:
         (["file.h5", "--chunks", "a"], "integers are needed"),
         (["file.h5", "--complib", "nonsense"], "complib 'nonsense' is unknown"),
         (["file.h5", "--vars", "/none"], "there is no array '/none'"),
+        (["file.h5", "--vars", ""], "arrays (--vars) names no array"),
         (["file.h5", "none/new.h5"], "there is no folder"),
         ([], "Missing argument 'FILE'"),
     ],

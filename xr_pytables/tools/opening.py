@@ -94,10 +94,10 @@ def _zarr_groups(path: str, group: str, decoders: Mapping[str, Any]) -> Groups:
     return groups
 
 
-def check_variables(names: Collection[str] | None) -> None:
+def check_variables(names: Collection[str] | None, argument: str = "variables") -> None:
     """Raise ValueError for a choice of no arrays at all."""
     if names is not None and not names:
-        raise ValueError("variables (--vars) names no array. Leave it out to take all")
+        raise ValueError(f"{argument} (--vars) names no array. Leave it out to take all")
 
 
 def named_alone(dataset: xr.Dataset, names: Collection[str]) -> xr.Dataset:

@@ -44,7 +44,7 @@ from ..library.target_file import TargetFile, filter_available
 from ..model import attributes, leaves
 from ..model.attributes import EncodedAttribute
 from ..writing.progress import bar, check_available
-from .opening import blocks, steps
+from .opening import blocks, check_variables, steps
 from .verifying import checked_file
 
 Done = Callable[[int], None]
@@ -214,6 +214,7 @@ class ArrayPlan:
 
 def _planned(file: File, wishes: Wishes) -> Iterator[ArrayPlan]:
     """The arrays of a file, and how each is going to be stored. Raises ValueError for what cannot be."""
+    check_variables(wishes.arrays, "arrays")
     found = {}
     for address, path in file.paths().items():
         if file.kind(address) == "dataset":
