@@ -284,6 +284,32 @@ def test_keys_of_inner_nodes_are_checked(tmp_path: Path) -> None:
     assert (damage.path, damage.what) == ("/a", "index")
 
 
+@pytest.mark.parametrize("kind", ["ultralight", "light", "medium", "full"])
+def test_an_index_that_contradicts_its_table_is_told(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    keys = np.random.default_rng(0).permutation(5000) // 3
+    with tables.open_file(path, "w") as file:
+        table = file.create_table("/g", "t", np.rec.fromarrays([keys], names="key"), createparents=True)
+        table.cols.key.create_index(kind=kind, _blocksizes=(2048, 1024, 512, 64))
+        table.append([(7,), (8,)])
+        table.flush()
+    assert verify(path).sound
+    pristine = path.read_bytes()
+    for name, place in (("indices", (2, 100)), ("indicesLR", 5), ("sorted", (3, 0)), ("bounds", (1, 2)), ("ranges", 4)):
+        path.write_bytes(pristine)
+        with h5py.File(path, "a") as file:
+            node = file[f"g/_i_t/key/{name}"]
+            node[place] = node[place] + 1
+        damage = only_damage(path)
+        assert (damage.path, damage.what) == ("/g/_i_t/key", "index"), name
+        assert "it contradicts '/g/t'" in damage.message
+    path.write_bytes(pristine)
+    with h5py.File(path, "a") as file:
+        file["g/_i_t/key"].attrs["DIRTY"] = True  # nobody uses it
+        file["g/_i_t/key/indicesLR"][5] += 1
+    assert verify(path).sound
+
+
 def test_a_name_that_nobody_finds_is_told(tmp_path: Path) -> None:
     """Links are listed with names that the index of names does not lead to: a hash is wrong."""
     path = tmp_path / "file.h5"

@@ -19,7 +19,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_pytables import to_pytables
+from xr_pytables import to_pytables, verify
 from xr_pytables.disk.door import Visit
 from xr_pytables.disk.files import FileIdentity
 from xr_pytables.disk.opened_files import OpenedFile
@@ -357,6 +357,20 @@ def test_an_index_whose_entries_were_exchanged_or_whose_values_are_not_sorted_is
             node[...] = stored
         assert found_rows(path, where) == expected, name
         assert not answers[-1].used, name
+
+
+@pytest.mark.parametrize("kind", ["ultralight", "light", "medium", "full"])
+def test_buckets_that_fit_no_slice_lose_no_row(kind: str, answers: list[queries.FoundRows], tmp_path: Path) -> None:
+    """PyTables rounds the place of a block and that of a slice in it, and does not find all rows by a light index."""
+    rows = np.zeros(200_000, [("key", "i4")])
+    rows["key"] = np.random.default_rng(0).permutation(200_000)
+    path = make_table(tmp_path / "a.h5", rows, chunk=100)
+    with plain_file(path, "a") as file:
+        file.root.t.cols.key.create_index(kind=kind, optlevel=0, _blocksizes=(65536, 32768, 16384, 128))
+    for number in range(0, 200_000, 8000):
+        assert found_rows(path, f"key == {number}") == np.flatnonzero(rows["key"] == number).tolist()
+    assert answers[-1].used
+    assert verify(path).sound
 
 
 def test_text_is_ordered_by_its_bytes_with_an_index_and_without(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from ..hdf5.links import Link
 from ..sources.remote import Fetched, Remote
 from ..sources.source import Source, printable
 from ..sources.url import shown
+from ..where.index_check import contradictions
 from ..writing.progress import bar, check_available
 
 Done = Callable[[int], None]
@@ -162,6 +163,7 @@ def checked_file(
         with bar(size) as done:
             for array in survey.arrays:
                 array.check(survey, threads, done)
+        survey.check_table_indexes()
         visit.check_unchanged()
         return survey.report()
 
@@ -285,6 +287,19 @@ class _Survey:
         if address in self._infos:
             self.arrays[-1].scales = attributes.get("DIMENSION_LIST")
             self.arrays[-1].locate(self)
+
+    def check_table_indexes(self) -> None:
+        """That indexes which PyTables keeps of tables agree with them, where both are sound."""
+        damaged = {damage.path for damage in self.damage}
+        for array in self.arrays:
+            folder, name = posixpath.split(array.path)
+            indexes = posixpath.join(folder, f"_i_{name}")
+            if array.path not in damaged and not any(path.startswith(f"{indexes}/") for path in damaged):
+                try:
+                    for column, reason in contradictions(self.file, array.path, array.info):
+                        self.tell(posixpath.join(indexes, column), "index", f"it contradicts {array.path!r}: {reason}")
+                except FormatError as error:
+                    self.tell(indexes, "index", error)
 
     # -- what several objects must agree on -----------------------------------------------------------------
 

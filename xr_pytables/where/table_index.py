@@ -266,14 +266,14 @@ class IndexSearch:
         spans = self._common_spans(together)
         if sum(stop - start for _, start, stop in spans) > limit:
             return None
-        found = [self._entries(number, start, stop) for number, start, stop in spans]
+        found = [self.entries(number, start, stop) for number, start, stop in spans]
         entries = np.concatenate([np.empty(0, np.int64), *found])
         if spec.bucket == 1:
             rows = np.sort(entries)
             if (rows[1:] == rows[:-1]).any():
                 raise UnusableIndexError("it names a row twice")
         else:
-            buckets = np.unique(entries)
+            buckets = np.unique(np.concatenate([entries, entries + 1])) if self._may_be_next else np.unique(entries)
             if len(buckets) * spec.bucket > limit:
                 return None
             rows = (buckets[:, np.newaxis] * spec.bucket + np.arange(spec.bucket)).reshape(-1)
@@ -281,6 +281,27 @@ class IndexSearch:
         if len(rows) and not (rows[0] >= 0 and rows[-1] < spec.rows):
             raise UnusableIndexError("it names rows that are not there")
         return np.concatenate([rows, np.arange(spec.rows, self.table_rows)])
+
+    @property
+    def _may_be_next(self) -> bool:
+        """Whether the bucket of a row can be the one behind what its entry says.
+
+        In a light index, PyTables rounds where a block begins and where a slice begins in it, each down to a bucket.
+        """
+        spec = self.spec
+        return spec.kind == "light" and spec.slices >= spec.slices_per_block and spec.slicesize % spec.bucket != 0
+
+    def stored_buckets(self, start: int, stop: int) -> NDArray[np.int64]:
+        """What `entries` are for the rows from `start` to `stop`."""
+        spec, rows = self.spec, np.arange(start, stop)
+        if spec.kind != "light":
+            return rows // spec.bucket
+        slices = np.arange(start // spec.slicesize, stop // spec.slicesize + 1)
+        in_block = slices % spec.slices_per_block
+        begins = [begin * spec.slicesize // spec.bucket for begin in (slices, slices - in_block, in_block)]
+        rounded = begins[1] + begins[2] - begins[0]
+        buckets: NDArray[np.int64] = rows // spec.bucket + rounded[rows // spec.slicesize - slices[0]]
+        return buckets
 
     def _common_spans(self, together: Sequence[Comparison]) -> list[tuple[int, int, int]]:
         """What the spans of all comparisons have in common."""
@@ -315,18 +336,12 @@ class IndexSearch:
                 start, stop = self._search(comparison, edges, values.shape[1], chunk)
                 spans.append((number, *self._unreduced(start, stop, spec.slicesize)))
         if spec.rest:
-            values, count = spec.arrays["sortedLR"], spec.rest_values
-            step = spec.chunksize // spec.reduction
-            # the first value of each chunk, and the last value, are kept behind the values
-            end = count + -(-count // step) + 1
-            if end > values.shape[0]:
-                raise UnusableIndexError("its last values have no bounds")
-            edges = self._read(values, (slice(count, end),))
+            values = spec.arrays["sortedLR"]
 
             def chunk_of_rest(start: int, stop: int) -> NDArray[Any]:
                 return self._read(values, (slice(start, stop),))
 
-            start, stop = self._search(comparison, edges, count, chunk_of_rest)
+            start, stop = self._search(comparison, self._edges_of_rest(), spec.rest_values, chunk_of_rest)
             spans.append((spec.slices, *self._unreduced(start, stop, spec.rest)))
         return [span for span in spans if span[2] > span[1]]
 
@@ -372,8 +387,8 @@ class IndexSearch:
             return start, place(np.inf, "right")
         return start, count
 
-    def _entries(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Rows or buckets, counted from the beginning of the table."""
+    def entries(self, number: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows or buckets of a part of a slice, or of the rest, counted from the beginning of the table."""
         spec = self.spec
         if number < spec.slices:
             entries = self._read(spec.arrays["indices"], (number, slice(start, stop)))
@@ -388,6 +403,37 @@ class IndexSearch:
         elif size == 1:
             entries += number * spec.slicesize // spec.bucket
         return entries
+
+    def checked_values(self, number: int) -> NDArray[Any]:
+        """The kept values of a slice, or of the rest. Raises UnusableIndexError if they are not in order."""
+        spec = self.spec
+        if number < spec.slices:
+            values = self._read(spec.arrays["sorted"], (number, slice(None)))
+            edges = self._edges(number)
+        else:
+            values = self._read(spec.arrays["sortedLR"], (slice(0, spec.rest_values),))
+            edges = self._edges_of_rest()
+        step = spec.chunksize // spec.reduction
+        same = [_same(value, edge) for value, edge in zip(values[::step], edges[:-1], strict=True)]
+        if not all(same) or not _ascends(_checked_order(values)[-1:], edges[-1:]).all():
+            raise UnusableIndexError("its values are not those that its bounds say")
+        return values
+
+    def _edges(self, number: int) -> NDArray[Any]:
+        """The first value of each chunk of a slice, and the last of all."""
+        arrays = self.spec.arrays
+        (first, last), bounds = (self._read(arrays[name], (number, slice(None))) for name in ("ranges", "bounds"))
+        return np.concatenate([[first], bounds, [last]]).astype(bounds.dtype)
+
+    def _edges_of_rest(self) -> NDArray[Any]:
+        """The same of the rest, of which they are kept behind the values."""
+        spec = self.spec
+        begin, values = spec.rest_values, spec.arrays["sortedLR"]
+        step = spec.chunksize // spec.reduction
+        end = begin + -(-begin // step) + 1
+        if end > values.shape[0]:
+            raise UnusableIndexError("its last values have no bounds")
+        return self._read(values, (slice(begin, end),))
 
 
 def _checked_order(values: NDArray[Any]) -> NDArray[Any]:
