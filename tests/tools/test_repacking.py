@@ -22,7 +22,7 @@ from xr_pytables.tools.verifying import verify
 from xr_pytables.writing.writer import to_pytables
 
 from ..hdf5 import helpers_corpus
-from ..helpers_reading import plain_file
+from ..helpers_reading import plain_file, run_python
 from .test_verifying import GOLDEN, OTHERS, chunk_places, flipped
 
 
@@ -167,6 +167,36 @@ def test_references_to_regions_are_refused(tmp_path: Path) -> None:
         file["regions"] = np.array([file["x"].regionref[1:3]], h5py.regionref_dtype)
     with pytest.raises(ValueError, match=r"old\.h5:/regions: references to regions are not copied"):
         repack(tmp_path / "old.h5", tmp_path / "new.h5")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["x"] = np.arange(5)
+        file["x"].attrs["region"] = file["x"].regionref[1:3]
+    with pytest.raises(ValueError, match=r"old\.h5:/x: an attribute: references to regions are not copied"):
+        repack(tmp_path / "old.h5", tmp_path / "new.h5")
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("complib", ["blosc:lz4", "blosc2:zstd", "zlib"])
+def test_values_of_variable_length_keep_their_filters(compression: str | None, complib: str, tmp_path: Path) -> None:
+    """Blosc of PyTables ends the process on their descriptors."""
+    code = f"""
+        import h5py, numpy as np, xr_pytables
+        old, new = {str(tmp_path / "old.h5")!r}, {str(tmp_path / "new.h5")!r}
+        record = np.dtype([("s", h5py.string_dtype()), ("n", "i4")])
+        with h5py.File(old, "w") as file:
+            words = {{"chunks": (2,), "compression": {compression!r}}}
+            file.create_dataset("text", data=["a", "bb", "", "d"], dtype=h5py.string_dtype(), **words)
+            file.create_dataset("rows", (4,), h5py.vlen_dtype("i4"), **words)[1] = [1, 2]
+            file.create_dataset("records", data=np.array([("a", 1), ("bb", 2)], record), **words)
+            file.create_dataset("n", data=np.arange(4), **words)
+        xr_pytables.repack(old, new, complib={complib!r}, chunks=(3,))
+        with h5py.File(old) as one, h5py.File(new) as other:
+            for name in ("text", "rows"):
+                assert (other[name].chunks, other[name].compression) == ((3,), one[name].compression), name
+                assert [str(each) for each in one[name][:]] == [str(each) for each in other[name][:]], name
+        assert xr_pytables.diff(old, new) == ()
+        print(xr_pytables.verify(new).sound)
+    """
+    assert run_python(code).split() == ["True"]
 
 
 def test_pickles_of_pytables_are_kept_and_not_run(tmp_path: Path) -> None:

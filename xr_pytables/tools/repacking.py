@@ -246,11 +246,14 @@ def _with_wishes(plan: ArrayPlan, wishes: Wishes, file: File) -> ArrayPlan:
     if chunks == info.chunkshape:
         chunks = None
     filters = _filters(info, wishes) if wishes.about_filters else None
-    if filters is not None:
-        for step in filters.filters:
-            if not filter_available(step.id):
-                raise ValueError(f"the compressor {step.name!r} is not part of this build of PyTables. Choose another")
-    return replace(plan, chunks=chunks, filters=None if filters == info.filters else filters)
+    filters = None if filters == info.filters else filters
+    for step in filters.filters if filters is not None else ():
+        if not filter_available(step.id):
+            raise ValueError(
+                f"{file.name}:{plan.path}: the compressor {step.name!r} is not part of this build of PyTables. Choose "
+                "another (complib), or leave the array as it is (arrays)"
+            )
+    return replace(plan, chunks=chunks, filters=filters)
 
 
 def _is_scale(file: File, info: DatasetInfo) -> bool:
@@ -259,10 +262,10 @@ def _is_scale(file: File, info: DatasetInfo) -> bool:
 
 def _filters(info: DatasetInfo, wishes: Wishes) -> FilterPipeline:
     """The filters that an array shall have."""
+    if info.datatype.kind in ("text", "vlen"):
+        return info.filters  # of where the values lie, and Blosc divides by zero there
     had = info.filters.filters
     checksum = any(step.id == FLETCHER32 for step in had) if wishes.fletcher32 is None else wishes.fletcher32
-    if info.datatype.kind in ("text", "vlen"):
-        checksum = any(step.id == FLETCHER32 for step in had)
     words = info.filters.to_encoding()
     complib = wishes.complib if wishes.complib is not None else words.get("complib")
     if wishes.complib is None and wishes.complevel is None:
@@ -303,7 +306,10 @@ def _write(file: File, target: str, plans: Sequence[ArrayPlan], threads: int | N
             for path in paths.values():
                 raw = h5.name_bytes(path)
                 with opened("H5Oopen", source, raw, h5.DEFAULT) as old, new.open(path) as made_anew:
-                    copying.copy_attributes(old, made_anew, moved)
+                    try:
+                        copying.copy_attributes(old, made_anew, moved)
+                    except ValueError as error:
+                        raise ValueError(f"{file.name}:{path}: an attribute: {error}") from None
             for plan in plans:
                 if plan.info.layout != "chunked" and plan.changes:
                     _call_carray(new, plan.path)
