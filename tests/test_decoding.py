@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -142,6 +143,28 @@ def test_a_scale_that_is_an_integer_leaves_room_for_missing_values(
     with xr.open_dataset(path, engine="pytables", mask_and_scale=masked) as ds:
         np.testing.assert_array_equal(ds["v"].values, values)
         assert ds["v"].dtype.kind == np.asarray(values).dtype.kind
+
+
+@pytest.mark.parametrize("options", [{}, {"mask_and_scale": False}, {"decode_cf": False}])
+def test_fill_values_of_characters_are_those_of_netcdf4(options: dict[str, Any], tmp_path: Path) -> None:
+    """They are stored as text, and the values are bytes."""
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("x", 3)
+        file.createDimension("n", 2)
+        file.createVariable("number", "i4", ("x",))[:] = 1  # so that x is no dimension of characters
+        file.createVariable("one", "S1", ("x",), fill_value=b"-")[:] = np.array([b"a", b"-", b"b"])
+        file.createVariable("two", "S1", ("x", "n"), fill_value=b"-")[:] = np.array([[b"a", b"b"], [b"-", b"-"]] * 2)[
+            :3
+        ]
+    with (
+        xr.open_dataset(path, engine="pytables", **options) as ours,
+        xr.open_dataset(path, engine="netcdf4", **options) as theirs,
+    ):
+        for name in ("one", "two"):
+            assert ours[name].equals(theirs[name])
+            for where in (lambda array: array.attrs, lambda array: array.encoding):
+                assert where(ours[name]).get("_FillValue") == where(theirs[name]).get("_FillValue")
 
 
 def test_a_dataset_is_the_same_without_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import math
 import posixpath
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from xarray import Dataset, Variable
@@ -214,7 +214,7 @@ class PyTablesDataStore(AbstractDataStore):
             key = indexing.OuterIndexer((self._rows, *(slice(None) for _ in spec.shape[1:])))
             stored["preferred_chunks"] = _blocks_of_rows(spec, len(self._rows))
         data = indexing.LazilyIndexedArray(array, key or _whole(len(dims)))
-        return Variable(dims, data, spec.attributes, stored, fastpath=True)
+        return Variable(dims, data, _of_kind(spec.attributes, spec.dtype), stored, fastpath=True)
 
     def get_attrs(self) -> dict[str, object]:
         """The group's attributes."""
@@ -240,6 +240,15 @@ class PyTablesDataStore(AbstractDataStore):
         """Give the file descriptors back."""
         for file in self._files.values():
             file.close()
+
+
+def _of_kind(attributes: Mapping[str, object], dtype: np.dtype[Any]) -> Mapping[str, object]:
+    """The attributes, the fill values of bytes as bytes: other programs store them as any text."""
+    if dtype.kind != "S":
+        return attributes
+    fills = [(key, attributes.get(key)) for key in ("_FillValue", "missing_value")]
+    as_bytes = {key: np.bytes_(fill.encode("utf-8", "surrogateescape")) for key, fill in fills if isinstance(fill, str)}
+    return {**attributes, **as_bytes}
 
 
 @lru_cache
