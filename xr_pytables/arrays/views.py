@@ -90,12 +90,9 @@ class ReferenceArray(PyTablesArray):
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         addresses = self._addresses(self.stored(key))
         paths = np.empty(addresses.shape, object)
-        if not addresses.any():
-            paths[...] = ""
-            return paths
-        known = self._paths()
+        known = self._paths() if addresses.any() else {}
         unique, places = np.unique(addresses.reshape(-1), return_inverse=True)
-        names = [known.get(address, _nameless(address)) for address in unique.tolist()]
+        names = [known.get(address, _nameless(address)) if address else "" for address in unique.tolist()]
         paths.reshape(-1)[:] = [names[place] for place in places.reshape(-1).tolist()]
         return paths
 
@@ -135,4 +132,4 @@ class ReferenceArray(PyTablesArray):
 
 
 def _nameless(address: int) -> str:
-    return f"<an object at {address} that has no path>" if address else ""
+    return f"<an object at {address} that has no path>"
