@@ -332,7 +332,7 @@ class IndexSearch:
                 def chunk(start: int, stop: int, number: int = number) -> NDArray[Any]:
                     return self._read(values, (number, slice(start, stop)))
 
-                edges = np.concatenate([ranges[number, :1], bounds[number], ranges[number, 1:]])
+                edges = _edges(ranges[number], bounds[number])
                 start, stop = self._search(comparison, edges, values.shape[1], chunk)
                 spans.append((number, *self._unreduced(start, stop, spec.slicesize)))
         if spec.rest:
@@ -372,8 +372,7 @@ class IndexSearch:
             start = number * step
             if number not in kept:
                 kept[number] = _checked_order(chunk(start, min(start + step, count)))
-                if not _ascends(kept[number][[-1]], edges[[number + 1]]) or not _same(kept[number][0], edges[number]):
-                    raise UnusableIndexError("its values are not those that its bounds say")
+                _check_edges(kept[number], edges[number : number + 2])
             return start + int(np.searchsorted(kept[number], value, side))
 
         bounds = _checked_order(edges)[1:-1]
@@ -408,25 +407,20 @@ class IndexSearch:
         """The kept values of a slice, or of the rest. Raises UnusableIndexError if they are not in order."""
         spec = self.spec
         if number < spec.slices:
-            values = self._read(spec.arrays["sorted"], (number, slice(None)))
-            edges = self._edges(number)
+            values, ranges, bounds = (
+                self._read(spec.arrays[name], (number, slice(None))) for name in ("sorted", "ranges", "bounds")
+            )
+            edges = _edges(ranges, bounds)
         else:
             values = self._read(spec.arrays["sortedLR"], (slice(0, spec.rest_values),))
             edges = self._edges_of_rest()
         step = spec.chunksize // spec.reduction
-        same = [_same(value, edge) for value, edge in zip(values[::step], edges[:-1], strict=True)]
-        if not all(same) or not _ascends(_checked_order(values)[-1:], edges[-1:]).all():
-            raise UnusableIndexError("its values are not those that its bounds say")
+        for number, start in enumerate(range(0, len(_checked_order(values)), step)):
+            _check_edges(values[start : start + step], edges[number : number + 2])
         return values
 
-    def _edges(self, number: int) -> NDArray[Any]:
-        """The first value of each chunk of a slice, and the last of all."""
-        arrays = self.spec.arrays
-        (first, last), bounds = (self._read(arrays[name], (number, slice(None))) for name in ("ranges", "bounds"))
-        return np.concatenate([[first], bounds, [last]]).astype(bounds.dtype)
-
     def _edges_of_rest(self) -> NDArray[Any]:
-        """The same of the rest, of which they are kept behind the values."""
+        """The edges of the rest, which are kept behind its values."""
         spec = self.spec
         begin, values = spec.rest_values, spec.arrays["sortedLR"]
         step = spec.chunksize // spec.reduction
@@ -448,8 +442,17 @@ def _ascends(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((before <= after) | (after != after))
 
 
-def _same(one: Any, other: Any) -> bool:
-    return bool(one == other or (one != one and other != other))
+def _edges(ranges: NDArray[Any], bounds: NDArray[Any]) -> NDArray[Any]:
+    """The first value of each chunk of a slice, and the last of all."""
+    return np.concatenate([ranges[:1], bounds, ranges[1:]])
+
+
+def _check_edges(values: NDArray[Any], edges: NDArray[Any]) -> None:
+    """Raise UnusableIndexError unless a chunk begins with the first of two edges and ends by the other."""
+    first, begin = values[0], edges[0]
+    is_same = first == begin or (first != first and begin != begin)
+    if not is_same or not _ascends(values[-1:], edges[1:]).all():
+        raise UnusableIndexError("its values are not those that its bounds say")
 
 
 def _sortable(value: Any) -> Any:

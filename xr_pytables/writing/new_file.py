@@ -34,6 +34,7 @@ from ..hdf5.file import File
 from ..library.chunk_tree import check_with_hdf5, set_end_of_file, set_root, tree_size, write_tree
 from ..library.target_file import TargetFile, planned_storage
 from ..model.attributes import are_large
+from ..parsing import parsing
 from ..sources.local import LocalFile
 from . import chunk_writer
 from .alignment import Blocks, conflict
@@ -307,7 +308,7 @@ def _settled(parts: Sequence[Part], transaction: Transaction, gather: Callable[[
         with open(making, "xb") as file:
             np.savez(file, allow_pickle=False, **columns)
         _take_name(making, path)
-    with np.load(path, allow_pickle=False) as kept:
+    with parsing(), np.load(path, allow_pickle=False) as kept:
         indexes = {
             name: ChunkIndex(
                 (0,) * kept[f"address{number}"].ndim,
