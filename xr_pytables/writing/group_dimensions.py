@@ -44,10 +44,6 @@ class Dimensions:
                 return None
             group = posixpath.dirname(group)
 
-    def size_of(self, scale: str) -> int:
-        """Elements of the dimension of the scale at that path."""
-        return self._scales[posixpath.dirname(scale), posixpath.basename(scale)].size
-
     def resize(self, scale: str, size: int) -> None:
         """The dimension of the scale at that path has another size from now on, and can grow."""
         key = posixpath.dirname(scale), posixpath.basename(scale)
