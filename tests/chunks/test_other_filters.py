@@ -136,6 +136,7 @@ def test_nbit_of_floats_arrays_and_compounds(tmp_path: Path) -> None:
     [
         ((8, 0, 10), "only 3 client data"),
         ((8, 0, 10, 1, 4, 0, 33, 0), "33 bits from bit 0 on of 4 bytes"),
+        ((8, 0, 10, 1, 4, 7, 8, 0), "byte order 7"),
         ((8, 0, 10, 1, 4, 0, 8), "cut off|unpack"),
         ((8, 0, 11, 1, 4, 0, 8, 0), "11 elements of 8 bits"),
         ((8, 0, 10, 7, 4, 0, 8, 0), "type of class 7"),
@@ -213,6 +214,8 @@ def scaleoffset(**changes: int) -> tuple[int, ...]:
         (scaleoffset(), bytes(20), "too few for the header"),
         (scaleoffset(), b"\x09" + bytes(20), "10 numbers of 9 bits in 21 bytes"),
         (scaleoffset(), b"\x21" + bytes(200), "10 numbers of 33 bits"),
+        (scaleoffset(order=256), bytes(60), "no flags: .*256"),
+        (scaleoffset(filled=51), bytes(60), "no flags: .*51"),
         (scaleoffset(filled=1)[:9][:8], b"", "fill value of the scale-offset filter is cut off"),
         ((2, 0, 10), b"", "only 3 client data"),
     ],

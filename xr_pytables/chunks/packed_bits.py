@@ -115,6 +115,8 @@ def _pieces(values: Sequence[int], place: int, offset: int, start: int, depth: i
 
 def _number(size: int, order: int, precision: int, low: int, offset: int, start: int) -> Iterator[_Piece]:
     """The bits of a number, `precision` of them from bit `low`, cut where bytes begin."""
+    if order > 1:
+        raise ValueError(f"the N-bit filter has numbers of byte order {order}")
     if not 0 < precision <= precision + low <= 8 * size:
         raise ValueError(f"the N-bit filter has {precision} bits from bit {low} on of {size} bytes")
     bit, end = low, low + precision
@@ -179,6 +181,8 @@ class _ScaleOffset:
             raise ValueError(f"a scale-offset filter of kind {kind}")
         if size not in ((4, 8) if is_float else (1, 2, 4, 8)):
             raise ValueError(f"a scale-offset filter for numbers of {size} bytes")
+        if max(is_float, signed, order, filled) > 1:
+            raise ValueError(f"client data of the scale-offset filter that are no flags: {values[3:8]}")
         letter = "f" if is_float else "i" if signed else "u"
         stored = struct.pack(f"<{len(values) - 8}I", *values[8:])[:size]
         if filled and len(stored) < size:
