@@ -353,15 +353,49 @@ def test_what_is_behind_the_nul_that_ends_a_string_is_no_part_of_it(tmp_path: Pa
     assert open_quietly(path, group="/t", where="s == 'ab'")["i"].values.tolist() == [0]
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("padding", [h5py.h5t.STR_NULLTERM, h5py.h5t.STR_SPACEPAD])
+def test_strings_in_records_end_as_strings_do(tmp_path: Path, padding: int, chunked: bool) -> None:
+    path, ends = tmp_path / "s.h5", padding == h5py.h5t.STR_NULLTERM
+    word = padded_string(4)
+    word.set_strpad(padding)
+    inner = h5py.h5t.create(h5py.h5t.COMPOUND, 9)
+    inner.insert(b"s", 0, word)
+    inner.insert(b"p", 4, h5py.h5t.array_create(word, (1,)))
+    inner.insert(b"u", 8, h5py.h5t.STD_U8LE)
+    outer = h5py.h5t.create(h5py.h5t.COMPOUND, 12)
+    outer.insert(b"r", 1, inner)
+    fields = [("s", "S4"), ("p", "S4", (1,)), ("u", "u1")]
+    values = np.zeros((2, 2), {"names": ["r"], "formats": [fields], "offsets": [1], "itemsize": 12})
+    values["r"]["s"] = values["r"]["p"][..., 0] = [[b"a\0b", b"a  "], [b"abcd", b"\0 \0z"]]
+    values["r"]["u"] = [[1, 2], [3, 4]]
+    with h5py.File(path, "w") as file:
+        layout, space = h5py.h5p.create(h5py.h5p.DATASET_CREATE), h5py.h5s.create_simple((2, 2))
+        if chunked:
+            layout.set_chunk((2, 1))
+        stored = h5py.h5d.create(file.id, b"n", outer, space, layout)
+        stored.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=outer)
+        h5py.h5a.create(stored, b"all", outer, space).write(values, mtype=outer)
+    expected = [[b"a", b"a  "], [b"abcd", b""]] if ends else [[b"a\0b", b"a"], [b"abcd", b"\0 \0z"]]
+    with open_quietly(path) as ds:
+        for found in (ds["n"].values["r"], ds["n"].attrs["all"]["r"]):
+            assert found["s"].tolist() == found["p"][..., 0].tolist() == expected
+            assert found["u"].tolist() == [[1, 2], [3, 4]]
+        assert ds["n"][1, ::-1].values["r"]["s"].tolist() == expected[1][::-1]
+
+
 def test_nul_in_bytes_of_pytables_stays(tmp_path: Path) -> None:
     """They say that NUL ends them, and PyTables reads all of them."""
     path, values = tmp_path / "s.h5", np.array([b"ab\0cd", b"\0x"], "S6")
     with plain_file(path, "w") as file:
         file.create_carray("/", "a", obj=values)
-        file.create_table("/", "t", np.rec.fromarrays([values], names="s"))
+        records = np.rec.fromarrays([values], names="s")
+        file.create_table("/", "t", records)
+        file.root._v_attrs["rows"] = np.asarray(records)
     with plain_file(path) as file:
         assert file.root.a[:].tolist() == file.root.t.cols.s[:].tolist() == values.tolist()
     assert open_quietly(path)["a"].values.tolist() == values.tolist()
+    assert open_quietly(path).attrs["rows"]["s"].tolist() == values.tolist()
     assert open_quietly(path, group="/t")["s"].values.tolist() == values.tolist()
     to_pytables(xr.Dataset({"v": ("x", values)}, attrs={"inside": "a\0b"}), path)
     assert open_quietly(path)["v"].values.tolist() == values.tolist()

@@ -22,8 +22,8 @@ from ..disk.files import hdf5_of
 from ..disk.opened_files import OpenedFile
 from ..errors import FileChangedError, FormatError, MissingNodeError, RemoteError
 from ..hdf5.chunk_indexes import read_index
+from ..hdf5.conversion import without_padding
 from ..hdf5.dataset import DatasetInfo
-from ..hdf5.datatype import Datatype
 from ..model import leaves
 from ..model.pytables_types import as_pytables
 from ..model.specs import VariableSpec
@@ -373,20 +373,6 @@ def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: Version, curr
         raise FileChangedError(
             f"{where}: the array was changed since it was opened (then {old.shape}, now {now.shape}). Open it again"
         )
-
-
-def without_padding(stored: np.ndarray, datatype: Datatype) -> np.ndarray:
-    """Strings without the spaces that fill them up, if they are padded so, or what is behind the NUL that ends them."""
-    if stored.dtype.kind != "S" or datatype.padding == "null-padded":
-        return stored
-    if datatype.space_padded:
-        return np.asarray(np.char.rstrip(stored, b" ")).astype(stored.dtype)
-    width = stored.dtype.itemsize
-    letters = np.ascontiguousarray(stored).reshape(-1).view(np.uint8).reshape(-1, width)
-    if width < 2 or not ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any():
-        return stored
-    ended = np.logical_or.accumulate(letters == 0, axis=1)
-    return np.where(ended, np.uint8(0), letters).view(stored.dtype).reshape(stored.shape)
 
 
 def check_unchanged_since(before: Version, after: Version, spec: VariableSpec) -> None:

@@ -1,6 +1,6 @@
 """Stored elements as native ones, for types that NumPy cannot see in the bytes: numbers, and what is made of them.
 
-Tested in `tests/hdf5/test_numbers.py`.
+Tested in `tests/hdf5/test_numbers.py` and `tests/model/test_odd_types.py`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,38 @@ def _compound(data: NDArray[np.uint8], datatype: Datatype) -> NDArray[Any]:
         stored = part.reshape(-1).view(f"V{inner.stored_size}").reshape(len(data), *inner.shape)
         out[field.name] = convert(stored, inner)
     return out
+
+
+def without_padding(values: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
+    """Native values without the spaces that fill strings up, if they are padded so, or what is behind the NUL that ends
+    them; in the members of records, too.
+    """
+    if values.dtype.names:
+        return _without_padding_in_members(values, datatype)
+    if values.dtype.kind != "S" or datatype.padding == "null-padded":
+        return values
+    if datatype.space_padded:
+        return np.asarray(np.char.rstrip(values, b" ")).astype(values.dtype)
+    width = values.dtype.itemsize
+    letters = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, width)
+    if width < 2 or not ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any():
+        return values
+    ended = np.logical_or.accumulate(letters == 0, axis=1)
+    return np.where(ended, np.uint8(0), letters).view(values.dtype).reshape(values.shape)
+
+
+def _without_padding_in_members(records: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
+    changed = {}
+    for field in datatype.fields:
+        member = records[field.name]
+        cut = without_padding(member, field.datatype)
+        if cut is not member:
+            changed[field.name] = cut
+    if changed:
+        records = records.copy()
+        for name, cut in changed.items():
+            records[name] = cut
+    return records
 
 
 _REVISED = np.dtype([("type", "u1"), ("flags", "u1"), ("size", "u1"), ("address", "<u8"), ("rest", "V7")])

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ..hdf5.attributes import MAX_ATTRIBUTE_BYTES, RawAttribute, Unreadable
+from ..hdf5.conversion import without_padding
 from ..hdf5.datatype import Datatype
 from .pytables_types import as_shown, has_form, with_truth
 
@@ -204,6 +205,8 @@ def _value(attribute: RawAttribute, *, by_pytables: bool, allow_pickle: bool) ->
         return decoded if value.ndim == 1 else np.array(decoded, object).reshape(value.shape)
     if by_pytables:
         value = value.view(with_truth(datatype).dtype or value.dtype) if datatype.kind == "bitfield" else value
+    if value.dtype.kind == "V":
+        value = without_padding(value, with_truth(datatype) if by_pytables else datatype)
     if value.dtype.kind == "V" or not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     # netCDF libraries write every scalar as an array of one element

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray.core import indexing
 
-from ..arrays.leaf_arrays import PyTablesArray, without_padding
+from ..arrays.leaf_arrays import PyTablesArray
 from ..arrays.table_arrays import ColumnArray, open_array
 from ..chunks import memory
 from ..disk.opened_files import OpenedFile
+from ..hdf5.conversion import without_padding
 from ..hdf5.file import File
 from ..model.forms import Form, time64_seconds
 from ..model.leaves import is_implausible, native
