@@ -201,9 +201,12 @@ def test_a_type_that_is_nested_without_end():
     [
         (b"\1\2\0\1" + struct.pack("<I", 2) + b"xy", b"xy"),
         (b"\1\2\0\1" + struct.pack("<I", 0), "default"),
+        (b"\2\2\1\1" + struct.pack("<I", 0), "never"),
+        (b"\2\2\1\1" + struct.pack("<I", 2) + b"xy", b"xy"),
         (b"\2\2\0\0", "undefined"),
         (b"\3\x20" + struct.pack("<I", 2) + b"xy", b"xy"),
         (b"\3\x09", "default"),
+        (b"\3\x05", "never"),
         (b"\3\x10", "undefined"),
     ],
 )

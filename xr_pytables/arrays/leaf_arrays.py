@@ -25,6 +25,7 @@ from ..hdf5.chunk_indexes import read_index
 from ..hdf5.conversion import without_padding
 from ..hdf5.dataset import DatasetInfo
 from ..model import leaves
+from ..model.netcdf import as_netcdf
 from ..model.pytables_types import as_pytables
 from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version
@@ -369,7 +370,7 @@ def check_only_grown(spec: VariableSpec, now: DatasetInfo, opened: Version, curr
         shape=old.shape if old.layout == "chunked" else now.shape,
         index=old.index if was_empty else now.index,
     )
-    if not grown or old not in (same, as_pytables(same)):
+    if not grown or old not in (same, as_pytables(same), as_netcdf(same)):
         raise FileChangedError(
             f"{where}: the array was changed since it was opened (then {old.shape}, now {now.shape}). Open it again"
         )

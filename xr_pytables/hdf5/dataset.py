@@ -55,6 +55,8 @@ class DatasetInfo:
     """Where contiguous data lie that are not in this file."""
     mappings: tuple[Mapping, ...] = ()
     """Where the elements of a virtual dataset come from."""
+    fill_off: bool = False
+    """It has no fill value of its own, and HDF5 writes none (H5D_FILL_TIME_NEVER)."""
 
     @property
     def external(self) -> bool:
@@ -84,6 +86,7 @@ def like(info: DatasetInfo, address: int, base: int, data: int) -> DatasetInfo:
         info.size,
         info.data,
         index,
+        fill_off=info.fill_off,
     )
 
 
@@ -132,6 +135,7 @@ def describe(
         layout.index,
         external_files,
         mappings,
+        fill == "never",
     )
 
 
@@ -146,7 +150,7 @@ def _check_chunk(chunk: tuple[int, ...], maxshape: tuple[int, ...], itemsize: in
 def _one_element(fill: FillValue, itemsize: int) -> bytes | None:
     if fill == "undefined":
         return None
-    if fill == "default":
+    if fill in ("default", "never"):
         return bytes(itemsize) if itemsize <= _MAX_ZEROS else None
     if len(fill) != itemsize:
         raise Damaged(f"a fill value of {len(fill)} bytes for elements of {itemsize} bytes")

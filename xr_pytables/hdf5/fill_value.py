@@ -6,12 +6,12 @@ Tested in `tests/hdf5/test_structures.py` and `tests/hdf5/test_oracles.py`.
 from __future__ import annotations
 
 import struct
-from typing import Literal
+from typing import Final, Literal
 
 from .damage import check_version, taken
 
-FillValue = bytes | Literal["default", "undefined"]
-"""One element as stored; or what else may be said: zeros, or nothing."""
+FillValue = bytes | Literal["default", "never", "undefined"]
+"""One element as stored; or what else may be said: zeros, zeros that HDF5 writes nowhere, or nothing."""
 
 
 def decode_old_fill_value(body: bytes) -> FillValue:
@@ -26,16 +26,21 @@ def decode_fill_value(body: bytes) -> FillValue:
     check_version(version, 1, 2, 3)
     if version == 3:
         flags, place = body[1], 2
+        time = flags >> 2 & 3
         if flags & 0x10:
             return "undefined"
         defined = bool(flags & 0x20)
     else:
-        defined, place = bool(body[3]), 4
+        time, defined, place = body[2], bool(body[3]), 4
         if not defined:
             return "undefined"
+    unsaid: FillValue = "never" if time == _NEVER else "default"
     if not defined:
-        return "default"
+        return unsaid
     (size,) = struct.unpack_from("<i", body, place)
     if size < 0:
         return "undefined"
-    return taken(body, place + 4, size) if size else "default"
+    return taken(body, place + 4, size) if size else unsaid
+
+
+_NEVER: Final = 1  # H5D_FILL_TIME_NEVER

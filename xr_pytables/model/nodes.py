@@ -34,6 +34,7 @@ from .dimensions import Leaf, Scales
 from .forms import Form
 from .matlab import MatlabArray, holds_sizes
 from .meanings import TEXT, becomes, meaning_of, named, why_not_array
+from .netcdf import as_netcdf, is_netcdf
 from .pytables_types import as_pytables, with_truth
 from .specs import GroupSpec, RawFile, ReadOptions, Scale, Skipped, VariableSpec
 
@@ -120,7 +121,7 @@ class NodeReader:
         self._raw = raw
         self._virtual = set[tuple[str, int]]()
         self._files = {file.path: file}
-        self._by_pytables: dict[str, bool] = {}
+        self._made_by: dict[str, tuple[bool, bool]] = {}
         self._scales: dict[tuple[str, str], Scales] = {}
         self._paths: dict[str, Scales] = {}
         self._whole_tree = False
@@ -396,6 +397,8 @@ class NodeReader:
 
     def _dataset(self, place: _Place) -> DatasetInfo:
         info = place.file.dataset(place.address)
+        if info.fill_off and self._is_netcdf(place.file):
+            info = as_netcdf(info)
         return as_pytables(info) if self._is_by_pytables(place.file) else info
 
     def _described(self, place: _Place, contents: _Contents) -> GroupSpec:
@@ -746,10 +749,17 @@ class NodeReader:
         return spec, [f"{place.label}: {problem}" for problem in user.problems]
 
     def _is_by_pytables(self, file: File) -> bool:
-        if file.path not in self._by_pytables:
+        return self._makers(file)[0]
+
+    def _is_netcdf(self, file: File) -> bool:
+        return self._makers(file)[1]
+
+    def _makers(self, file: File) -> tuple[bool, bool]:
+        """Whether PyTables, and whether a library of netCDF-4, left its mark on a file."""
+        if file.path not in self._made_by:
             root, _ = _group_attributes(_Place(file, "/", file.root))
-            self._by_pytables[file.path] = attributes.format_version(root) is not None
-        return self._by_pytables[file.path]
+            self._made_by[file.path] = attributes.format_version(root) is not None, is_netcdf(root)
+        return self._made_by[file.path]
 
 
 def _filled_up(found: list[tuple[str, GroupSpec]]) -> list[tuple[str, GroupSpec]]:

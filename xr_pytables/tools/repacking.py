@@ -43,6 +43,7 @@ from ..library.libhdf5 import opened
 from ..library.target_file import TargetFile, filter_available
 from ..model import attributes, leaves
 from ..model.attributes import EncodedAttribute
+from ..model.netcdf import as_netcdf, is_netcdf
 from ..writing.progress import bar, check_available
 from .opening import blocks, check_variables, steps
 from .verifying import checked_file
@@ -215,10 +216,11 @@ class ArrayPlan:
 def _planned(file: File, wishes: Wishes) -> Iterator[ArrayPlan]:
     """The arrays of a file, and how each is going to be stored. Raises ValueError for what cannot be."""
     check_variables(wishes.arrays, "arrays")
-    found = {}
+    found, of_netcdf = {}, is_netcdf(file.attributes(file.root))
     for address, path in file.paths().items():
         if file.kind(address) == "dataset":
-            found[path] = file.dataset(address)
+            info = file.dataset(address)
+            found[path] = as_netcdf(info) if of_netcdf else info
     for path in wishes.arrays or ():
         if "/" + path.strip("/") not in found:
             raise ValueError(f"{file.name}: there is no array {path!r}; there are {', '.join(map(repr, found))}")
@@ -412,14 +414,13 @@ def _encode_anew(file: File, new: TargetFile, plan: ArrayPlan, threads: int | No
     if old.chunkshape is not None and not (read_index(file.source, old).address != MISSING).any():
         return
     assert storage.chunkshape is not None  # it was made so
+    sparse = info.layout == "chunked" and not info.fill_off  # what is left out has a value for every reader
     with new.array(path) as array:
         size = max(_BLOCK, storage.chunk_nbytes)  # blocks are of whole chunks
         for box in blocks(storage.shape, storage.chunkshape, storage.element_size, size):
             values = leaves.read_stored(file.source, info, old, box)
             put = _put(array)
-            encode_block(
-                values, [part.start for part in box], storage, put, threads=threads, leave_out=info.layout == "chunked"
-            )
+            encode_block(values, [part.start for part in box], storage, put, threads=threads, leave_out=sparse)
             done(values.nbytes)
 
 

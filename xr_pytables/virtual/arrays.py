@@ -103,7 +103,13 @@ class VirtualArray:
 
     def never_written(self) -> bytes:
         """A chunk that nobody wrote as it would be stored. Raises NotVirtualError where that is not possible."""
-        element = self.row_fill if self.column is not None else b"" if self.fill is None else self.fill.tobytes()
+        element = (
+            self.row_fill
+            if self.column is not None
+            else b""
+            if self.fill is None
+            else np.array(self.fill, self.dtype).tobytes()
+        )
         if self.nbytes > _BLOCK:
             raise NotVirtualError(f"chunks of {self.nbytes} bytes were never written, and are not of zeros")
         data = element * (self.nbytes // len(element)) if element else bytes(self.nbytes)
@@ -183,6 +189,9 @@ def _check_type(file: File, spec: VariableSpec) -> None:
         raise NotVirtualError(f"it is in another file, {spec.file}")
     if spec.info.external or spec.info.layout == "virtual":
         raise NotVirtualError("its data lie in other files")
+    cuts = zip(spec.info.shape or (), spec.shape, spec.chunks or (), strict=False)
+    if spec.info.fill_off and any(size < length and size % chunk for size, length, chunk in cuts):
+        raise NotVirtualError("it is shorter than its dimension, and nothing fills the rest of its last chunk")
     datatype = spec.datatype
     if datatype.kind in ("vlen", "text"):
         raise NotVirtualError("its values have a variable length, and lie in heaps of the file, not in its chunks")

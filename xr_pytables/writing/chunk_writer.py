@@ -157,7 +157,7 @@ def plan_change(
         return ArrayChange(
             after, start, count, before, tasks, span=span, nodes=index_nodes(source, storage.base, info, span)
         )
-    change = _growth(after, start, count, before, touched, axis)
+    change = _growth(after, start, count, before, touched, axis, is_filled=not info.fill_off)
     # all that are new along the axis: HDF5 may store fill values in those that get no others (H5D_ALLOC_TIME_EARLY)
     first = tuple(max(old[axis] - 1, 0) // chunks[axis] if other == axis else 0 for other in range(len(old)))
     span = Span(first, tuple(number - 1 for number in after.grid))
@@ -175,8 +175,10 @@ def _growth(
     before: Before,
     touched: Sequence[range],
     axis: int,
+    *,
+    is_filled: bool,
 ) -> ArrayChange:
-    """How an array grows along `axis`."""
+    """How an array grows along `axis`; `is_filled` says that what is behind its end in a chunk is the fill value."""
     old, chunks = before.storage.shape, after.chunkshape
     assert chunks is not None
     chunk, size = chunks[axis], after.shape[axis]
@@ -185,7 +187,7 @@ def _growth(
     row = [range(n) for n in before.storage.grid]
     row[axis] = range(first, first + 1)
     stored = [at for at in itertools.product(*row) if before.chunk(at) is not None] if first >= 0 else []
-    closes = last > first and chunk > 1 and any(_is_plain(before, at) for at in stored)
+    closes = last > first and chunk > 1 and any(not is_filled or _is_plain(before, at) for at in stored)
     places = [at for at in itertools.product(*touched) if not (closes and at[axis] == first)]
     if closes:
         inside = (
