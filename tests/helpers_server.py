@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         if extent is None or not state.has_ranges:
             self.send(200, data, len(data), {}, body)
         elif extent[0] > extent[1]:
-            self.plain(416)
+            self.plain(416, {"Content-Range": f"bytes */{len(data)}"})
         else:
             first, last = extent
             told = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}

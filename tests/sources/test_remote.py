@@ -282,6 +282,19 @@ def test_an_empty_object(server):
         RemotePlace.of(UrlTarget(server.url()), QUICK).open(None)
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (status(416), r"says 416 .* where its first bytes were asked for: the object may be empty"),
+        (status(416, Content_Range="bytes */200"), r"says 416 .* were asked for of an object of 200 bytes"),
+    ],
+)
+def test_a_range_that_is_refused_makes_no_object_empty(server, fault, message):
+    server.always = fault
+    with pytest.raises(RemoteError, match=message):
+        RemotePlace.of(UrlTarget(server.url()), QUICK).open(None)
+
+
 def test_a_missing_object(server):
     with pytest.raises(FileNotFoundError, match=r"nope\.h5: there is no such object"):
         RemotePlace.of(UrlTarget(server.url("nope.h5")), QUICK).open(None)

@@ -69,7 +69,11 @@ class HTTPClient:
         if status == 412 or (status == 416 and version is not None):
             raise FileChangedError(f"the object was replaced since it was opened ({told})")
         if status == 416:
-            raise RemoteError("the object is empty, and no HDF5 file")
+            size = headers.get("Content-Range", "").removeprefix("bytes */")  # RFC 9110, 15.5.17
+            if size == "0":
+                raise RemoteError("the object is empty, and no HDF5 file")
+            of = f" of an object of {size} bytes" if size.isdecimal() else ": the object may be empty"
+            raise RemoteError(f"{told} where its first bytes were asked for{of}")
         if status in (404, 410):
             raise FileNotFoundError(told)
         if status in (401, 403):
