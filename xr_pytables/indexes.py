@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .backend import PyTablesBackendEntrypoint
-from .disk.door import Visit, place_of
+from .disk.door import Visit, checked_transfer, place_of
 from .errors import FileChangedError, FormatError
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
@@ -31,6 +31,8 @@ def save_index(
     *,
     storage_options: Mapping[str, Any] | None = None,
     store: object = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
 ) -> None:
     """Save what has to be known of files to open them: `xr.open_dataset(path, index=out)` then takes one request.
 
@@ -41,7 +43,7 @@ def save_index(
         groups, and the chunk index of each array is read.
     out
         Path of the file to write, a JSON of some kB for each file. Replaced in one step.
-    storage_options, store
+    storage_options, store, cache_dir, cache_bytes
         As in `xr.open_dataset`.
 
     An index belongs to one version of a file: with another one, opening raises FileChangedError. It has the bytes that
@@ -49,9 +51,9 @@ def save_index(
     ValueError for a local file, and what opening raises.
     """
     paths: Sequence[object] = path if isinstance(path, list | tuple) else [path]
-    files = {}
+    files, transfer = {}, checked_transfer(cache_dir=cache_dir, cache_bytes=cache_bytes)
     for one in paths:
-        place = place_of(one, storage_options=storage_options, store=store)
+        place = place_of(one, storage_options=storage_options, store=store, transfer=transfer)
         if not isinstance(place, RemotePlace):
             raise ValueError(f"{place.path}: a local file opens quickly without an index")
         files[place.path] = _described(RecordedPlace(place.target, place.path, place.transfer))

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .chunks import codecs
-from .disk.door import Visit, located
+from .disk.door import Visit, checked_transfer, located
 from .errors import FormatError
 from .hdf5.chunk_indexes import read_index
 from .hdf5.dataset import DatasetInfo
@@ -168,13 +168,16 @@ def tree(
     external_links: str = "near",
     storage_options: Mapping[str, Any] | None = None,
     store: object = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
 ) -> FileTree:
     """What the file at `path` holds, from `group` on: groups, arrays, tables, and what the engine does not show.
 
-    `path`, `group`, `external_links`, `storage_options` and `store` are those of `xr.open_dataset`. Nothing in the file
-    is executed. Raises OSError for a missing or broken file or group.
+    `path`, `group`, `external_links`, `storage_options`, `store`, `cache_dir` and `cache_bytes` are those of
+    `xr.open_dataset`. Nothing in the file is executed. Raises OSError for a missing or broken file or group.
     """
-    place, where = located(path, group, storage_options=storage_options, store=store)
+    transfer = checked_transfer(cache_dir=cache_dir, cache_bytes=cache_bytes)
+    place, where = located(path, group, storage_options=storage_options, store=store, transfer=transfer)
     options = read_options(
         dims=None, phony_dims="size", external_links=external_links, allow_pickle=False, drop_variables=None
     )

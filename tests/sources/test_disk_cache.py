@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_pytables import save_index, to_pytables
+from xr_pytables import save_index, to_pytables, tree
 from xr_pytables.errors import FileChangedError
 from xr_pytables.sources import disk_cache
 from xr_pytables.sources.disk_cache import BLOCK, DiskCache, KeptBlocks
@@ -68,6 +68,25 @@ def test_the_second_time_one_small_request_tells_that_nothing_has_changed(server
     with xr.open_datatree(server.url(), engine="pytables", cache_dir=str(folder)) as dt:
         assert np.array_equal(dt["v1"], FIELD + 1)
     assert server.asked == [("a.h5", 0, PROBE)]
+
+
+def test_lists_and_saved_indexes_are_made_of_what_is_kept(server: Server, folder: Path, tmp_path: Path) -> None:
+    out, plain = tmp_path / "a.json", tmp_path / "plain.json"
+    save_index(server.url(), plain)
+    expected = repr(tree(server.url()).groups)
+    for made in (lambda: tree(server.url(), cache_dir=folder), lambda: save_index(server.url(), out, cache_dir=folder)):
+        made()
+        assert files(folder)
+        server.asked.clear()
+        listed = made()
+        assert sum(count for _, _, count in server.asked) <= 2 * PROBE
+        if listed is not None:
+            assert repr(listed.groups) == expected
+    assert out.read_bytes() == plain.read_bytes()
+    with pytest.raises(ValueError, match="cache_bytes has no effect without cache_dir"):
+        tree(server.url(), cache_bytes=100)
+    with pytest.raises(ValueError, match="cache_dir must be the path of a folder, not 5"):
+        save_index(server.url(), out, cache_dir=5)
 
 
 def test_nothing_is_kept_on_disk_unless_asked_for(

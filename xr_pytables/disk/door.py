@@ -123,7 +123,11 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
 
 
 def checked_transfer(
-    concurrency: object, gap: object, timeout: object, cache_dir: object = None, cache_bytes: object = None
+    concurrency: object = None,
+    gap: object = None,
+    timeout: object = None,
+    cache_dir: object = None,
+    cache_bytes: object = None,
 ) -> Transfer:
     """How to ask for bytes; None leaves what is usual. Raises ValueError, naming the argument."""
     given: dict[str, Any] = {}

@@ -246,6 +246,6 @@ class RecordedPlace(RemotePlace):
     recorders: list[Recorder] = field(default_factory=list, compare=False)
 
     def made(self, client: Client, version: ObjectVersion, head: bytes = b"") -> Remote:
-        recorder = Recorder(client, self.path, version, self.transfer, head=head)
+        recorder = Recorder(client, self.path, version, self.transfer, head=head, kept=self.kept(version))
         self.recorders.append(recorder)
         return recorder
