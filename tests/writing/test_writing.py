@@ -408,6 +408,29 @@ def test_large_attributes_in_a_file_that_is_there(path, mode):
     assert len(open_ours(path).attrs["n"]) == 100_000
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([1.0, 2.0], mask=[False, True]),
+        np.ma.array([True, False], mask=[False, True]),
+        np.ma.array([(1, 2.0)], "i4,f8", mask=[(False, True)]),
+        {"nested": [np.ma.array([1], mask=[True])]},
+        np.ma.masked,
+    ],
+    ids=["numbers", "truth", "records", "nested", "masked"],
+)
+def test_masked_elements_in_attributes_are_refused(path, value):
+    with pytest.raises(TypeError, match=r"file\.h5:/: variable 'v': attribute 'a' .* masked elements: .* \.filled\(\)"):
+        to_pytables(xr.Dataset({"v": ((), 1, {"a": value})}), path)
+    assert not path.exists()
+
+
+def test_masked_arrays_without_a_masked_element_are_attributes(path):
+    to_pytables(xr.Dataset(attrs={"a": np.ma.array([1.0, 2.0]), "b": np.ma.array([3], mask=[False])}), path)
+    with open_ours(path) as ds:
+        assert (ds.attrs["a"].tolist(), ds.attrs["b"].tolist()) == ([1.0, 2.0], [3])
+
+
 def test_attributes_that_hdf5_cannot_hold_are_refused(path, monkeypatch):
     for value, error in (
         (object(), TypeError),

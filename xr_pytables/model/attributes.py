@@ -360,7 +360,14 @@ class _NoNativeForm:
 _Native = tuple[np.ndarray | None, bool]
 
 
+def _is_masked(value: object) -> bool:
+    """Whether an element of it, or a member of one, is masked."""
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.flatten_mask(np.ma.getmaskarray(value)).any())
+
+
 def _native(value: object) -> _Native | _NoNativeForm:
+    if _is_masked(value):
+        return _NoNativeForm()
     if isinstance(value, str):
         return _encoded_text(value)
     if isinstance(value, bytes):
@@ -407,6 +414,8 @@ def _encoded_texts(values: np.ndarray) -> _Native | _NoNativeForm:
 
 def _to_json(value: object, *, where: str, name: str) -> str:
     def plain(item: object) -> object:
+        if _is_masked(item):
+            raise TypeError("it has masked elements: give them values with .filled()")
         if isinstance(item, bytes):
             return {_JSON_BYTES: base64.b64encode(item).decode()}
         if isinstance(item, np.generic | np.ndarray) and item.dtype.kind in "biufU":
