@@ -25,7 +25,7 @@ from xr_pytables.tools.differences import diff
 from xr_pytables.tools.verifying import verify
 from xr_pytables.writing.writer import to_pytables
 
-from ..helpers_reading import plain_file
+from ..helpers_reading import open_quietly, plain_file
 from .test_differences import sea
 
 GRID = np.arange(60, dtype=">i4").reshape(3, 4, 5)
@@ -443,6 +443,30 @@ def test_what_is_no_table_in_csv_is_named(content: bytes, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"t\.csv: not a table in CSV: "):
         convert(tmp_path / "t.csv", tmp_path / "to.h5")
     assert os.listdir(tmp_path) == ["t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("index", "columns", "expected"),
+    [
+        ([5, 6], ["x"], ["index", "x"]),
+        (["a", "b"], ["index", "x"], ["level_0", "index", "x"]),
+        (pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]), ["x"], ["level_0", "level_1", "x"]),
+        (pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["n", None]), ["x"], ["n", "Unnamed: 1", "x"]),
+        (pd.Index([5, 6], name="k"), ["x"], ["k", "x"]),
+    ],
+)
+def test_an_index_without_a_name_in_csv_has_the_name_that_pandas_gives_it(
+    tmp_path: Path, index: Any, columns: list[str], expected: list[str]
+) -> None:
+    frame = pd.DataFrame({name: [1.5, 2.5] for name in columns}, index=index)
+    frame.to_csv(tmp_path / "t.csv")
+    convert(tmp_path / "t.csv", tmp_path / "t.h5")
+    with open_quietly(tmp_path / "t.h5", group="/t", string="text") as ds:
+        assert list(ds.variables) == expected
+        for name, column in zip(expected, frame.reset_index().items(), strict=True):
+            assert ds[name].values.tolist() == column[1].tolist()
+    convert(tmp_path / "t.csv", tmp_path / "first.h5", variables=[expected[0]])
+    assert list(open_quietly(tmp_path / "first.h5", group="/first").variables) == expected[:1]
 
 
 def test_parquet_becomes_a_table(tmp_path: Path) -> None:
