@@ -201,6 +201,20 @@ def test_what_means_something_else_in_pandas_is_refused_for_its_objects(paths: d
     assert found(paths["frame"], in_brackets) == (by_pandas.index - 100).tolist()
 
 
+def test_what_binds_more_than_a_comparison_needs_brackets_in_conditions_on_pandas_objects(tmp_path: Path) -> None:
+    """pandas compares first, and then fails; Python, and so PyTables, would compare `ok & b`."""
+    frame = pd.DataFrame({"ok": [True, True, False], "b": [1, 2, 2], "when": TIMES[:3]})
+    frame.to_hdf(tmp_path / "a.h5", key="t", format="table", data_columns=True)
+    for where, meant in (("ok & b == 2", "ok & (b == 2)"), ("b == 2 | ok", "(b == 2) | ok")):
+        with pytest.raises(ValueError, match=re.escape(f"where={where!r}: ")) as caught:
+            found(tmp_path / "a.h5", where)
+        assert f"comparisons in brackets: {meant!r}" in str(caught.value)
+    with pytest.raises((ValueError, TypeError)):
+        pd.read_hdf(tmp_path / "a.h5", "t", where="ok & b == 2")
+    assert found(tmp_path / "a.h5", "ok & (b == 2)") == [1]
+    assert found(tmp_path / "a.h5", "((b & 1) == 1) & (when < Timestamp('2020-01-01 01:00'))") == [0]
+
+
 def test_a_list_alone_is_no_condition(paths: dict[str, Path]) -> None:
     with pytest.raises(
         ValueError, match=r"condvars\['w'\] must be a single value, .* stand behind 'in': 'column in w'"
@@ -234,3 +248,8 @@ def test_a_list_alone_is_no_condition(paths: dict[str, Path]) -> None:
 )
 def test_instead(where: str, meant: str | None) -> None:
     assert instead(where) == meant
+
+
+def test_instead_in_conditions_of_pandas() -> None:
+    assert instead("a & b == 1", of_pandas=True) == "a & (b == 1)"
+    assert instead("(a & b) == 1", of_pandas=True) is None

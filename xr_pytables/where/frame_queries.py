@@ -33,12 +33,13 @@ _TURNED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
 
 
 def as_stored(
-    frame: GroupSpec, where: str, condvars: Mapping[str, object] | None
+    frame: GroupSpec, where: str, condvars: Mapping[str, object] | None, *, written: object
 ) -> tuple[tuple[VariableSpec, ...], str, dict[str, object]]:
     """The columns as the table has them, under the names of the frame, and the condition and its variables for those.
 
     Raises ValueError for objects in the fixed format, for columns that are not there or cannot be compared, and for
-    constants that are no time where one is needed. Text that cannot be parsed is left to the reader of conditions.
+    constants that are no time where one is needed; and where the condition, as it was `written`, means something else
+    to pandas. Text that cannot be parsed is left to the reader of conditions.
     """
     columns = {spec.name: spec for spec in frame.variables if spec.member and spec.decoding is not None}
     if frame.variables and not columns:
@@ -47,8 +48,8 @@ def as_stored(
             "where needs the table format (format='table' in pandas). start, stop and step work"
         )
     given = dict(condvars or {})
-    if isinstance(where, str) and (meant := instead(where)):
-        raise _failure(frame, columns, f"where={where[:200]!r}: {OPERATORS}: {meant!r}")
+    if isinstance(written, str) and (meant := instead(written, of_pandas=True)):
+        raise _failure(frame, columns, f"where={written[:200]!r}: {OPERATORS}: {meant!r}")
     try:
         tree = expression(where)
         rewritten = _Rewriter(frame, columns, given).visit(tree)

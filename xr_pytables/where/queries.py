@@ -103,7 +103,7 @@ def plan_query(table: GroupSpec, query: RowQuery, file: File) -> TableQuery:
     except ValueError as error:
         raise ValueError(f"{table.label}: where={query.where!r}: {error}") from None
     if table.is_pandas_object:
-        variables, where, condvars = as_stored(table, where, condvars)
+        variables, where, condvars = as_stored(table, where, condvars, written=query.where)
     by_name = {str(spec.name): spec for spec in variables}
     try:
         where, condvars = with_numbers(where, condvars, by_name)

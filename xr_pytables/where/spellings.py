@@ -102,15 +102,16 @@ def as_list(node: ast.Compare, values: list[int | float | bytes]) -> ast.Compare
 OPERATORS: Final = "write & for 'and', | for 'or', ~ for 'not', == for '=', and comparisons in brackets"
 
 
-def instead(where: str) -> str | None:
+def instead(where: str, *, of_pandas: bool = False) -> str | None:
     """The condition as it has to be written, if `=`, `and`, `or`, `not`, or a chain of comparisons is in it.
 
-    With `&` and `|` beside comparisons, as in `a > 1 & b < 2` or `(a > 1) & b < 2`, it is read as pandas reads it.
+    With `&` and `|` beside comparisons, as in `a > 1 & b < 2` or `(a > 1) & b < 2`, it is read as pandas reads it;
+    `a & b == 2` only where the condition is one `of_pandas`, as PyTables knows bits of integers.
     """
     try:
         text = _with_words(where.strip(), _WORDS)
         tree = expression(text)
-        if any(map(_is_mixed, ast.walk(tree))):
+        if any(_is_mixed(node, of_pandas) for node in ast.walk(tree)):
             tree = expression(_with_words(text, _LOOSE))
         meant = ast.unparse(ast.fix_missing_locations(_Operators().visit(tree)))
         written = _unparsed(where)
@@ -132,10 +133,10 @@ def _with_words(where: str, words: Mapping[str, str]) -> str:
     return tokenize.untokenize([(token.type, words.get(token.string, token.string)) for token in tokens])
 
 
-def _is_mixed(node: ast.AST) -> bool:
+def _is_mixed(node: ast.AST, of_pandas: bool) -> bool:
     """Whether it is a chain of comparisons with `&` or `|` in it, or compares what those make of a comparison.
 
-    If that is in brackets it is meant.
+    With `of_pandas`, of anything. If that is in brackets it is meant.
     """
     if not isinstance(node, ast.Compare):
         return False
@@ -145,7 +146,10 @@ def _is_mixed(node: ast.AST) -> bool:
     bare = [left] if (left.lineno, left.col_offset) == (node.lineno, node.col_offset) else []
     if (right.end_lineno, right.end_col_offset) == (node.end_lineno, node.end_col_offset):
         bare.append(right)
-    return any(_is_and_or(side) and any(isinstance(part, ast.Compare) for part in ast.walk(side)) for side in bare)
+    return any(
+        _is_and_or(side) and (of_pandas or any(isinstance(part, ast.Compare) for part in ast.walk(side)))
+        for side in bare
+    )
 
 
 def _is_and_or(node: ast.AST) -> bool:
