@@ -1200,6 +1200,40 @@ def test_vlarrays_are_appended_to(path, atom, rows, lazy):
     assert found == [rows[1], rows[1], *rows]
 
 
+def test_vlarrays_whose_rows_have_no_name_grow_under_any_name(path):
+    with open_tables(path, "w") as file:
+        for name in "ab":
+            file.create_vlarray("/", name, tables.Int16Atom()).append([1, 2])
+    rows = objects(np.array([3], "i2"))
+    to_pytables(xr.Dataset({"a": ("event", rows)}), path, append_dim="event")
+    to_pytables(xr.Dataset({"a": ("a_row", rows)}), path, append_dim="a_row")
+    to_pytables(xr.Dataset({"a": ("hit", rows)}), path, region={"hit": slice(0, 1)})
+    with open_tables(path) as file:
+        found = {node.name: [row.tolist() for row in node] for node in file.walk_nodes("/", "Leaf")}
+    assert found == {"a": [[3], [3], [3]], "b": [[1, 2]]}
+
+
+@pytest.mark.parametrize("chunks", [(2, 3), (5, 1)])
+def test_an_array_that_is_made_anew_keeps_how_far_its_other_dimensions_can_grow(path, chunks):
+    with h5py.File(path, "w") as file:
+        array = file.create_dataset("v", data=np.ones((2, 2)), maxshape=(5, 4), chunks=chunks)
+        array.dims[0].label, array.dims[1].label = "t", "x"
+    to_pytables(xr.Dataset({"v": (("t", "x"), [[7.0, 8.0]])}), path, append_dim="t")
+    with h5py.File(path) as file:
+        assert file["v"][:].tolist() == [[1, 1], [1, 1], [7, 8]]
+        assert file["v"].maxshape == (None, 4)
+
+
+@pytest.mark.parametrize("how", [{"append_dim": "dim_2"}, {"region": {"dim_2": slice(0, 2)}}, {"mode": "r+"}], ids=str)
+def test_arrays_of_multidimensional_atoms_are_left_as_they_are(path, how):
+    with open_tables(path, "w") as file:
+        file.create_earray("/", "v", tables.Int32Atom(shape=(3,)), (0,)).append(np.ones((2, 3), "i4"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': each element .* an array of shape \(3,\)"):
+        to_pytables(xr.Dataset({"v": (("dim_2", "dim_3"), np.ones((2, 3), "i4"))}), path, **how)
+    assert path.read_bytes() == before
+
+
 def test_objects_are_not_appended_to_a_vlarray_of_pickles(path):
     with open_tables(path, "w") as file:
         file.create_vlarray("/", "v", tables.ObjectAtom()).append([1])

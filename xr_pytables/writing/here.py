@@ -90,12 +90,16 @@ LIKE_TEXT: Final = np.dtype("S64")
 
 def are_named(spec: VariableSpec, here: Here) -> tuple[bool, ...]:
     """For each dimension of an array, whether its name is in the file, and not made up by the reader."""
-    return tuple(is_named(dim, here.existing) for dim in spec.dims)
+    rows = f"{posixpath.basename(spec.path)}_row" if spec.info.datatype.kind == "vlen" else ""
+    return tuple(is_named(dim, here.existing, made_up=rows) for dim in spec.dims)
 
 
-def is_named(dim: str, group: GroupSpec | None) -> bool:
-    """Whether the name of a dimension of an array in a group is in the file, and not made up by the reader."""
-    return (group is not None and dim in group.scales) or not _PHONY.fullmatch(dim)
+def is_named(dim: str, group: GroupSpec | None, *, made_up: str = "") -> bool:
+    """Whether the name of a dimension of an array in a group is in the file, and not made up by the reader.
+
+    `made_up` is one that the reader would give to the rows of the array.
+    """
+    return (group is not None and dim in group.scales) or not (_PHONY.fullmatch(dim) or dim == made_up)
 
 
 _PHONY: Final = re.compile(r"dim_\d+(_\d+)?")

@@ -246,8 +246,8 @@ def growing(layout: ArrayLayout, shape: Sequence[int], axes: Sequence[int]) -> A
 
     Chunks and filters stay, but for an array that was one chunk along such a dimension, or had no chunks.
     """
-    grows = [axis in axes or limit == h5.UNLIMITED for axis, limit in enumerate(layout.maxshape or shape)]
-    maxshape = tuple(h5.UNLIMITED if grow else size for grow, size in zip(grows, layout.shape, strict=True))
+    maxshape = tuple(h5.UNLIMITED if axis in axes else limit for axis, limit in enumerate(layout.maxshape or shape))
+    grows = [limit == h5.UNLIMITED for limit in maxshape]
     chunkshape, steps = layout.chunkshape, layout.filters
     itemsize = 16 if layout.dtype is None else layout.dtype.itemsize
     if chunkshape is None or any(chunkshape[axis] >= shape[axis] for axis in axes):
