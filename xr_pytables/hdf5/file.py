@@ -444,6 +444,10 @@ class File:
         """
         return decode_value(datatype, shape, data, self._global_heap.get, self._metadata.size)
 
+    def region_target(self, heap: int, number: int) -> int:
+        """The address of the object that a reference to a region leads to; 0 for none (VIII.B)."""
+        return int.from_bytes(taken(self._global_heap.get(heap, number), 0, 8), "little") if heap else 0
+
     # -- attributes -----------------------------------------------------------------------------------------
 
     def attributes(self, address: int) -> dict[str, RawAttribute]:

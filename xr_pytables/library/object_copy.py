@@ -12,7 +12,9 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -127,17 +129,32 @@ def link_external(target: int, file: str, inside: str, path: str) -> None:
 # -- values and attributes ---------------------------------------------------------------------------------
 
 
-def copy_attributes(
-    old: int, new: int, moved: Mapping[int, int] | None = None, *, but: Callable[[str], bool] = lambda _: False
-) -> None:
-    """All attributes of an object, whatever they hold, to another one.
+@dataclass(frozen=True)
+class References:
+    """What becomes of references in values: those to objects lead to the new ones, or nowhere."""
 
-    `moved` are the addresses of the new objects by those of the old ones; None within a file, where references stay.
+    moved: Mapping[int, int]
+    """Addresses of the new objects by those of the old ones."""
+
+    def to_object(self, address: int) -> int:
+        """What takes the place of a reference to an object."""
+        return self.moved.get(address, 0)
+
+    def to_region(self, heap: int, number: int) -> None:
+        """Raise ValueError for a reference to a region, the object `number` of a heap, that cannot stay as it is."""
+        raise ValueError("references to regions are not copied here")
+
+
+def copy_attributes(
+    old: int, new: int, references: References | None = None, *, but: Callable[[str], bool] = lambda _: False
+) -> None:
+    """All attributes of an object, whatever they hold, to another one; without `references` those in them stay.
+
     Attributes of names that are `but` for are left out.
     """
     for number in range(call("H5Aget_num_attrs", old)):
         with _attribute(old, number) as attribute:
-            _copy_attribute(attribute, new, moved, but)
+            _copy_attribute(attribute, new, references, but)
 
 
 def _attribute(node: int, number: int) -> h5.Identifier:
@@ -149,7 +166,7 @@ def _attribute(node: int, number: int) -> h5.Identifier:
         return opened("H5Aopen_by_idx", node, b".", h5.INDEX_NAME, h5.NATIVE_ORDER, number, h5.DEFAULT, h5.DEFAULT)
 
 
-def _copy_attribute(attribute: int, node: int, moved: Mapping[int, int] | None, but: Callable[[str], bool]) -> None:
+def _copy_attribute(attribute: int, node: int, references: References | None, but: Callable[[str], bool]) -> None:
     size = call("H5Aget_name", attribute, 0, None)
     name = ctypes.create_string_buffer(size + 1)
     call("H5Aget_name", attribute, size + 1, name)
@@ -161,16 +178,32 @@ def _copy_attribute(attribute: int, node: int, moved: Mapping[int, int] | None, 
         opened("H5Aget_space", attribute) as space,
         opened("H5Acreate2", node, name.value, stored, space, h5.DEFAULT, h5.DEFAULT) as created,
     ):
-        count = _points(space)
-        if not count:
-            return
-        buffer = np.zeros(count * call("H5Tget_size", stored), np.uint8)
-        call("H5Aread", attribute, stored, buffer.ctypes.data)
-        try:
-            _point_to_new(stored, buffer.ctypes.data, count, moved)
-            call("H5Awrite", created, stored, buffer.ctypes.data)
-        finally:
-            _reclaim(stored, space, buffer)
+        _copy_value(attribute, created, stored, space, references)
+
+
+def _copy_value(old: int, new: int, stored: int, space: int, references: References | None) -> None:
+    """The value of an attribute to another one; if they are one, only where a reference changes."""
+    count = _points(space)
+    if not count:
+        return
+    buffer = np.zeros(count * call("H5Tget_size", stored), np.uint8)
+    call("H5Aread", old, stored, buffer.ctypes.data)
+    try:
+        if _point_to_new(stored, buffer.ctypes.data, count, references) or new != old:
+            call("H5Awrite", new, stored, buffer.ctypes.data)
+    finally:
+        _reclaim(stored, space, buffer)
+
+
+def change_attribute(node: int, name: str, references: References) -> None:
+    """Have the references in an attribute lead to the new objects."""
+    with (
+        opened("H5Aopen", node, h5.name_bytes(name), h5.DEFAULT) as attribute,
+        opened("H5Aget_type", attribute) as committed,
+        opened("H5Tcopy", committed) as stored,
+        opened("H5Aget_space", attribute) as space,
+    ):
+        _copy_value(attribute, attribute, stored, space, references)
 
 
 def _points(space: int) -> int:
@@ -207,8 +240,8 @@ def _with_members(stored: int) -> Iterator[int]:
             yield from _with_members(base)
 
 
-def copy_values(source: int, target: int, path: str, moved: Mapping[int, int], done: Callable[[int], None]) -> None:
-    """The values of the dataset at `path`, through HDF5, in blocks of rows."""
+def copy_values(source: int, target: int, path: str, references: References, done: Callable[[int], None]) -> None:
+    """The values of the dataset at `path`, through HDF5, in blocks of rows; within one file those that change."""
     raw = h5.name_bytes(path)
     with (
         opened("H5Oopen", source, raw, h5.DEFAULT) as old,
@@ -228,8 +261,8 @@ def copy_values(source: int, target: int, path: str, moved: Mapping[int, int], d
             with h5.simple_space(block) as memory:
                 call("H5Dread", old, stored, memory, space, h5.DEFAULT, buffer.ctypes.data)
                 try:
-                    _point_to_new(stored, buffer.ctypes.data, math.prod(block), moved)
-                    call("H5Dwrite", new, stored, memory, space, h5.DEFAULT, buffer.ctypes.data)
+                    if _point_to_new(stored, buffer.ctypes.data, math.prod(block), references) or target != source:
+                        call("H5Dwrite", new, stored, memory, space, h5.DEFAULT, buffer.ctypes.data)
                 finally:
                     _reclaim(stored, memory, buffer)
             done(buffer.size)
@@ -251,38 +284,52 @@ def _blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[tuple[int, 
             yield (start, *inner), (1, *block)
 
 
-def _point_to_new(stored: int, address: int, count: int, moved: Mapping[int, int] | None) -> None:
-    """Change the references in `count` elements in memory at `address`.
+def _point_to_new(stored: int, address: int, count: int, references: References | None) -> bool:
+    """Change the references in `count` elements in memory at `address`; whether there was anything to change.
 
-    Raises ValueError for references of another kind than to objects: to regions, or the new ones of HDF5 1.12.
+    Raises ValueError for references that cannot be changed: to regions, or the new ones of HDF5 1.12.
     """
-    if moved is not None and count and call("H5Tdetect_class", stored, h5.REFERENCE) > 0:
-        _change(stored, address, count, call("H5Tget_size", stored), moved)
+    if references is None or not count or call("H5Tdetect_class", stored, h5.REFERENCE) <= 0:
+        return False
+    return _change(stored, address, count, call("H5Tget_size", stored), references)
 
 
-def _change(stored: int, address: int, count: int, stride: int, moved: Mapping[int, int]) -> None:
-    kind = call("H5Tget_class", stored)
+def _change(stored: int, address: int, count: int, stride: int, references: References) -> bool:
+    kind, changes = call("H5Tget_class", stored), False
     if kind == h5.REFERENCE:
-        if call("H5Tequal", stored, h5.constant("H5T_STD_REF_OBJ_g")) <= 0:
-            raise ValueError("references to regions are not copied here")
-        room = memoryview((ctypes.c_uint8 * ((count - 1) * stride + 8)).from_address(address))
-        values: NDArray[Any] = np.ndarray((count,), np.uint64, room, strides=(stride,))
-        values[:] = [moved.get(value, 0) for value in values.tolist()]
+        changes = _change_references(stored, address, count, stride, references)
     elif kind == h5.COMPOUND:
         for number in range(call("H5Tget_nmembers", stored)):
             with opened("H5Tget_member_type", stored, number) as member:
                 if call("H5Tdetect_class", member, h5.REFERENCE) > 0:
                     offset = call("H5Tget_member_offset", stored, number)
-                    _change(member, address + offset, count, stride, moved)
+                    changes |= _change(member, address + offset, count, stride, references)
     elif kind == h5.ARRAY:
         with opened("H5Tget_super", stored) as base:
             size = call("H5Tget_size", base)
             for place in range(call("H5Tget_size", stored) // size):
-                _change(base, address + place * size, count, stride, moved)
+                changes |= _change(base, address + place * size, count, stride, references)
     elif kind == h5.VLEN:
         with opened("H5Tget_super", stored) as base:
             size = call("H5Tget_size", base)
             for number in range(count):
                 row = h5.VariableLength.from_address(address + number * stride)
                 if row.length:
-                    _change(base, row.pointer, row.length, size, moved)
+                    changes |= _change(base, row.pointer, row.length, size, references)
+    return changes
+
+
+def _change_references(stored: int, address: int, count: int, stride: int, references: References) -> bool:
+    size = call("H5Tget_size", stored)
+    room = memoryview((ctypes.c_uint8 * ((count - 1) * stride + size)).from_address(address))
+    if call("H5Tequal", stored, h5.constant("H5T_STD_REF_OBJ_g")) > 0:
+        values: NDArray[Any] = np.ndarray((count,), np.uint64, room, strides=(stride,))
+        old = values.tolist()
+        new = [references.to_object(value) for value in old]
+        values[:] = new
+        return bool(new != old)
+    if call("H5Tequal", stored, h5.constant("H5T_STD_REF_DSETREG_g")) <= 0:
+        raise ValueError("references of the kind that HDF5 1.12 brought are not copied here")
+    for place in range(0, count * stride, stride):
+        references.to_region(*struct.unpack_from("<QI", room, place))
+    return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import posixpath
 import shutil
@@ -138,6 +139,12 @@ class TargetFile:
     def open(self, path: str) -> Identifier:
         """An object by a path without links."""
         return opened("H5Oopen", self.id, h5.name_bytes(path), h5.DEFAULT)
+
+    def address(self, path: str) -> int:
+        """Where the object at `path` lies, as references say it."""
+        reference = ctypes.c_uint64()
+        call("H5Rcreate", ctypes.addressof(reference), self.id, h5.name_bytes(path), 0, -1)
+        return reference.value
 
     def exists(self, path: str) -> bool:
         """Whether `path` names something; its parent must exist."""
@@ -310,18 +317,17 @@ class TargetFile:
     def attach_scales(self, path: str, scales: Sequence[str], numbers: Sequence[int] | None) -> None:
         """Name the dimensions of the array at `path` by the scales at the paths `scales` with ids `numbers` (or none).
 
-        Writes DIMENSION_LIST for HDF5 and `_Netcdf4Coordinates` for netCDF-4, never REFERENCE_LIST, which plain
-        PyTables cannot load.
+        Further scales of a dimension that has that scale stay. Writes DIMENSION_LIST for HDF5 and `_Netcdf4Coordinates`
+        for netCDF-4, never REFERENCE_LIST, which plain PyTables cannot load.
         """
         if not scales:
             return
-        references = (ctypes.c_uint64 * len(scales))()
+        rows = []
         values = (h5.VariableLength * len(scales))()
-        width = ctypes.sizeof(ctypes.c_uint64)
-        for number, scale in enumerate(scales):
-            address = ctypes.addressof(references) + number * width
-            call("H5Rcreate", address, self.id, h5.name_bytes(scale), 0, -1)
-            values[number] = h5.VariableLength(1, address)
+        for number, (scale, attached) in enumerate(zip(map(self.address, scales), self._scales(path), strict=False)):
+            row = [scale, *(each for each in attached if each not in (0, scale) and scale in attached)]
+            rows.append((ctypes.c_uint64 * len(row))(*row))
+            values[number] = h5.VariableLength(len(row), ctypes.addressof(rows[-1]))
         self.remove_attributes(path, ["DIMENSION_LIST", "_Netcdf4Coordinates"])
         if numbers is not None:
             self.write_attributes(path, [EncodedAttribute("_Netcdf4Coordinates", np.array(numbers, "i4"))])
@@ -332,6 +338,14 @@ class TargetFile:
             opened("H5Acreate2", node, b"DIMENSION_LIST", stored, space, h5.DEFAULT, h5.DEFAULT) as attribute,
         ):
             call("H5Awrite", attribute, stored, values)
+
+    def _scales(self, path: str) -> Iterator[list[int]]:
+        """For each dimension of an array, and without end, the addresses of the scales that it has."""
+        with self.open(path) as node:
+            has_some = call("H5Aexists", node, b"DIMENSION_LIST")
+        value = self.stored_attributes(path)["DIMENSION_LIST"].value if has_some else None
+        found = [[reference.address for reference in row] for row in value] if isinstance(value, list) else []
+        return itertools.chain(found, itertools.repeat([]))
 
 
 class TargetArray:

@@ -299,17 +299,19 @@ def _write(file: File, target: str, plans: Sequence[ArrayPlan], threads: int | N
         ):
             paths = _make_objects(file, source, new.id, {plan.path: plan for plan in plans})
             with new.on_disk() as made:
-                moved = {address: made.resolve(path).address for address, path in paths.items()}
+                references = copying.References(
+                    {address: made.resolve(path).address for address, path in paths.items()}
+                )
             for plan in plans:
                 try:
-                    _copy_data(file, source, new, plan, moved, threads, done)
+                    _copy_data(file, source, new, plan, references, threads, done)
                 except ValueError as error:
                     raise ValueError(f"{file.name}:{plan.path}: {error}") from None
             for path in paths.values():
                 raw = h5.name_bytes(path)
                 with opened("H5Oopen", source, raw, h5.DEFAULT) as old, new.open(path) as made_anew:
                     try:
-                        copying.copy_attributes(old, made_anew, moved)
+                        copying.copy_attributes(old, made_anew, references)
                     except ValueError as error:
                         raise ValueError(f"{file.name}:{path}: an attribute: {error}") from None
             for plan in plans:
@@ -363,14 +365,20 @@ def _call_carray(new: TargetFile, path: str) -> None:
 
 
 def _copy_data(
-    file: File, source: int, new: TargetFile, plan: ArrayPlan, moved: dict[int, int], threads: int | None, done: Done
+    file: File,
+    source: int,
+    new: TargetFile,
+    plan: ArrayPlan,
+    references: copying.References,
+    threads: int | None,
+    done: Done,
 ) -> None:
     info = plan.info
     if info.shape is None or info.external or info.layout == "virtual":
         return
     if _through_hdf5(plan):
         if info.layout in ("chunked", "compact") or info.offset is not None:
-            copying.copy_values(source, new.id, plan.path, moved, done)
+            copying.copy_values(source, new.id, plan.path, references, done)
         return
     if plan.changes:
         _encode_anew(file, new, plan, threads, done)

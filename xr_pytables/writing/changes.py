@@ -32,6 +32,7 @@ from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..errors import FileChangedError, FormatError, HDF5Error, NoLocksError
 from ..hdf5.file import File
+from ..library.moved_references import holders
 from ..library.target_file import TargetFile, planned_storage, why_not_encode
 from ..sources.local import LocalFile
 from ..sources.positioned import pread
@@ -280,6 +281,8 @@ def _what_to_save(
         for group, variable in plan
         if variable.stored and posixpath.join(group.path, variable.name) not in changes and variable.action != "keep"
     }
+    if any(group.removed for group in plan.groups) or any(variable.action == "replace" for _, variable in plan):
+        changed |= {holder.address for holder in holders(File(source)) if holder.in_values}
     changed |= _allocated(source, [path for group in plan.groups for path, _ in group.grown])
     touched = [extent for each in changes.values() for extent in each.touched()]
     if changed:

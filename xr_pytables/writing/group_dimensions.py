@@ -243,8 +243,20 @@ def grown_scales(
 def check_all_grow(
     path: str, append_dim: str, planned: Sequence[GroupPlan], existing: Existing, dimensions: Dimensions
 ) -> None:
-    """Raise ValueError if an array in the file would stay short along the dimension that others grow along."""
-    written = {posixpath.join(group.path, plan.name) for group in planned for plan in group.variables}
+    """Raise ValueError if an array in the file would stay short along the dimension that others grow along.
+
+    One that is written under another of its names (hard links) grows with that, but cannot be made anew.
+    """
+    plans = {posixpath.join(group.path, plan.name): plan for group in planned for plan in group.variables}
+    written = {plan.stored.info.address: path for path, plan in plans.items() if plan.stored}
+    for spec in (spec for group in existing.values() for spec in group.variables):
+        other = written.get(spec.info.address, spec.path)
+        if other != spec.path and plans[other].action == "replace":
+            raise ValueError(
+                f"{path}:{other}: the array cannot grow along {append_dim!r}, so that appending makes it anew, and "
+                f"{spec.path!r} is another name of it (a hard link), which would keep the old one. Delete one of the "
+                "names, or write to a new file"
+            )
     before = Dimensions(existing)
     after = [dimensions.find(group.path, append_dim) for group in planned]
     sizes = {found[0]: found[1].size for found in after if found}
@@ -256,7 +268,9 @@ def check_all_grow(
         short = [
             spec.path
             for spec in group.variables
-            if spec.path not in written and dict(zip(spec.dims, spec.shape, strict=True)).get(append_dim, size) != size
+            if spec.path not in plans
+            and spec.info.address not in written
+            and dict(zip(spec.dims, spec.shape, strict=True)).get(append_dim, size) != size
         ]
         if short:
             raise ValueError(

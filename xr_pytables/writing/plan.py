@@ -543,8 +543,9 @@ def _check_against_file(path: str, planned: Sequence[GroupPlan], existing: Exist
                     f"{path}:{group.path}: {name!r} is {taken} in the file; a new {kind} cannot take its name. "
                     "Rename it, or write to another group"
                 )
+        written = {variable.stored.info.address for variable in group.variables if variable.stored}
         for spec in present.variables if present is not None else ():
-            if posixpath.basename(spec.path) not in ours:
+            if posixpath.basename(spec.path) not in ours and spec.info.address not in written:
                 _check_sizes_of(spec, group, path)
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from ..library.libhdf5 import UNLIMITED
+from ..library.moved_references import lead_to_new
 from ..library.object_copy import copy_attributes
 from ..library.target_file import ArrayLayout, TargetFile
 from ..model.attributes import COMPACT_BYTES, EncodedAttribute, are_large, is_reserved, text
@@ -27,11 +28,14 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
     if plan.mode == "r+":
         assert not any(variable.action in ("create", "replace") for _, variable in plan)  # nobody would make those
         return
-    for group in plan.groups:
-        try:
-            _write_group(file, group, {*filter(plan.indexes.get, plan.indexes), *plan.longer})
-        except ValueError as error:
-            raise ValueError(f"{plan.path}:{error}") from None
+    given_up: dict[int, str] = {}
+    try:
+        for group in plan.groups:
+            _write_group(file, group, {*filter(plan.indexes.get, plan.indexes), *plan.longer}, given_up)
+        if given_up:
+            lead_to_new(file, given_up)
+    except ValueError as error:
+        raise ValueError(f"{plan.path}:{error}") from None
     for group, variable in plan:  # when all scales exist
         if not variable.is_coordinate and variable.action not in ("put", "keep"):
             file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
@@ -39,14 +43,17 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
         file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
 
 
-def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -> None:
-    """The group, its dimensions, and its arrays without values.
+def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str], given_up: dict[int, str]) -> None:
+    """The group, its dimensions, and its arrays without values. Says in `given_up` which objects were where.
 
     Indexes of a table as it was are removed, but of the tables `indexed`: there they go on, or others take their room.
     """
     file.require_group(group.path, large_attributes=are_large(group.attributes))
     if group.attributes:
         file.write_attributes(group.path, group.attributes)
+    replaced = [variable.name for variable in group.variables if variable.action == "replace"]
+    for path in (posixpath.join(group.path, name) for name in {*group.removed, *replaced}):
+        given_up[file.address(path)] = path
     for name in group.removed:
         file.remove(posixpath.join(group.path, name))
     values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
@@ -90,7 +97,8 @@ def _make_anew(file: TargetFile, path: str, variable: VariablePlan) -> None:
         file.remove(path)
         file.create_array(path, layout, large_attributes=large)
         with file.open(path) as new:
-            copy_attributes(old, new, but=is_reserved)
+            kept = () if variable.is_coordinate else ("DIMENSION_LIST",)
+            copy_attributes(old, new, but=lambda name: is_reserved(name) and name not in kept)
     found: dict[str, object] = {}
     if is_earray:
         found = {"CLASS": b"EARRAY", "VERSION": b"1.1", "EXTDIM": np.int32(growing[0])}
