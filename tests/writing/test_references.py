@@ -132,3 +132,14 @@ def test_arrays_of_several_names_grow_where_they_can(path):
     with pytest.raises(ValueError, match=r"/cannot/v: the array cannot grow .* is another name of it \(a hard link\)"):
         to_pytables(piece, path, append_dim="t", group="cannot")
     assert path.read_bytes() == before
+
+
+def test_references_to_an_array_that_lives_on_under_another_name_stay(path):
+    with h5py.File(path, "w") as file:
+        file["v"] = file["other"] = file.create_dataset("w", data=[1.0, 2.0])
+        file["to"] = np.array([file["v"].ref], h5py.ref_dtype)
+    to_pytables(xr.Dataset({"v": ("t", [5, 6, 7])}), path, mode="a")
+    with h5py.File(path) as file:
+        assert file["v"][:].tolist() == [5, 6, 7]
+        assert file[file["to"][0]] == file["other"] == file["w"]
+        assert file["w"][:].tolist() == [1.0, 2.0]

@@ -51,9 +51,7 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str], g
     file.require_group(group.path, large_attributes=are_large(group.attributes))
     if group.attributes:
         file.write_attributes(group.path, group.attributes)
-    replaced = [variable.name for variable in group.variables if variable.action == "replace"]
-    for path in (posixpath.join(group.path, name) for name in {*group.removed, *replaced}):
-        given_up[file.address(path)] = path
+    given_up |= _given_up(file, group)
     for name in group.removed:
         file.remove(posixpath.join(group.path, name))
     values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
@@ -84,6 +82,16 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str], g
         if variable.is_coordinate and variable.action != "set values":
             number = variable.numbers[0] if variable.numbers else None
             file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
+
+
+def _given_up(file: TargetFile, group: GroupPlan) -> dict[int, str]:
+    """Address and path of each object that is going to be removed; without those that have another name (hard link)."""
+    names = {*group.removed, *(variable.name for variable in group.variables if variable.action == "replace")}
+    if not names:
+        return {}
+    with file.on_disk() as stored:
+        paths = {stored.resolve(path).address: path for path in (posixpath.join(group.path, name) for name in names)}
+        return {address: path for address, path in paths.items() if stored.link_count(address) == 1}
 
 
 def _make_anew(file: TargetFile, path: str, variable: VariablePlan) -> None:
