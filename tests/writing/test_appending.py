@@ -1224,14 +1224,65 @@ def test_an_array_that_is_made_anew_keeps_how_far_its_other_dimensions_can_grow(
         assert file["v"].maxshape == (None, 4)
 
 
-@pytest.mark.parametrize("how", [{"append_dim": "dim_2"}, {"region": {"dim_2": slice(0, 2)}}, {"mode": "r+"}], ids=str)
-def test_arrays_of_multidimensional_atoms_are_left_as_they_are(path, how):
+def odd_arrays(path: Path) -> None:
+    """Arrays whose elements can be read, but not written."""
     with open_tables(path, "w") as file:
-        file.create_earray("/", "v", tables.Int32Atom(shape=(3,)), (0,)).append(np.ones((2, 3), "i4"))
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': each element .* an array of shape \(3,\)"):
-        to_pytables(xr.Dataset({"v": (("dim_2", "dim_3"), np.ones((2, 3), "i4"))}), path, **how)
-    assert path.read_bytes() == before
+        file.create_earray("/", "atoms", tables.Int32Atom(shape=(3,)), (0,)).append(np.ones((2, 3), "i4"))
+    with h5py.File(path, "r+") as file:
+        bits = h5py.h5t.NATIVE_INT32.copy()
+        bits.set_precision(20)
+        h5py.h5d.create(file.id, b"bits", bits, h5py.h5s.create_simple((2,)))
+        file["text"] = np.array([[104, 105], [106, 107]], "u2")
+        file["text"].attrs["MATLAB_class"] = np.bytes_("char")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("atoms", r"each element of the array is an array of shape \(3,\)"),
+        ("bits", "numbers in a form that NumPy lacks"),
+        ("text", "text of MATLAB"),
+    ],
+)
+def test_arrays_of_elements_that_are_never_written_stay(path, name, message):
+    odd_arrays(path)
+    before, piece = path.read_bytes(), open_ours(path)[[name]]
+    dim = piece[name].dims[0]
+    for how in ({"append_dim": dim}, {"region": {dim: slice(0, 2)}}, {"mode": "r+"}):
+        with pytest.raises(ValueError, match=rf"file\.h5:/: variable '{name}': .*{message}.* never written"):
+            to_pytables(piece, path, **how)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("names", [("dim_3", "dim_3_1"), ("p", "q")])
+def test_arrays_of_matlab_take_values_as_they_are_shown(path, names):
+    def make() -> xr.Dataset:
+        with h5py.File(path, "w", userblock_size=512) as file:
+            array = file.create_dataset("A", data=np.arange(9.0).reshape(3, 3), maxshape=(None, None), chunks=(2, 2))
+            array.attrs["MATLAB_class"] = np.bytes_("double")
+        shown = open_ours(path)
+        assert shown["A"].dims == ("dim_3", "dim_3_1")
+        return shown.rename(dict(zip(shown["A"].dims, names, strict=True)))
+
+    rows, columns = names
+    shown = make()
+    to_pytables(shown + 10, path, mode="r+")
+    assert open_ours(path)["A"].values.tolist() == (shown["A"].values + 10).tolist()
+    part = {rows: slice(0, 1), columns: slice(1, 3)}
+    to_pytables(shown.isel(part), path, region=part)
+    assert open_ours(path)["A"].values.tolist() == [[10, 3, 6], [11, 14, 17], [12, 15, 18]]
+    for axis, dim in enumerate(names):
+        to_pytables(make(), path, append_dim=dim)
+        expected = np.concatenate([shown["A"].values] * 2, axis=axis)
+        assert open_ours(path)["A"].values.tolist() == expected.tolist()
+
+
+def test_values_whose_names_are_those_that_were_read_may_come_in_any_order(path):
+    with open_tables(path, "w") as file:
+        file.create_array("/", "a", np.arange(9.0).reshape(3, 3))
+    turned = open_ours(path).transpose("dim_3_1", "dim_3")
+    to_pytables(turned, path, region={"dim_3": slice(0, 3)})
+    assert open_ours(path)["a"].values.tolist() == np.arange(9.0).reshape(3, 3).tolist()
 
 
 def test_objects_are_not_appended_to_a_vlarray_of_pickles(path):

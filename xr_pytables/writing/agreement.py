@@ -37,16 +37,6 @@ def fits_in_place(layout: ArrayLayout, spec: VariableSpec) -> bool:
     return datatype.dtype.newbyteorder("=") == layout.dtype.newbyteorder("=")
 
 
-def check_elements(spec: VariableSpec, label: str) -> None:
-    """Raise ValueError if each element of an array in the file is an array itself (a multidimensional atom)."""
-    shape = spec.info.datatype.shape
-    if shape:
-        raise ValueError(
-            f"{label}: each element of the array in the file is an array of shape {shape} (a multidimensional atom), "
-            "which is never written. Leave it out with drop_vars, or replace it with mode='a' alone"
-        )
-
-
 def check_attributes(plan: VariablePlan, original: Variable, spec: VariableSpec, here: Here) -> None:
     """Raise ValueError if the values would mean something else under the attributes of the array in the file."""
     coded = {item.name: item.value for item in plan.attributes}
@@ -93,7 +83,6 @@ def check_only_values(
         raise ValueError(
             f"{here}: there is no array {plan.name!r}, and mode='r+' only changes existing ones. mode='a' adds it"
         )
-    check_elements(spec, f"{here}: variable {plan.name!r}")
     if not fits_in_place(plan.layout, spec):
         raise ValueError(
             f"{here}: array {plan.name!r} has shape {spec.shape} and dtype {spec.info.datatype.dtype}, the variable "

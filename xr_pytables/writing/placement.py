@@ -269,18 +269,23 @@ def checked_append_dim(append_dim: Hashable) -> str:
     return append_dim
 
 
-def in_order_of(variable: Variable, dims: tuple[str, ...], named: tuple[bool, ...], where: str) -> Variable:
-    """The variable with its dimensions in the order of the array, whose dimensions are `dims`.
+def in_order_of(variable: Variable, spec: VariableSpec, named: tuple[bool, ...], where: str) -> Variable:
+    """The variable with its dimensions in the order in which the array has them in the file.
 
-    Where the file does not name a dimension (`named`), any name will do. Raises ValueError if names differ.
+    Where the file does not name a dimension (`named`), any name will do; its place in the array, as users see that,
+    tells which it is. Raises ValueError if names differ.
     """
+    given, dims = tuple(map(str, variable.dims)), spec.dims
+    if set(given) == set(dims):
+        return variable.transpose(*dims)
     if len(dims) == variable.ndim:
-        wanted = tuple(dim if known else str(own) for dim, known, own in zip(dims, named, variable.dims, strict=True))
-        if set(wanted) == set(map(str, variable.dims)):
+        own = given[::-1] if spec.reverse else given
+        wanted = tuple(dim if known else name for dim, known, name in zip(dims, named, own, strict=True))
+        if set(wanted) == set(given):
             return variable.transpose(*wanted)
     raise ValueError(
-        f"{where} already exists with different dimension names {dims} != {tuple(map(str, variable.dims))}. Rename the "
-        "dimensions of the variable, or replace the array with mode='a' alone"
+        f"{where} already exists with different dimension names {dims} != {given}. Rename the dimensions of the "
+        "variable, or replace the array with mode='a' alone"
     )
 
 

@@ -20,7 +20,7 @@ from ..library.target_file import ArrayLayout
 from ..model.forms import Form
 from ..model.specs import VariableSpec
 from . import cf_encoding, layouts, ragged_layout
-from .agreement import check_attributes, check_elements, fits_in_place
+from .agreement import check_attributes, fits_in_place
 from .group_dimensions import Dimensions, dimensions_of
 from .here import STREAM_BYTES, Here, are_named, in_blocks, stored_variable
 from .placement import Placement, Region, check_same_coordinate, checked_region
@@ -91,7 +91,6 @@ def put_into(
         return plan
     start, shape = placement.place(plan.dims, plan.layout.shape, spec, label)
     whole = replace(plan.layout, shape=spec.shape)
-    check_elements(spec, label)
     if not fits_in_place(whole, spec):
         raise ValueError(
             f"{label}: Mismatched dtypes: the array has dtype {spec.info.datatype.dtype or 'text'}, the values would "

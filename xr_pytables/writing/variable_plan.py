@@ -44,9 +44,6 @@ def of_known_kind(variable: Variable, present: VariableSpec | None) -> Variable:
     return variable.copy(data=rows)
 
 
-_NEVER_WRITTEN: Final = ("compound", "opaque", "reference", "unsupported")
-
-
 def known_rows(
     variable: Variable, encoding: Mapping[str, Any], here: Here, name: str, first: np.ndarray | None
 ) -> ragged_layout.Rows | None:
@@ -54,16 +51,33 @@ def known_rows(
     label, present = f"{here}: variable {name!r}", here.target_of(name)
     if present is None:
         return ragged_layout.rows_of(variable, encoding, label, first)
-    kind, has_rows = present.info.datatype.kind, present.info.datatype.base is not None
-    if kind in _NEVER_WRITTEN:
+    reason, has_rows = _why_never_written(present), present.info.datatype.base is not None
+    if reason is not None:
         raise ValueError(
-            f"{label}: the array is of kind {kind!r} in the file, which is never written. Leave it out with drop_vars, "
+            f"{label}: {reason} in the file, which is never written. Leave it out with drop_vars, "
             "or replace it with mode='a' alone"
         )
     rows = ragged_layout.rows_of(variable, {"ragged": "vlen"} if has_rows else {}, label, first)
     if has_rows:
         ragged_layout.check_rows(rows, present, label)
     return rows
+
+
+_NEVER_WRITTEN: Final = ("compound", "opaque", "reference", "unsupported")
+
+
+def _why_never_written(spec: VariableSpec) -> str | None:
+    """Why an array in the file takes no values at all; None for one that may take some."""
+    datatype = spec.info.datatype
+    if datatype.kind in _NEVER_WRITTEN:
+        return f"the array is of kind {datatype.kind!r}"
+    if spec.form is Form.UTF16:
+        return "the array is text of MATLAB"
+    if datatype.shape:
+        return f"each element of the array is an array of shape {datatype.shape} (a multidimensional atom)"
+    if datatype.dtype is not None and not datatype.exact:
+        return "the array is of numbers in a form that NumPy lacks"
+    return None
 
 
 def with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: Here) -> Variable:
@@ -79,9 +93,9 @@ def with_encoding(variable: Variable, asked: object, present: VariableSpec | Non
         variable.encoding = {**asked, **{key: value for key, value in variable.encoding.items() if key == "source"}}
     if here.keeps_arrays and present is not None and is_in_characters(variable, present):
         variable = as_characters(variable, present, f"{here}: variable {present.name!r}")
-    if here.placement is not None and present is not None:
+    if present is not None and (here.placement is not None or (here.keeps_arrays and present.reverse)):
         label = f"{here}: variable {present.name!r}"
-        variable = in_order_of(variable, present.dims, are_named(present, here), label)
+        variable = in_order_of(variable, present, are_named(present, here), label)
     if here.keeps_arrays and present is not None:
         check_calendar(variable, present, f"{here}: variable {present.name!r}")
         check_range(variable, present, here)
