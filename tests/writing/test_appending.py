@@ -11,6 +11,7 @@ import shutil
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cftime
 import dask.array
@@ -1465,3 +1466,34 @@ def test_setting_values_writes_nothing_but_them_into_arrays_as_they_are(path, wh
         assert all(file[name].chunks == (2,) and file[name].compression is None for name in file)
     old = {"x": [0, 1, 2], "v": [0, 1, 2], "w": [0, 1, 2], "e": [0, 1, 0], "after": [0, 1, 0]}
     assert found == {**old, **{name: new[name].values.tolist() for name in new.variables if name in old}}
+
+
+@pytest.mark.parametrize("how", [{"append_dim": "t"}, {"mode": "a"}, {"mode": "a", "unlimited_dims": ["t"]}])
+@pytest.mark.parametrize("coordinate", [True, False])
+@pytest.mark.parametrize("group", ["/", "/g"])
+def test_an_unlimited_dimension_that_nothing_has_yet_takes_the_first_values(
+    how: dict[str, Any], coordinate: bool, group: str, tmp_path: Path
+) -> None:
+    """As programs declare a file whose values come later."""
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        there = file.createGroup(group)
+        for name, size in {"x": 3, "t": None, "other": None}.items():
+            there.createDimension(name, size)
+        there.createVariable("x", "i4", ("x",))[:] = [7, 8, 9]
+    first, second = (
+        xr.Dataset({"a": (("t", "x"), begin + np.arange(6.0).reshape(2, 3))}, {"t": ("t", [begin, begin + 1])})
+        for begin in (10, 20)
+    )
+    first, second = (ds if coordinate else ds.drop_vars("t") for ds in (first, second))
+    to_pytables(first, path, group=group, **how)
+    to_pytables(second, path, group=group, append_dim="t")
+    expected = xr.concat([first, second], "t").assign_coords(x=[7, 8, 9])
+    for engine in ("pytables", "netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine, group=group) as found:
+            xr.testing.assert_equal(found.load(), expected)
+    with netCDF4.Dataset(path) as file:
+        dimensions = (file if group == "/" else file[group]).dimensions
+        assert {name: (each.size, each.isunlimited()) for name, each in dimensions.items()} == {
+            "x": (3, False), "t": (4, True), "other": (0, True)
+        }  # fmt: skip

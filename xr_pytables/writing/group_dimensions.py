@@ -26,6 +26,15 @@ class Dimensions:
         self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
         numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
         self._next = max(numbers, default=-1) + 1
+        uses = [(path, name) for path, spec in existing.items() for array in spec.variables for name in array.dims]
+        used = {found[0] for found in (self.find(path, name) for path, name in uses) if found}
+        self._waiting = {
+            key
+            for key, scale in self._scales.items()
+            if not scale.size and scale.extensible and posixpath.join(*key) not in used
+        }
+        for key in self._waiting:
+            del self._scales[key]
         along = [
             (path, name) for path, spec in existing.items() for array in spec.variables for name in array.unlimited_dims
         ]
@@ -43,6 +52,10 @@ class Dimensions:
             if group == "/":
                 return None
             group = posixpath.dirname(group)
+
+    def waits(self, group: str, name: str) -> bool:
+        """Whether `group` declares an unlimited dimension that nothing has yet: it takes any size, and is made anew."""
+        return (group, name) in self._waiting
 
     def resize(self, scale: str, size: int) -> None:
         """The dimension of the scale at that path has another size from now on, and can grow."""
@@ -101,7 +114,7 @@ def growing_dims(
         own = name in dimensions.of_group(here.path)
         coordinate = name in dataset.variables and dataset.variables[name].dims == (name,)
         if found is None or not (own or (not coordinate and found[1].size == size)):
-            grows |= {name} & asked
+            grows |= {name} if dimensions.waits(here.path, name) else {name} & asked
         elif dimensions.grows(found[0]):
             grows.add(name)
         elif name in asked and strict:

@@ -83,7 +83,7 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
         if append_dim in dataset.dims:
             check_not_above(append_dim, here, existing)
         if append_dim is not None or region is not None:
-            dataset, here, unlimited = placed_in_file(dataset, here, append_dim, region, unlimited)
+            dataset, here, unlimited = placed_in_file(dataset, here, append_dim, region, unlimited, dimensions)
         if here.placement is not None:
             placed.append((dataset, here))
         planned.append(_plan_group(dataset, here, wishes, base, unlimited, dimensions, request))
@@ -348,7 +348,8 @@ def _plan_group(
             if name not in old or not is_equal(old[name], value)
         }
     encoded = tuple(attributes.encode(global_attributes, where=str(here), leave_out=teller_of(dataset.encoding)))
-    removed = (*removed, *(each.name for each in redeclared))
+    anew = (each.name for each in own if dimensions.waits(here.path, each.name) and each.name not in coded)
+    removed = (*removed, *anew, *(each.name for each in redeclared))
     gone = {*removed, *(plan.name for plan in arranged if plan.action == "replace")}
     given_up = tuple(spec.info.address for spec in map(here.array, sorted(gone)) if spec is not None)
     return GroupPlan(here.path, encoded, own + emptied + redeclared, arranged, removed, given_up, grown)

@@ -28,16 +28,16 @@ from .plans import VariablePlan
 
 
 def placed_in_file(
-    dataset: Dataset, here: Here, append_dim: str | None, region: object | None, unlimited: Any
+    dataset: Dataset, here: Here, append_dim: str | None, region: object | None, unlimited: Any, dimensions: Dimensions
 ) -> tuple[Dataset, Here, Any]:
     """`dataset` as far as it is written with `append_dim` and `region`, and the group with where the values go.
 
-    A group that has nothing yet is written as without the two, with a dimension that can grow. Raises ValueError where
-    the dataset has the dimension and the group has not.
+    A group that has nothing yet, or nothing with the dimension that it declares, is written as without the two, with a
+    dimension that can grow. Raises ValueError where the dataset has the dimension and the group has not.
     """
     present = here.existing
     is_new = present is None or not (present.variables or present.scales)
-    if is_new:
+    if is_new or (append_dim is not None and region is None and dimensions.waits(here.path, append_dim)):
         if region is not None:
             raise ValueError(f"{here}: there is nothing in this group that a region could be part of")
         if append_dim is not None:
