@@ -151,6 +151,55 @@ def test_fill_values_of_cf_mask_and_those_of_hdf5_do_not(tmp_path: Path) -> None
     assert found["zeros"].dtype.kind == "i"
 
 
+@pytest.mark.parametrize(
+    ("fill", "expected"), [(3, ">i4"), (3.5, ">f2"), (1 - 2j, ">c16"), (b"ab", "S5"), (7, "<u2"), (True, "?")]
+)
+@pytest.mark.parametrize("chunks", [(2, 3), None], ids=["chunks", "one piece"])
+def test_what_nobody_wrote_has_the_fill_value_in_any_byte_order(
+    fill: object, expected: str, chunks: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    values = np.full((5, 7), fill, expected)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", (5, 7), expected, chunks=chunks, fillvalue=fill)
+    found = through_kerchunk(to_kerchunk(tmp_path / "a.h5"))["a"].values
+    np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("dtype", "name", "value"),
+    [
+        ("i1", "_FillValue", np.int32(300)),
+        ("u1", "_FillValue", np.int32(-1)),
+        ("i4", "_FillValue", 4.5),
+        ("f4", "_FillValue", 0.1),
+        ("i4", "_FillValue", np.nan),
+        ("i4", "_FillValue", "3"),
+        ("i4", "_FillValue", np.array([3, 4])),
+        ("f8", "missing_value", np.inf),
+        ("i2", "scale_factor", np.inf),
+    ],
+)
+def test_a_fill_value_that_becomes_another_in_zarr_is_refused(
+    dtype: str, name: str, value: object, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = np.arange(45, 50).astype(dtype)
+        file["a"].attrs[name] = value
+        file["b"] = np.arange(5.0)
+        file["b"].attrs["_FillValue"], file["b"].attrs["missing_value"] = np.float32(3), np.nan
+    for read in (
+        lambda: through_kerchunk(to_kerchunk(tmp_path / "a.h5")),
+        lambda: through_virtualizarr(tmp_path / "a.h5", "/"),
+    ):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = read()
+        assert any(f"/a: its {name} is" in str(warning.message) for warning in told)
+        assert set(found.variables) == {"b"}
+        np.testing.assert_array_equal(found["b"], [0, 1, 2, np.nan, 4])
+
+
 def test_times_coordinates_and_attributes(tmp_path: Path) -> None:
     ds = xr.Dataset(
         {"v": (("t",), np.arange(3.0), {"units": "K", "list": [1, 2], "flag": True})},
@@ -248,6 +297,24 @@ def test_golden_files_read_equal_through_virtualizarr_or_say_why_not(path: Path)
 
 @pytest.mark.usefixtures("quiet")
 def test_virtual_datasets_go_into_icechunk(whole: Path, tmp_path: Path) -> None:
+    found = through_icechunk(whole, tmp_path)
+    with xr.open_dataset(whole, engine="pytables") as expected:
+        assert_same_values(found, expected)
+        assert set(found.variables) == set(FILTERS)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_empty_arrays_go_into_icechunk(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("empty", (0, 3), "f4", chunks=(2, 3), maxshape=(None, 3))
+        file["full"] = np.arange(5)
+    found = through_icechunk(tmp_path / "a.h5", tmp_path)
+    assert found["empty"].shape == found["empty"].values.shape == (0, 3)
+    assert found["empty"].dtype == "f4"
+    assert found["full"].values.tolist() == [0, 1, 2, 3, 4]
+
+
+def through_icechunk(whole: Path, tmp_path: Path) -> xr.Dataset:
     import icechunk
 
     config = icechunk.RepositoryConfig.default()
@@ -261,10 +328,7 @@ def test_virtual_datasets_go_into_icechunk(whole: Path, tmp_path: Path) -> None:
     session = repository.writable_session("main")
     virtual(whole).vz.to_icechunk(session.store)
     session.commit("all")
-    found = xr.open_zarr(repository.readonly_session("main").store, consolidated=False)
-    with xr.open_dataset(whole, engine="pytables") as expected:
-        assert_same_values(found, expected)
-        assert set(found.variables) == set(FILTERS)
+    return xr.open_zarr(repository.readonly_session("main").store, consolidated=False)
 
 
 @pytest.mark.usefixtures("quiet")

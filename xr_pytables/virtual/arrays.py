@@ -103,13 +103,9 @@ class VirtualArray:
 
     def never_written(self) -> bytes:
         """A chunk that nobody wrote as it would be stored. Raises NotVirtualError where that is not possible."""
-        element = (
-            self.row_fill
-            if self.column is not None
-            else b""
-            if self.fill is None
-            else np.array(self.fill, self.dtype).tobytes()
-        )
+        # a scalar lacks byte order and the NULs of a string
+        fill = b"" if self.fill is None else np.asarray(self.fill, self.dtype).tobytes()
+        element = self.row_fill if self.column is not None else fill
         if self.nbytes > _BLOCK:
             raise NotVirtualError(f"chunks of {self.nbytes} bytes were never written, and are not of zeros")
         data = element * (self.nbytes // len(element)) if element else bytes(self.nbytes)

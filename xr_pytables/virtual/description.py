@@ -119,16 +119,22 @@ def _json(value: object) -> Any:
 def split_fill(array: VirtualArray) -> tuple[Any, dict[str, object]]:
     """CF's `_FillValue` as a number of the array's type, None without one; and the other attributes."""
     attributes = dict(array.attributes)
+    for name in ("missing_value", "scale_factor", "add_offset"):
+        numbers = np.asarray(attributes.get(name, 0))
+        if numbers.dtype.kind == "f" and np.isinf(numbers).any():
+            raise NotVirtualError(f"its {name} is infinite, which JSON cannot say")
     given = attributes.pop("_FillValue", None)
     if given is None:
         return None, attributes
     try:
-        value = np.asarray(given).reshape(-1)
-        if value.size != 1:
-            raise ValueError("several")
-        return value.astype(array.dtype)[0], attributes
+        with np.errstate(invalid="ignore"):
+            (value,) = np.asarray(given.encode() if isinstance(given, str) else given).reshape(-1)
+            found = value.astype(array.dtype)
+        if found.item() != value.item() and not (found != found and value != value):  # another one, or not both NaN
+            raise ValueError("another value")
     except (TypeError, ValueError, OverflowError):
         raise NotVirtualError("its _FillValue is no value of its type") from None
+    return found, attributes
 
 
 def missing_chunks(array: VirtualArray) -> Iterator[tuple[int, ...]]:

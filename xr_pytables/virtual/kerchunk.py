@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import posixpath
 import warnings
@@ -168,8 +169,8 @@ def _with_all_chunks(array: VirtualArray) -> VirtualArray:
     expected, meant = (zero if value is None else value for value in (fill, array.fill))
     if meant.tobytes() == expected.tobytes():
         return array
-    missing = list(missing_chunks(array))
+    missing = math.prod(array.grid) - len(array.places) - len(array.inline)
     data = array.never_written() if missing else b""
-    if len(missing) * len(data) > _MOST_FILLED:
-        raise NotVirtualError(f"{len(missing)} chunks were never written, and have a value that is not its _FillValue")
-    return replace(array, inline={**array.inline, **dict.fromkeys(missing, data)})
+    if missing * len(data) > _MOST_FILLED:
+        raise NotVirtualError(f"{missing} chunks were never written, and have a value that is not its _FillValue")
+    return replace(array, inline={**array.inline, **dict.fromkeys(missing_chunks(array), data)})

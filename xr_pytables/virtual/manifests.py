@@ -105,7 +105,7 @@ def _array(array: VirtualArray, url: str) -> ManifestArray:
         attributes=attributes,
         dimension_names=array.dims,
     )
-    shape = array.grid
+    shape = tuple(max(number, 1) for number in array.grid)  # its writers cannot go through an empty manifest
     paths = np.full(shape, "", np.dtypes.StringDType())
     offsets, lengths = np.zeros(shape, np.uint64), np.zeros(shape, np.uint64)
     for key, (offset, size) in {**array.places, **array.odd}.items():
