@@ -457,6 +457,23 @@ def test_what_names_no_file(whole: Path) -> None:
         xr.open_dataset("memory://nope.h5", engine="pytables")
 
 
+def test_errors_of_file_objects_name_them(whole: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(whole, "in.h5")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("in.h5") as member:
+        ds = open_quietly(member)
+    with pytest.raises(OSError, match=r"in\.h5: this file object cannot be read: seek on closed file"):
+        ds["plain"].load()
+    reading, writing = os.pipe()
+    os.close(writing)
+    closed = io.BytesIO(b"x")
+    closed.close()
+    with os.fdopen(reading, "rb") as pipe, open(tmp_path / "new.h5", "wb") as written:
+        for what, name in ((member, "in.h5"), (closed, "<BytesIO>"), (pipe, "<BufferedReader>"), (written, "new.h5")):
+            with pytest.raises(OSError, match=f"{name}: this file object cannot be read: ."):
+                xr.open_dataset(what, engine="pytables")
+
+
 def test_bytes_that_are_no_hdf5_file() -> None:
     for data in (b"", b"file.h5", bytes(5000)):
         with pytest.raises(OSError, match=r"<bytes>"):

@@ -122,6 +122,24 @@ def test_file_urls_are_paths(tmp_path: Path) -> None:
         assert np.array_equal(ds["v"], FIELD)
 
 
+@pytest.mark.parametrize("name", ["a#1.h5", "a?1.h5"])
+def test_file_urls_have_no_query_and_no_fragment(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"precious")
+    to_pytables(DATASET, f"file://{tmp_path}/{name}")
+    assert (tmp_path / "a").read_bytes() == b"precious"
+    with xr.open_dataset(f"file://localhost{tmp_path}/{name}", engine="pytables") as ds:
+        assert np.array_equal(ds["v"], FIELD)
+        assert ds.encoding["source"] == str(tmp_path / name)
+
+
+def test_file_urls_of_other_machines_are_refused(tmp_path: Path) -> None:
+    for url in ("file://a.h5", f"file://host{tmp_path}/a.h5"):
+        for use in (lambda url: to_pytables(DATASET, url), lambda url: xr.open_dataset(url, engine="pytables")):
+            with pytest.raises(ValueError, match=f"{url}: a file on this machine is file:///path"):
+                use(url)
+    assert not (tmp_path / "a.h5").exists()
+
+
 def test_s3_gets_the_whole_file_or_nothing() -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

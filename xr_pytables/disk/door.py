@@ -17,15 +17,15 @@ from dataclasses import replace
 from mmap import mmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit
 
 from ..errors import FileBusyError, FileChangedError, RemoteError
 from ..hdf5.file import File
 from ..sources.disk_cache import MOST, DiskCache
+from ..sources.file_object import telling
 from ..sources.place import BytesPlace, FileObjectPlace, Opened, Place, Version
 from ..sources.remote import RemotePlace, Transfer
 from ..sources.source import printable
-from ..sources.url import is_url
+from ..sources.url import is_url, local_path
 from . import journal, own_writers
 from .files import Descriptor, LocalPlace, checked_group, checked_path, hdf5_of, open_now
 from .open_nodes import is_open_node, place_of_node
@@ -104,11 +104,9 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
         return RemotePlace.of(FilesystemTarget(filesystem, path), transfer)
     text = os.fspath(what) if isinstance(what, str | os.PathLike) else None
     if isinstance(text, str) and is_url(text):
-        if text.startswith(("file://", "local://")):
-            from urllib.request import url2pathname
-
+        if (local := local_path(text)) is not None:
             _refuse_options(storage_options, "a file on this machine")
-            return LocalPlace(checked_path(url2pathname(urlsplit(text).path)))
+            return LocalPlace(checked_path(local))
         from ..sources.filesystems import UrlTarget
 
         return RemotePlace.of(UrlTarget(text, dict(storage_options or {})), transfer)
@@ -116,7 +114,8 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
     if isinstance(what, bytes | bytearray | memoryview | mmap):
         return BytesPlace(memoryview(what) if isinstance(what, mmap) else what)
     if isinstance(what, io.BytesIO):
-        return BytesPlace(what.getvalue(), "<BytesIO>")
+        with telling("<BytesIO>"):
+            return BytesPlace(what.getvalue(), "<BytesIO>")
     if hasattr(what, "read") and hasattr(what, "seek"):
         return _place_of_file_object(what)
     return LocalPlace(checked_path(what))
@@ -166,9 +165,12 @@ def _place_of_file_object(file: Any) -> Place:
             return LocalPlace(checked_path(name))
     except (OSError, ValueError, AttributeError, TypeError):
         pass
-    if not isinstance(file.read(0), bytes):
+    label = printable(name) if isinstance(name, str) else f"<{type(file).__name__}>"
+    with telling(label):
+        nothing = file.read(0)
+    if not isinstance(nothing, bytes):
         raise TypeError(f"a file object opened in binary mode is needed: open({name!r}, 'rb')")
-    return FileObjectPlace(file, printable(name) if isinstance(name, str) else f"<{type(file).__name__}>")
+    return FileObjectPlace(file, label)
 
 
 class Visit:

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from .source import WritableBuffer, cut_off, flat_view, in_range, printable
+
+
+@contextmanager
+def telling(name: str) -> Iterator[None]:
+    """Errors of a file object, which know no name, with `name`: it is closed, cannot seek, or its disk fails."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise OSError(f"{name}: this file object cannot be read: {error}") from error
 
 
 class FileObject:
@@ -22,12 +32,12 @@ class FileObject:
         self._lock = lock or threading.Lock()
         self.path = name or str(getattr(file, "name", "<file object>"))
         self.name = printable(self.path)
-        with self._lock:
+        with self._lock, telling(self.name):
             self.size = file.seek(0, os.SEEK_END)
 
     def read(self, offset: int, count: int) -> bytes:
         in_range(self, offset, count)
-        with self._lock:
+        with self._lock, telling(self.name):
             self._file.seek(offset)
             parts, missing = [], count
             while missing and (part := self._file.read(missing)):

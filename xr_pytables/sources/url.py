@@ -6,6 +6,7 @@ Tested in `tests/sources/test_remote.py`.
 from __future__ import annotations
 
 from urllib.parse import unquote
+from urllib.request import url2pathname
 
 from .source import printable
 
@@ -13,6 +14,19 @@ from .source import printable
 def is_url(text: str) -> bool:
     """Whether the text is a URL, or a chain of them as fsspec has it."""
     return "://" in text
+
+
+def local_path(url: str) -> str | None:
+    """The path that a URL of a local file means; None for other URLs. Raises ValueError for another machine."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("file", "local"):
+        return None
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise ValueError(
+            f"{shown(url)}: a file on this machine is {scheme}:///path, where {host!r} names another machine"
+        )
+    return url2pathname(slash + path)
 
 
 def shown(url: str) -> str:

@@ -13,8 +13,6 @@ import posixpath
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import pandas as pd
 import tables
@@ -24,7 +22,7 @@ from xarray import DataArray, Dataset, DataTree
 from ..disk.opened_files import hdf5_lock
 from ..disk.transaction import Transaction
 from ..library.target_file import filter_available
-from ..sources.url import is_url
+from ..sources.url import is_url, local_path
 from ..sources.warning import warn
 from .execution import Again, Job, delayed, execute, put_structure
 from .existing import check_frame_alone, look, look_at_frame, look_at_table
@@ -213,8 +211,8 @@ def to_pytables(
         check_available()
     if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}")
-    if isinstance(path, str) and path.startswith("file://"):
-        path = url2pathname(urlsplit(path).path)
+    if isinstance(path, str):
+        path = local_path(path) or path
     if isinstance(path, str) and is_url(path):
         wanted = chosen_mode(mode, append_dim, region)
         with uploaded(path, mode=wanted, compute=compute, options=storage_options) as local:
