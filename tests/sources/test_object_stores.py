@@ -204,8 +204,27 @@ def test_a_file_system_that_breaks(memory, monkeypatch):
         source.read(2_000_000, 10)
 
 
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("zip://a.h5::memory://stores/a.bin", RemoteError, "not a zip file"),
+        ("tar://a.h5::memory://stores/a.bin", RemoteError, ""),
+        ("reference://a.h5", TypeError, "'fo'"),
+    ],
+)
+def test_file_systems_that_cannot_be_made_are_named(memory, url, error, message):
+    with pytest.raises(error, match=f"^{url}: .*{message}"):
+        xr.open_dataset(url, engine="pytables")
+
+
+def test_a_folder_of_local_files(tmp_path: Path):
+    (tmp_path / "a.bin").write_bytes(DATA)
+    source = opened({}, f"dir://a.bin::file://{tmp_path}").source
+    assert source.read(1_500_000, 1_400_000) == DATA[1_500_000:2_900_000]
+
+
 def test_a_folder_is_no_file(memory):
-    with pytest.raises(OSError, match=r"memory://stores: bytes .* this is a folder"):
+    with pytest.raises(IsADirectoryError, match="memory://stores: this is a folder, not an HDF5 file"):
         opened({}, "memory://stores")
 
 

@@ -49,8 +49,9 @@ class UrlTarget:
             if store is not None:
                 return StoreClient(*store)
             filesystem, path = url_to_fs(self.url, **self.options)
-        except (ImportError, ValueError, OSError) as error:
-            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else type(error)
+        except Exception as error:  # whatever a file system raises: zipfile.BadZipFile, tarfile.ReadError ...
+            kinds = FileNotFoundError, PermissionError, ImportError, ValueError, TypeError
+            kind = next((kind for kind in kinds if isinstance(error, kind)), RemoteError)
             raise kind(f"{self.name}: {without_secrets(str(error), self.url)}") from None
         return client_of(filesystem, path)
 
@@ -109,7 +110,8 @@ class AnyClient:
 
     def __init__(self, filesystem: Any, path: str, *, copies: bool = False) -> None:
         self._filesystem, self._path, self._copies = filesystem, path, copies
-        self._is_async = bool(type(filesystem).async_impl)
+        inner = filesystem.fs if "dir" in type(filesystem).protocol else filesystem  # as asynchronous as what it wraps
+        self._is_async = bool(type(inner).async_impl)
         self._pool: ThreadPoolExecutor | None = None
         self._found: ObjectVersion | None = None
 
@@ -120,7 +122,7 @@ class AnyClient:
             count = max(min(count, before.size - offset), 0)
             data = await self._call("cat_file", start=offset, end=offset + count) if count else b""
             after = self._found if self._copies else self._version(await self._call("info"))
-        except (FileNotFoundError, PermissionError, RemoteError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError, RemoteError):
             raise
         except Exception as error:  # whatever a file system raises
             raise TemporaryError(f"{type(error).__name__}: {without_secrets(str(error), self._path)}") from None

@@ -237,6 +237,8 @@ class _Asking:
                     if version is not None:
                         raise FileChangedError(f"{where}: the object was removed since it was opened") from None
                     raise FileNotFoundError(f"{self._name}: there is no such object") from None
+                except IsADirectoryError:
+                    raise IsADirectoryError(f"{self._name}: this is a folder, not an HDF5 file") from None
                 except RemoteError as error:
                     raise RemoteError(f"{where}: {error}") from None
                 except PermissionError as error:
