@@ -199,9 +199,10 @@ def test_what_is_no_index(tmp_path: Path, found: object) -> None:
     path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"a\.json: this is no index as xr_pytables\.save_index writes it"):
         find_index(path, "a")
-    path.write_text("{")
-    with pytest.raises(ValueError, match="this is no JSON"):
-        find_index(path, "a")
+    for text in ("{", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="this is no JSON"):
+            find_index(path, "a")
     with pytest.raises(TypeError, match="index must be a path"):
         find_index(5, "a")
 

@@ -64,7 +64,7 @@ def _parsed(path: str, modified: int, size: int) -> object:
     with open(path, encoding="utf-8") as file:
         try:
             return json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: this is no JSON: {error}") from None
 
 
