@@ -13,7 +13,7 @@ import xarray as xr
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
-from xr_pytables import save_mfdataset, to_pytables
+from xr_pytables import begin_write, save_mfdataset, to_pytables
 
 FIELD = np.random.default_rng(0).random((50, 60))
 DATASET = xr.Dataset({"v": (("y", "x"), FIELD)})
@@ -69,15 +69,16 @@ def test_an_object_that_comes_meanwhile_is_not_replaced(memory: MemoryFileSystem
     assert memory.cat_file("/upload/a.h5") == b"of somebody else"
 
 
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
 def test_a_failed_write_or_upload_leaves_the_old_object(
-    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+    error: type[Exception], memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory.pipe_file("/upload/a.h5", b"old")
     with pytest.raises(ValueError, match="have no form in HDF5"):
         to_pytables(xr.Dataset({"v": ("x", np.array([object()], object))}), "memory://upload/a.h5")
 
     def put_file(self: object, *args: object, **kwargs: object) -> None:
-        raise OSError("the line is down")
+        raise error("the line is down")
 
     monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
     with pytest.raises(OSError, match=r"a\.h5: the file was written, and cannot be uploaded: the line is down"):
@@ -111,9 +112,36 @@ def test_what_cannot_be_done_in_a_store_is_refused(url: str, arguments: dict[str
         to_pytables(DATASET, url, **arguments)
 
 
-def test_many_files_are_written_locally() -> None:
-    with pytest.raises(ValueError, match=r"a\.h5: save_mfdataset writes local files; to_pytables writes"):
+def test_many_files_and_shared_writes_are_local(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^memory://upload/a\.h5: save_mfdataset writes local files; to_pytables writes"
+    ):
         save_mfdataset([DATASET], ["memory://upload/a.h5"])
+    with pytest.raises(ValueError, match=r"^memory://upload/a\.h5: begin_write writes local files; to_pytables writes"):
+        begin_write(DATASET, "memory://upload/a.h5")
+    save_mfdataset([DATASET], [(tmp_path / "a.h5").as_uri()])
+    shared = begin_write(DATASET.chunk(y=50), (tmp_path / "b.h5").as_uri())
+    shared.write(DATASET, {"y": slice(0, 50)})
+    shared.commit()
+    for name in ("a.h5", "b.h5"):
+        with xr.open_dataset(tmp_path / name, engine="pytables") as ds:
+            assert np.array_equal(ds["v"], FIELD)
+
+
+def test_names_longer_than_those_of_files(memory: MemoryFileSystem) -> None:
+    url = f"memory://upload/{'n' * 300}.h5"
+    to_pytables(DATASET, url)
+    with xr.open_dataset(url, engine="pytables") as ds:
+        assert np.array_equal(ds["v"], FIELD)
+
+
+def test_a_write_that_fails_names_the_object(memory: MemoryFileSystem) -> None:
+    with pytest.raises(ValueError, match="no form in HDF5") as caught:
+        to_pytables(xr.Dataset({"a": ("x", [object()])}), "memory://upload/a.h5")
+    assert caught.value.__notes__[0].endswith("file.h5 was to become memory://upload/a.h5, which is as before")
+    assert not memory.exists("/upload/a.h5")
+    with pytest.raises(TypeError, match=r"^reference://a: .*'fo'"):
+        to_pytables(DATASET, "reference://a")
 
 
 def test_file_urls_are_paths(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,18 +43,9 @@ class UrlTarget:
         return self.url
 
     def client(self) -> Client:
-        from fsspec.core import url_to_fs  # not everybody reads from a network
-
-        try:
+        with told(self.url):
             store = store_of(self.url, self.options)
-            if store is not None:
-                return StoreClient(*store)
-            filesystem, path = url_to_fs(self.url, **self.options)
-        except Exception as error:  # whatever a file system raises: zipfile.BadZipFile, tarfile.ReadError ...
-            kinds = FileNotFoundError, PermissionError, ImportError, ValueError, TypeError
-            kind = next((kind for kind in kinds if isinstance(error, kind)), RemoteError)
-            raise kind(f"{self.name}: {without_secrets(str(error), self.url)}") from None
-        return client_of(filesystem, path)
+        return StoreClient(*store) if store is not None else client_of(*filesystem_of(self.url, self.options))
 
     def beside(self, path: str) -> UrlTarget:
         return UrlTarget(_beside(self.url, path, self.name), self.options)
@@ -82,6 +74,26 @@ class FilesystemTarget:
 
     def beside(self, path: str) -> FilesystemTarget:
         return FilesystemTarget(self.filesystem, _beside(self.path, path, self.name))
+
+
+def filesystem_of(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The file system of fsspec that has a URL, and the path in it. Raises errors that name the URL."""
+    from fsspec.core import url_to_fs  # not everybody reads from a network
+
+    with told(url):
+        found: tuple[Any, str] = url_to_fs(url, **options)
+    return found
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """Whatever a file system raises (zipfile.BadZipFile, tarfile.ReadError ...) as an error that names the URL."""
+    try:
+        yield
+    except Exception as error:
+        kinds = FileNotFoundError, PermissionError, ImportError, ValueError, TypeError
+        kind = next((kind for kind in kinds if isinstance(error, kind)), RemoteError)
+        raise kind(f"{shown(url)}: {without_secrets(str(error), url)}") from None
 
 
 def _beside(url: str, path: str, name: str) -> str:

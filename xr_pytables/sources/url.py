@@ -5,6 +5,7 @@ Tested in `tests/sources/test_remote.py`.
 
 from __future__ import annotations
 
+import os
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
@@ -27,6 +28,16 @@ def local_path(url: str) -> str | None:
             f"{shown(url)}: a file on this machine is {scheme}:///path, where {host!r} names another machine"
         )
     return url2pathname(slash + path)
+
+
+def only_local(path: str | os.PathLike[str], who: str) -> str | os.PathLike[str]:
+    """A path, or that of a URL of a local file. Raises ValueError for other URLs, of which `who` makes no files."""
+    if not isinstance(path, str) or not is_url(path):
+        return path
+    local = local_path(path)
+    if local is None:
+        raise ValueError(f"{shown(path)}: {who} writes local files; to_pytables writes one to an object store")
+    return local
 
 
 def shown(url: str) -> str:

@@ -13,7 +13,7 @@ from dask.delayed import Delayed
 from xarray import Dataset
 
 from ..disk.files import checked_group
-from ..sources.url import is_url, shown
+from ..sources.url import only_local
 from .execution import Job, Write, delayed, execute
 from .other_chunks import check_dask, in_dask
 from .placement import Mode
@@ -146,10 +146,8 @@ def _checked(
             "must supply lists of the same length for the datasets, paths and groups arguments to save_mfdataset; "
             f"there are {len(datasets)} datasets, {len(paths)} paths and {len(named)} groups"
         )
-    url = next((path for path in paths if isinstance(path, str) and is_url(path)), None)
-    if url is not None:
-        raise ValueError(f"{shown(url)}: save_mfdataset writes local files; to_pytables writes one to an object store")
-    files = [os.path.realpath(os.path.expanduser(os.fspath(path))) for path in paths]
+    local = [only_local(path, "save_mfdataset") for path in paths]
+    files = [os.path.realpath(os.path.expanduser(os.fspath(path))) for path in local]
     where = [(file, checked_group(group or "/")) for file, group in zip(files, named, strict=True)]
     twice = _first_twice(files if mode in ("w", "w-", "x") else where)
     if twice is not None:

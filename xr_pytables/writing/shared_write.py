@@ -20,6 +20,7 @@ from xarray import DataArray, Dataset, Variable
 from ..disk.arenas import SharedRoom
 from ..disk.transaction import Transaction
 from ..model.attributes import TEXT_MARKER
+from ..sources.url import only_local
 from .execution import begin_file, commit_delayed
 from .new_file import Part, parts_of, places_of
 from .other_chunks import in_dask
@@ -71,6 +72,7 @@ def begin_write(
             f"mode must be one of 'w', 'w-', 'x', not {mode!r}: begin_write makes a new file. In a file that is there, "
             "to_pytables(part, path, region=..., wait=...) writes parts"
         )
+    path = only_local(path, "begin_write")
     template, _ = in_dask(template, os.fspath(path))
     request = WriteRequest(
         template, path, mode=mode, group=group, encoding=encoding, filters=filters, unlimited_dims=unlimited_dims,

@@ -6,7 +6,6 @@ Tested in `tests/writing/test_upload.py`.
 from __future__ import annotations
 
 import os
-import posixpath
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ def uploaded(url: str, *, mode: str | None, compute: bool, options: Mapping[str,
     `mode` is `"w"` or `"w-"` (`"x"`), with which an object that is there already, or comes meanwhile, is a
     FileExistsError. Raises ValueError for what cannot be done in a store, before the block runs.
     """
-    from fsspec.core import url_to_fs  # not everybody writes to a network
+    from ..sources.filesystems import filesystem_of  # not everybody writes to a network
 
     name = shown(url)
     if mode not in (None, "w", "w-", "x"):
@@ -35,10 +34,7 @@ def uploaded(url: str, *, mode: str | None, compute: bool, options: Mapping[str,
         )
     if not compute:
         raise ValueError(f"{name}: compute=False writes files on this machine alone")
-    try:
-        filesystem, path = url_to_fs(url, **(options or {}))
-    except (ImportError, ValueError) as error:
-        raise type(error)(f"{name}: {without_secrets(str(error), url)}") from None
+    filesystem, path = filesystem_of(url, options or {})
     protocol = type(filesystem).protocol
     if not _WHOLE.intersection((protocol,) if isinstance(protocol, str) else protocol):
         raise ValueError(
@@ -49,15 +45,19 @@ def uploaded(url: str, *, mode: str | None, compute: bool, options: Mapping[str,
     if new and filesystem.exists(path):
         raise _exists(name)
     with tempfile.TemporaryDirectory(prefix="xr_pytables-") as folder:
-        local = os.path.join(folder, posixpath.basename(path) or "file.h5")
-        yield local
+        local = os.path.join(folder, "file.h5")  # the names of objects may be longer than those of files
+        try:
+            yield local
+        except Exception as error:
+            error.add_note(f"{local} was to become {name}, which is as before")
+            raise
         try:
             filesystem.put_file(local, path, mode="create" if new else "overwrite")
         except FileExistsError:
             raise _exists(name) from None
         except NotImplementedError:
             raise ValueError(f"{name}: this store cannot refuse an object that is there: mode={mode!r}") from None
-        except OSError as error:
+        except Exception as error:  # whatever a file system raises
             kind = PermissionError if isinstance(error, PermissionError) else OSError
             told = f"{name}: the file was written, and cannot be uploaded: {without_secrets(str(error), url)}"
             raise kind(told) from None
