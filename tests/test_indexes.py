@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import h5py
 import numpy as np
 import pandas as pd
@@ -129,6 +130,19 @@ def test_many_files_by_one_file_of_indexes(server: Server, tmp_path: Path) -> No
         xr.open_dataset(server.url(), engine="pytables", index=tmp_path / "all.json")
 
 
+def test_files_whose_urls_differ_in_what_is_not_shown_are_not_mixed_up(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as one, h5py.File(tmp_path / "b.h5", "w") as other:
+        one["a"], other["a"] = np.arange(5), np.arange(700)
+    urls = ["memory://indexes/get?id=a", "memory://indexes/get?id=b"]
+    for url, name in zip(urls, "ab", strict=True):
+        fsspec.filesystem("memory").pipe_file(url, (tmp_path / f"{name}.h5").read_bytes())
+    with pytest.raises(ValueError, match=r"/get\?\.\.\.: several of these files are called that"):
+        save_index(urls, tmp_path / "a.json")
+    save_index([urls[0], urls[0]], tmp_path / "a.json")
+    with xr.open_dataset(urls[0], engine="pytables", index=tmp_path / "a.json") as ds:
+        assert ds["a"].values.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_dense_links_attributes_and_user_blocks(server: Server, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.h5", "w", libver="latest", userblock_size=512) as file:
         for i in range(40):
@@ -179,6 +193,7 @@ def test_a_failed_write_leaves_the_old_index(
         ("ranges", [0, 10**30], "no positions in the file"),
         ("ranges", [0, 5, 3, 5], "its parts overlap"),
         ("ranges", [0, 5], "do not fit its bytes"),
+        ("tag", '"a\r\nHost: b"', "control characters"),
         ("data", "!", "cannot be decoded"),
         ("data", "eJw=", "do not fit its bytes|cannot be decoded"),
         ("data", None, "cannot be decoded|do not fit"),

@@ -51,12 +51,14 @@ def save_index(
     ValueError for a local file, and what opening raises.
     """
     paths: Sequence[object] = path if isinstance(path, list | tuple) else [path]
-    files, transfer = {}, checked_transfer(cache_dir=cache_dir, cache_bytes=cache_bytes)
+    files, transfer = dict[str, dict[str, Any]](), checked_transfer(cache_dir=cache_dir, cache_bytes=cache_bytes)
     for one in paths:
         place = place_of(one, storage_options=storage_options, store=store, transfer=transfer)
         if not isinstance(place, RemotePlace):
             raise ValueError(f"{place.path}: a local file opens quickly without an index")
-        files[place.path] = _described(RecordedPlace(place.target, place.path, place.transfer))
+        index = _described(RecordedPlace(place.target, place.path, place.transfer))
+        if files.setdefault(place.path, index) != index:
+            raise ValueError(f"{place.path}: several of these files are called that. Save their indexes apart")
     target = os.fspath(out)
     making = f"{target}.{os.getpid()}.part"
     try:

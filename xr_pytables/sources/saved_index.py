@@ -111,6 +111,8 @@ class SavedIndex:
         if not all(type(number) is int and 0 <= number <= size for number in numbers):
             raise ValueError("its ranges are no positions in the file")
         tag, version, modified, text = (word if isinstance(word, str) else "" for word in words)
+        if not (tag + version + modified).isprintable():  # they become headers of requests
+            raise ValueError("its version has control characters")
         expected = sum(numbers[1::2])
         if expected > _LARGEST:
             raise ValueError(f"it claims to have {expected} bytes")
