@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from xr_pytables.sources.http import HTTPClient
 from xr_pytables.sources.obstore_objects import StoreTarget
 from xr_pytables.sources.remote import RemotePlace, Transfer
 from xr_pytables.sources.s3 import S3Client
+
+from ..helpers_server import running
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
 FIELD = np.random.default_rng(1).random((500, 600))
@@ -215,6 +219,29 @@ def test_a_file_system_that_breaks(memory, monkeypatch):
 def test_file_systems_that_cannot_be_made_are_named(memory, url, error, message):
     with pytest.raises(error, match=f"^{url}: .*{message}"):
         xr.open_dataset(url, engine="pytables")
+
+
+@pytest.mark.parametrize("around", ["local", "memory", "http"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_is_replaced_is_noticed(memory, kind: str, around: str, tmp_path: Path):
+    archives = []
+    for data in (DATA, DATA[::-1]):
+        (tmp_path / "a.bin").write_bytes(data)
+        shutil.make_archive(str(tmp_path / "made"), kind, tmp_path, "a.bin")
+        archives.append((tmp_path / f"made.{kind}").read_bytes())
+    with running(objects={"x": archives[0]}) as server:
+        where = {"local": f"file://{tmp_path}/x", "memory": "memory://stores/x", "http": server.url("x")}[around]
+        fsspec.filesystem("memory").pipe_file("/stores/x", archives[0])
+        (tmp_path / "x").write_bytes(archives[0])
+        source = opened({}, f"{kind}://a.bin::{where}").source
+        assert source.read(1_500_000, 1_400_000) == DATA[1_500_000:2_900_000]
+        server.objects["x"] = archives[1]
+        (tmp_path / "x").write_bytes(archives[1])
+        memory.pipe_file("/stores/x", archives[1])
+        memory.store["/stores/x"].created += datetime.timedelta(seconds=1)  # however coarse the clock is
+        os.utime(tmp_path / "x", (1, 1))
+        with pytest.raises(FileChangedError, match=r"in an archive of .* bytes"):
+            source.read(1_200_000, 10)
 
 
 def test_a_folder_of_local_files(tmp_path: Path):

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ..errors import FileChangedError, RemoteError
@@ -104,36 +104,46 @@ def _beside(url: str, path: str, name: str) -> str:
 
 def client_of(filesystem: Any, path: str) -> Client:
     """Who asks for the bytes at a path of a file system."""
-    kind = type(filesystem)  # one that wraps another shows the attributes of that
-    protocols = (kind.protocol,) if isinstance(kind.protocol, str) else tuple(kind.protocol)
+    kind, protocols = type(filesystem), _protocols(filesystem)
     if "http" in protocols and hasattr(kind, "set_session"):
         return HTTPClient(filesystem, path)
     if "s3" in protocols and hasattr(kind, "_call_s3"):
         return S3Client(filesystem, path)
-    return AnyClient(filesystem, path, copies=bool({"simplecache", "filecache"}.intersection(protocols)))
+    return AnyClient(filesystem, path)
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    found = type(filesystem).protocol  # one that wraps another shows the attributes of that
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 class AnyClient:
     """One file of any file system, which may know nothing of versions: what it says of the file is asked for before the
     first bytes, and again behind all others.
 
-    With `copies` it makes a copy of the file, which stays what it is.
+    Some make a copy of the file, which stays what it is. Of a file in an archive, which is listed but once, the version
+    is that of the archive, too.
     """
 
-    def __init__(self, filesystem: Any, path: str, *, copies: bool = False) -> None:
-        self._filesystem, self._path, self._copies = filesystem, path, copies
-        inner = filesystem.fs if "dir" in type(filesystem).protocol else filesystem  # as asynchronous as what it wraps
+    def __init__(self, filesystem: Any, path: str) -> None:
+        self._filesystem, self._path = filesystem, path
+        protocols = _protocols(filesystem)
+        self._copies = bool({"simplecache", "filecache"}.intersection(protocols))
+        inner = filesystem.fs if "dir" in protocols else filesystem  # as asynchronous as what it wraps
         self._is_async = bool(type(inner).async_impl)
+        archive = vars(filesystem).get("of")  # what fsspec's archives are read from
+        known = isinstance(getattr(archive, "path", None), str) and not self._copies
+        self._archive = AnyClient(archive.fs, archive.path) if archive is not None and known else None
         self._pool: ThreadPoolExecutor | None = None
         self._found: ObjectVersion | None = None
 
     async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
         try:
-            before = version or self._version(await self._call("info"))
+            before = version or await self._now_there()
             self._found = self._found or before
             count = max(min(count, before.size - offset), 0)
             data = await self._call("cat_file", start=offset, end=offset + count) if count else b""
-            after = self._found if self._copies else self._version(await self._call("info"))
+            after = self._found if self._copies else await self._now_there()
         except (FileNotFoundError, IsADirectoryError, PermissionError, RemoteError):
             raise
         except Exception as error:  # whatever a file system raises
@@ -141,6 +151,13 @@ class AnyClient:
         if not before.same_version(after):
             raise FileChangedError(f"the file was replaced since it was opened (then {before}; now {after})")
         return Answer(data, after)
+
+    async def _now_there(self) -> ObjectVersion:
+        found = self._version(await self._call("info"))
+        if self._archive is None or self._archive._copies:
+            return found
+        around = await self._archive._now_there()
+        return replace(found, modified=f"{found.modified} in an archive of {around}".strip())
 
     async def _call(self, what: str, **arguments: Any) -> Any:
         if self._is_async:
