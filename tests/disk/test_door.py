@@ -8,9 +8,11 @@ import io
 import mmap
 import os
 import pickle
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -484,6 +486,27 @@ def test_one_file_object_serves_several_threads(way: Way) -> None:
     what, _ = way("file object")
     with open_quietly(what, chunks={"y": 10}) as ds:
         assert float(ds["plain"].sum().compute(scheduler="threads")) == pytest.approx(FIELD.sum())
+
+
+def test_datasets_of_one_file_object_do_not_move_it_under_each_other(whole: Path) -> None:
+    class Reader:
+        file, moved = io.BytesIO(whole.read_bytes()), False
+
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            assert not self.moved, "somebody is between seek and read"
+            self.moved = whence == os.SEEK_SET
+            return self.file.seek(offset, whence)
+
+        def read(self, count: int = -1) -> bytes:
+            time.sleep(0.001)
+            self.moved = False
+            return self.file.read(count)
+
+    reader = Reader()
+    one, other = open_quietly(reader, cache=False), open_quietly(reader, cache=False)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: (one, other)[number % 2]["plain"][number].values, range(40)))
+    np.testing.assert_array_equal(found, FIELD[::-1][:40])
 
 
 def test_nothing_stays_when_a_dataset_is_closed(server: Server) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import BinaryIO, NoReturn, Protocol, Self
@@ -126,6 +127,11 @@ class BytesPlace:
         return BytesPlace, (bytes(self.data), self.path, self.key)
 
 
+_finding = threading.Lock()
+_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
+"""By `id` of file objects: whoever has a lock keeps its file object alive."""
+
+
 @dataclass(frozen=True)
 class FileObjectPlace:
     """A seekable file object opened in binary mode. Its position moves; it has to stay open, and cannot be pickled."""
@@ -133,7 +139,12 @@ class FileObjectPlace:
     file: BinaryIO = field(repr=False, compare=False)
     path: str
     key: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _lock: threading.Lock = field(init=False, repr=False, compare=False)
+    """One for all places with this file object: they share its position."""
+
+    def __post_init__(self) -> None:
+        with _finding:
+            object.__setattr__(self, "_lock", _locks.setdefault(id(self.file), threading.Lock()))
 
     def open(self, version: Version | None) -> Opened:
         return _InMemory(FileObject(self.file, self.path, lock=self._lock))
