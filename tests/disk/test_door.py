@@ -447,6 +447,8 @@ def test_options_that_have_no_effect_are_refused(whole: Path) -> None:
 
 
 def test_what_names_no_file(whole: Path) -> None:
+    with pytest.raises(TypeError, match=r"^storage_options must be a dict, not str$"):
+        xr.open_dataset("memory://a.h5", engine="pytables", storage_options="geheim")
     with pytest.raises(TypeError, match="with store= a path in that store is needed, not bytes"):
         place_of(b"a", store=obstore.store.MemoryStore())
     with pytest.raises(TypeError, match="opened in binary mode"), io.StringIO("x") as file:

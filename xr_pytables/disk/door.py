@@ -70,6 +70,8 @@ def place_of(
     Raises TypeError for what names no file, ValueError for options that have no effect on it; FileNotFoundError and
     IsADirectoryError for a path.
     """
+    if not isinstance(storage_options, Mapping | None):
+        raise TypeError(f"storage_options must be a dict, not {type(storage_options).__name__}")
     place = _place_of(what, storage_options, store, transfer)
     if index is None:
         return place
