@@ -207,6 +207,13 @@ def test_recover_puts_a_dead_writers_file_back(plain, size):
     assert os.listdir(plain.parent) == ["plain"]
 
 
+def test_recover_takes_the_url_of_a_local_file(plain):
+    before = plain.read_bytes()
+    abandoned(plain, [(100, 50)], b"x" * 50, 100, None)
+    assert recover(plain.as_uri()) is True
+    assert plain.read_bytes() == before
+
+
 def test_a_journal_cut_anywhere_means_that_nothing_was_touched(plain):
     whole = abandoned(plain, [(100, 50), (6000, 240)], b"", 0)
     before, path = plain.read_bytes(), Path(journal.path_of(str(plain)))

@@ -23,6 +23,7 @@ from typing import Final, Literal, NamedTuple, Self
 
 from ..errors import FileBusyError, ForeignJournalError, NeedsRecoveryError, NoLocksError
 from ..sources.positioned import pread, pwrite
+from ..sources.url import local_path
 from ..sources.warning import warn
 
 try:
@@ -276,7 +277,8 @@ def recover(target: str | os.PathLike[str]) -> bool:
     NeedsRecoveryError if the file or its folder cannot be written to, or the journal is not about this file or not to
     be believed (see "Journal" in docs/conventions.md), ForeignJournalError if what has its name is none.
     """
-    target = os.path.abspath(os.path.expanduser(os.fspath(target)))
+    target = os.fspath(target)
+    target = os.path.abspath(os.path.expanduser(local_path(target) or target))
     path = path_of(target)
     return os.path.lexists(path) and _settle(os.path.realpath(target), path)
 
