@@ -193,3 +193,12 @@ def test_names_with_control_characters_are_escaped_in_messages():
     with pytest.raises(OSError, match="bad") as raised:
         file.resolve("/missing")
     assert str(raised.value) == r"bad\x07name.h5: there is no '/missing'; '/' has '\x1b[31mred'"
+
+
+def test_an_inner_node_of_a_group_without_children_is_damage():
+    data = small_file()
+    node = data.index(b"TREE")
+    data[node + 5 : node + 8] = b"\x02\0\0"  # level 2, no children
+    with pytest.raises(FormatError, match=r"level 2 and 0 children; expected .* none only at level 0"):
+        file = opened(data)
+        file.links(file.root)

@@ -80,10 +80,11 @@ class SymbolTable:
         node = self._metadata.peek(address, self._node_size, "a B-tree node of a group")
         check_signature(node, b"TREE")
         kind, found, used = struct.unpack_from("<BBH", node, 4)
-        if kind != _GROUP_NODE or level not in (found, -1) or found > _MAX_DEPTH or used > self._capacity:
+        is_empty = found > 0 and not used  # as only the leaf of an empty group is
+        if kind != _GROUP_NODE or level not in (found, -1) or found > _MAX_DEPTH or used > self._capacity or is_empty:
             raise Damaged(
                 f"the B-tree node at {address} has type {kind}, level {found} and {used} children; expected type "
-                f"{_GROUP_NODE}{f', level {level}' if level >= 0 else ''} and {self._capacity} children at most"
+                f"{_GROUP_NODE}{f', level {level}' if level >= 0 else ''} and {self._capacity} children at most, none only at level 0"
             )
         words = struct.unpack_from(f"<{2 * used + 1}Q", node, 24)
         return found, words[::2], words[1::2]
