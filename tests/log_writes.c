@@ -161,18 +161,20 @@ int openat64(int folder, const char *name, int flags, ...) {
     MODE(flags) return opened_at(folder, name, flags | O_LARGEFILE, mode);
 }
 
-#define TWO(letter, call) \
+#define TWO(letter, from_folder, to_folder, call) \
     char one[PATH_MAX], other[PATH_MAX]; \
-    return LOGGED(path_at(AT_FDCWD, from, one) && path_at(AT_FDCWD, to, other), call, \
+    return LOGGED(path_at(from_folder, from, one) && path_at(to_folder, to, other), call, \
                   record(letter, one, other, 0, 0, 0));
-int rename(const char *from, const char *to) { TWO('R', REAL(rename)(from, to)) }
-int link(const char *from, const char *to) { TWO('L', REAL(link)(from, to)) }
-
+int rename(const char *from, const char *to) { TWO('R', AT_FDCWD, AT_FDCWD, REAL(rename)(from, to)) }
+int renameat(int from_folder, const char *from, int to_folder, const char *to) {
+    TWO('R', from_folder, to_folder, REAL(renameat)(from_folder, from, to_folder, to))
+}
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
-    char one[PATH_MAX], other[PATH_MAX];
-    return LOGGED(path_at(from_folder, from, one) && path_at(to_folder, to, other),
-                  REAL(renameat2)(from_folder, from, to_folder, to, flags),
-                  record(flags & 2 ? 'X' : 'R', one, other, 0, 0, 0));
+    TWO(flags & 2 ? 'X' : 'R', from_folder, to_folder, REAL(renameat2)(from_folder, from, to_folder, to, flags))
+}
+int link(const char *from, const char *to) { TWO('L', AT_FDCWD, AT_FDCWD, REAL(link)(from, to)) }
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+    TWO('L', from_folder, to_folder, REAL(linkat)(from_folder, from, to_folder, to, flags))
 }
 
 #define ONE(letter, folder, call) \
@@ -183,4 +185,5 @@ int unlinkat(int folder, const char *name, int flags) {
     ONE(flags & AT_REMOVEDIR ? 'D' : 'U', folder, REAL(unlinkat)(folder, name, flags))
 }
 int mkdir(const char *name, mode_t mode) { ONE('M', AT_FDCWD, REAL(mkdir)(name, mode)) }
+int mkdirat(int folder, const char *name, mode_t mode) { ONE('M', folder, REAL(mkdirat)(folder, name, mode)) }
 int rmdir(const char *name) { ONE('D', AT_FDCWD, REAL(rmdir)(name)) }

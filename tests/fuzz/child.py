@@ -8,12 +8,14 @@ from __future__ import annotations
 import faulthandler
 import gc
 import json
+import os
 import random
 import resource
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import xarray as xr
 
@@ -34,6 +36,14 @@ def limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
+
+
+def answers() -> IO[str]:
+    """Where answers go, and nothing else: what libraries of filters print goes to the errors."""
+    sys.stdout.flush()
+    to_parent = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(to_parent, "w")
 
 
 def memory(what: str) -> int:
@@ -79,6 +89,7 @@ def tried(path: Path, rng: random.Random, watch: Watch, most_seconds: float) -> 
 def main() -> None:
     corpus, seconds, structures = Path(sys.argv[1]), float(sys.argv[2]), dict[str, Structure]()
     limit()
+    to_parent = answers()
     xr.backends.list_engines()  # which imports them
     for sound in sorted(corpus.glob("golden-deepdish.h5")) + sorted(corpus.glob("*.h5"))[:1]:
         for seed in (
@@ -105,7 +116,7 @@ def main() -> None:
         answer = tried(path, random.Random(job.get("seed", 0)), watch, seconds)
         if answer["grown"] > 2**25:  # type: ignore[operator]
             gc.collect()
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=to_parent, flush=True)
 
 
 if __name__ == "__main__":

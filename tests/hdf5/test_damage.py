@@ -199,6 +199,6 @@ def test_an_inner_node_of_a_group_without_children_is_damage():
     data = small_file()
     node = data.index(b"TREE")
     data[node + 5 : node + 8] = b"\x02\0\0"  # level 2, no children
+    file = opened(data)
     with pytest.raises(FormatError, match=r"level 2 and 0 children; expected .* none only at level 0"):
-        file = opened(data)
         file.links(file.root)

@@ -31,6 +31,7 @@ from ..fuzz import kills
 from ..helpers_threads import WATCHDOG
 
 pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")  # distributed needs it
 pytestmark = [
     pytest.mark.slow,
     # on a busy machine a cluster that lost a worker closes late, and says so
@@ -219,6 +220,7 @@ def test_a_worker_that_was_frozen_and_wakes_up_does_no_harm(path, tmp_path, wake
         job = pool.submit(write, path)
         wait_for(lambda: os.path.exists(f"{folder}/frozen"))
         frozen = int(Path(f"{folder}/frozen").read_text())
+        wait_for(lambda: psutil.Process(frozen).status() == psutil.STATUS_STOPPED)  # it has said that it will be
         try:
             client.run_on_scheduler(forget, addresses[frozen])
             if early:
