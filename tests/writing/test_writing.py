@@ -1606,3 +1606,16 @@ def test_a_value_that_is_rounded_to_the_fill_value_is_refused(tmp_path, lazy):
     with pytest.raises(ValueError, match=r"-0\.6 would be stored as -1, which is the _FillValue"):
         to_pytables(ds.chunk(t=1) if lazy else ds, tmp_path / "a.h5", encoding=words)
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_committed_datatype_keeps_its_name(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["kind"] = np.dtype("i4")
+    before = path.read_bytes()
+    values = xr.Dataset({"kind": ("x", [1, 2])})
+    with pytest.raises(ValueError, match="'kind' is a committed datatype in the file; a new variable cannot take"):
+        to_pytables(values, path, mode="a")
+    with pytest.raises(ValueError, match="'/kind' is a committed datatype, so '/kind/below' cannot be a group"):
+        to_pytables(values, path, mode="a", group="/kind/below")
+    assert path.read_bytes() == before

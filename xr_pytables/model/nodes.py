@@ -91,6 +91,8 @@ class _Contents:
     """Shapes of the arrays that refer to no scales."""
     empty_scales: list[Leaf] = field(default_factory=list)
     """Dimension scales without a shape: names and nothing else."""
+    datatypes: list[str] = field(default_factory=list)
+    """Names of committed datatypes."""
     pandas_object: hdfstore.PandasObject | None = None
 
 
@@ -271,6 +273,7 @@ class NodeReader:
             contents.members.append(_Member(name, place, "group", by_link))
             return
         if kind != "dataset":  # a committed datatype, as netCDF-4 keeps for enumerations: holds no data
+            contents.datatypes.append(name)
             return
         info, raw = self._dataset(place), place.file.attributes(place.address)
         if info.layout == "virtual" or info.external_files:
@@ -461,6 +464,7 @@ class NodeReader:
             problems=tuple(problems),
             groups=tuple(member.name for member in contents.members if member.kind == "group"),
             tables=tuple(member.name for member in contents.members if member.kind == "table"),
+            datatypes=tuple(contents.datatypes),
             coordinates=coordinates,
             row_dim="" if contents.pandas_object is None else contents.pandas_object.frame.dim,
             is_pandas_object=contents.pandas_object is not None,

@@ -159,6 +159,8 @@ class GroupSpec:
     """Variables that are coordinates without the name of a dimension: levels of a pandas index."""
     tables: tuple[str, ...] = ()
     """Names of the tables in it, each of which is a dataset of its own."""
+    datatypes: tuple[str, ...] = ()
+    """Names of the committed datatypes in it, which hold no data."""
     row_dim: str = ""
     """Of a table or a pandas object: the name of its dimension of rows; empty for other groups."""
     is_pandas_object: bool = False

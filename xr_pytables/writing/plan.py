@@ -385,6 +385,8 @@ def _taken(group: GroupSpec, name: str) -> str | None:
         return "a link to a group"
     if name in group.tables:
         return "a table"
+    if name in group.datatypes:
+        return "a committed datatype"
     for spec in group.variables:
         if spec.path == path:
             return "an array"
