@@ -84,7 +84,8 @@ class SymbolTable:
         if kind != _GROUP_NODE or level not in (found, -1) or found > _MAX_DEPTH or used > self._capacity or is_empty:
             raise Damaged(
                 f"the B-tree node at {address} has type {kind}, level {found} and {used} children; expected type "
-                f"{_GROUP_NODE}{f', level {level}' if level >= 0 else ''} and {self._capacity} children at most, none only at level 0"
+                f"{_GROUP_NODE}{f', level {level}' if level >= 0 else ''} and {self._capacity} children at most, none "
+                "only at level 0"
             )
         words = struct.unpack_from(f"<{2 * used + 1}Q", node, 24)
         return found, words[::2], words[1::2]
