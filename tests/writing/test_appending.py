@@ -1497,3 +1497,37 @@ def test_an_unlimited_dimension_that_nothing_has_yet_takes_the_first_values(
         assert {name: (each.size, each.isunlimited()) for name, each in dimensions.items()} == {
             "x": (3, False), "t": (4, True), "other": (0, True)
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [{"append_dim": "t"}, {"mode": "a"}])
+@pytest.mark.filterwarnings("ignore:.*not shown")
+def test_an_array_that_is_not_shown_has_its_dimension_when_that_takes_the_first_values(
+    how: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("t", None)
+        records = file.createCompoundType(np.dtype([("a", "f8"), ("b", "i4")]), "records")
+        file.createVariable("hidden", records, ("t",))
+    to_pytables(xr.Dataset({"a": ("t", [5.0, 6.0])}), path, **how)
+    with netCDF4.Dataset(path) as file:
+        assert file["a"][:].tolist() == [5, 6]
+        assert file["hidden"].dimensions == ("t",)
+        assert file["hidden"][:].tolist() == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("how", [{"append_dim": "t"}, {"mode": "a"}])
+def test_each_group_of_a_tree_takes_the_first_values_of_the_dimension_that_it_declares(
+    how: dict[str, Any], tmp_path: Path
+) -> None:
+    """One further above of the same name is not what readers of netCDF find for the group."""
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("t", None)
+        file.createGroup("g").createDimension("t", None)
+    groups = {"/": xr.Dataset({"a": ("t", [5.0, 6.0])}), "/g": xr.Dataset({"b": ("t", [7.0, 8.0])})}
+    to_pytables(xr.DataTree.from_dict(groups), path, **how)
+    for engine in ("pytables", "netcdf4", "h5netcdf"):
+        for group, expected in groups.items():
+            with xr.open_dataset(path, engine=engine, group=group) as found:
+                xr.testing.assert_equal(found.load(), expected)

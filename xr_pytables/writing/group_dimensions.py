@@ -26,10 +26,11 @@ class Dimensions:
         self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
         numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
         self._next = max(numbers, default=-1) + 1
+        self._waiting = dict[tuple[str, str], Scale]()
         uses = [(path, name) for path, spec in existing.items() for array in spec.variables for name in array.dims]
         used = {found[0] for found in (self.find(path, name) for path, name in uses) if found}
         self._waiting = {
-            key
+            key: scale
             for key, scale in self._scales.items()
             if not scale.size and scale.extensible and posixpath.join(*key) not in used
         }
@@ -45,11 +46,14 @@ class Dimensions:
         return {name: scale for (path, name), scale in self._scales.items() if path == group}
 
     def find(self, group: str, name: str) -> tuple[str, Scale] | None:
-        """Path of the scale and the scale, in `group` or the nearest group above that has it."""
+        """Path of the scale and the scale, in `group` or the nearest group above that has it.
+
+        None if the nearest one waits for values: for netCDF-4 it hides those further above.
+        """
         while True:
             if (group, name) in self._scales:
                 return posixpath.join(group, name), self._scales[group, name]
-            if group == "/":
+            if group == "/" or (group, name) in self._waiting:
                 return None
             group = posixpath.dirname(group)
 
@@ -68,8 +72,13 @@ class Dimensions:
         return scale in self._growing
 
     def declare(self, group: str, name: str, size: int, *, grows: bool) -> int:
-        """A new dimension of `group`; its id."""
-        number, self._next = self._next, self._next + 1
+        """A new dimension of `group`; its id.
+
+        One that waits for values keeps its own: arrays that are not shown here may have it.
+        """
+        waiting = self._waiting.get((group, name))
+        number = self._next if waiting is None or waiting.number is None else waiting.number
+        self._next = max(self._next, number + 1)
         self._scales[group, name] = Scale(size, number, extensible=grows)
         if grows:
             self._growing.add(posixpath.join(group, name))
