@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 import xarray as xr
 
 from xr_pytables import to_pytables, verify
+from xr_pytables.library import libhdf5 as h5
 from xr_pytables.writing import changes
 
 
@@ -143,3 +145,49 @@ def test_references_to_an_array_that_lives_on_under_another_name_stay(path):
         assert file["v"][:].tolist() == [5, 6, 7]
         assert file[file["to"][0]] == file["other"] == file["w"]
         assert file["w"][:].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*(not shown|not read)")
+def test_references_that_lead_elsewhere_may_be_such_as_hdf5_cannot_change(path):
+    """In the way of filters that the HDF5 of PyTables has not, or of the kind that HDF5 1.12 brought."""
+    pytest.importorskip("imagecodecs")
+    with h5py.File(path, "w") as file:
+        file["v"], file["other"] = np.arange(3.0), np.arange(2.0)
+        to = file.create_dataset("to", (2,), h5py.ref_dtype, chunks=(2,), compression="lzf", shuffle=True)
+        to[:] = np.array([file["other"].ref, h5py.Reference()], h5py.ref_dtype)
+    to_pytables(xr.Dataset({"v": ("new", [5.0, 6.0])}), path, mode="a")
+    with h5py.File(path) as file:
+        assert file["v"][:].tolist() == [5, 6]
+        assert file[file["to"][0]] == file["other"]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"file\.h5:/to: nobody can tell whether references in it lead to '/other'"):
+        to_pytables(xr.Dataset({"other": ("newer", [7.0])}), path, mode="a")
+    assert path.read_bytes() == before
+
+
+def write_revised(path: Path, name: str, to: str) -> None:
+    """A dataset of one reference of the kind that HDF5 1.12 brought, which h5py cannot write."""
+    reference, kind = (ctypes.c_uint8 * 64)(), h5.constant("H5T_STD_REF_g")
+    library = h5._libraries()[0]
+    with (
+        h5.opened("H5Fopen", str(path).encode(), 1, h5.DEFAULT) as file,
+        h5.simple_space((1,)) as space,
+        h5.opened("H5Dcreate2", file, name.encode(), kind, space, h5.DEFAULT, h5.DEFAULT, h5.DEFAULT) as created,
+    ):
+        assert library.H5Rcreate_object(ctypes.c_int64(file), to.encode(), ctypes.c_int64(h5.DEFAULT), reference) == 0
+        h5.call("H5Dwrite", created, kind, space, space, h5.DEFAULT, ctypes.addressof(reference))
+        assert library.H5Rdestroy(reference) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*(not shown|not read)")
+def test_references_of_the_kind_that_hdf5_1_12_brought_stop_only_what_they_lead_to(path):
+    with h5py.File(path, "w") as file:
+        file["v"], file["other"] = np.arange(3.0), np.arange(2.0)
+    write_revised(path, "to", "/other")
+    to_pytables(xr.Dataset({"v": ("new", [5.0, 6.0])}), path, mode="a")
+    with h5py.File(path) as file:
+        assert file["v"][:].tolist() == [5, 6]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"file\.h5:/to: references of the kind that HDF5 1\.12 brought"):
+        to_pytables(xr.Dataset({"other": ("newer", [7.0])}), path, mode="a")
+    assert path.read_bytes() == before

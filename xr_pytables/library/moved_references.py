@@ -9,14 +9,20 @@ Tested in `tests/writing/test_references.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import FormatError
+import numpy as np
+
+from ..errors import FormatError, HDF5Error
 from ..hdf5.attributes import RawAttribute
+from ..hdf5.conversion import referenced_addresses
+from ..hdf5.damage import Unsupported
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
+from ..model import leaves
 from .object_copy import References, change_attribute, copy_values
 from .target_file import TargetFile
 
@@ -52,22 +58,36 @@ def _refers(datatype: Datatype) -> bool:
 def lead_to_new(file: TargetFile, given_up: Mapping[int, str]) -> None:
     """Have references to objects that were at addresses lead to what is at their paths now, or nowhere.
 
-    Raises ValueError for references to regions of them: HDF5 has no way to change those.
+    Raises ValueError for references to regions of them, which HDF5 has no way to change, and for values that HDF5
+    cannot read and that may lead to them.
     """
     moved = {old: file.address(path) if file.exists(path) else 0 for old, path in given_up.items()}
     with file.on_disk() as stored:
         references = _WithinFile(moved, stored, given_up)
-        for holder in list(holders(stored)):
+        found = [(each, each.in_values and _values_may_lead_to(stored, each, moved)) for each in holders(stored)]
+        for holder, in_values in found:  # looked at before anything changes
             names = [name for name, each in holder.attributes.items() if _may_lead_to(each, moved)]
             try:
                 if names:
                     with file.open(holder.path) as node:
                         for name in names:
                             change_attribute(node, name, references)
-                if holder.in_values:
+                if in_values:
                     copy_values(file.id, file.id, holder.path, references, lambda _: None)
+            except HDF5Error as error:
+                if error.errno is not None:
+                    raise
+                raise ValueError(
+                    f"{holder.path}: nobody can tell whether references in it lead to {_listed(given_up)}, which would "
+                    f"be made anew: {error}. Delete it before, or write to a new file"
+                ) from None
             except ValueError as error:
                 raise ValueError(f"{holder.path}: {error}") from None
+
+
+def _listed(given_up: Mapping[int, str]) -> str:
+    first, *others = given_up.values()
+    return f"{first!r} or {len(others)} others" if others else repr(first)
 
 
 def _may_lead_to(attribute: RawAttribute, moved: Mapping[int, int]) -> bool:
@@ -76,6 +96,27 @@ def _may_lead_to(attribute: RawAttribute, moved: Mapping[int, int]) -> bool:
     if not isinstance(value, list):
         return value is not None
     return any(reference.address in moved for row in value for reference in row)
+
+
+def _values_may_lead_to(file: File, holder: Holder, moved: Mapping[int, int]) -> bool:
+    """The same of the values of a dataset. HDF5 has not all filters, and cannot change references of all kinds."""
+    info = file.dataset(holder.address)
+    if info.datatype.kind != "reference" or not info.shape or info.external or info.layout == "virtual":
+        return True
+    row = math.prod(info.shape[1:]) * info.datatype.stored_size
+    step = max(1, _AT_ONCE // max(row, 1))
+    storage = leaves.storage_of(info, file.base_address)
+    try:
+        for start in range(0, info.shape[0], step):
+            stored = leaves.read_stored(file.source, info, storage, (slice(start, start + step),))
+            if np.isin(referenced_addresses(stored, info.datatype), list(moved)).any():
+                return True
+    except (FormatError, Unsupported, NotImplementedError):
+        return True
+    return False
+
+
+_AT_ONCE = 1 << 24  # bytes of references that are looked at
 
 
 @dataclass(frozen=True)
