@@ -450,6 +450,7 @@ def test_what_is_no_table_in_csv_is_named(content: bytes, tmp_path: Path) -> Non
     [
         ([5, 6], ["x"], ["index", "x"]),
         (["a", "b"], ["index", "x"], ["level_0", "index", "x"]),
+        ([5, 6], ["Unnamed: 0", "x"], ["index", "Unnamed: 0", "x"]),  # read and written by pandas before
         (pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]), ["x"], ["level_0", "level_1", "x"]),
         (pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["n", None]), ["x"], ["n", "Unnamed: 1", "x"]),
         (pd.Index([5, 6], name="k"), ["x"], ["k", "x"]),

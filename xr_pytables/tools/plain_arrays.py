@@ -198,7 +198,8 @@ def open_csv(path: str, folder: str, wanted: Collection[str] | None) -> dict[str
         lines = pd.read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False)
         header = lines.iloc[0].tolist()
         _check_names([name for name in header if name], path)
-        types, renamed = _csv_types(path), _names_of_index(header)
+        types = _csv_types(path)
+        renamed = _names_of_index(header, list(types))
         known = {renamed.get(name, name): name for name in types}  # to pandas
         names = chosen_names(list(known), wanted, path)
         chosen = {known[name]: types[known[name]] for name in names}
@@ -208,14 +209,14 @@ def open_csv(path: str, folder: str, wanted: Collection[str] | None) -> dict[str
         raise ValueError(f"{path}: not a table in CSV: {str(error).strip()}") from None
 
 
-def _names_of_index(header: Sequence[str]) -> dict[str, str]:
-    """By the names that pandas makes up: those of its `reset_index` for the columns in front that have none.
+def _names_of_index(header: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """By the names in `columns` that pandas makes up: those of its `reset_index` for the ones in front that have none.
 
     So `DataFrame.to_csv` writes an index, or its levels, without a name.
     """
     levels = next((number for number, name in enumerate(header) if name), 0)
     names = ["index"] if levels == 1 and "index" not in header else [f"level_{number}" for number in range(levels)]
-    return {f"Unnamed: {number}": name for number, name in enumerate(names) if name not in header}
+    return {made_up: name for made_up, name in zip(columns, names, strict=False) if name not in header}
 
 
 def _csv_types(path: str) -> dict[str, Any]:
