@@ -1531,3 +1531,14 @@ def test_each_group_of_a_tree_takes_the_first_values_of_the_dimension_that_it_de
         for group, expected in groups.items():
             with xr.open_dataset(path, engine=engine, group=group) as found:
                 xr.testing.assert_equal(found.load(), expected)
+
+
+def test_a_new_group_below_an_unlimited_dimension_that_nothing_has_yet_grows(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        file.createDimension("t", None)
+    first, second = (xr.Dataset({"a": ("t", [begin, begin + 1])}, {"t": [begin, begin + 1]}) for begin in (10, 20))
+    to_pytables(first, tmp_path / "a.nc", group="/g", append_dim="t")
+    to_pytables(second, tmp_path / "a.nc", group="/g", append_dim="t")
+    for engine in ("pytables", "netcdf4", "h5netcdf"):
+        with xr.open_dataset(tmp_path / "a.nc", engine=engine, group="/g") as found:
+            xr.testing.assert_equal(found.load(), xr.concat([first, second], "t"))

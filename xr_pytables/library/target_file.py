@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import itertools
 import os
 import posixpath
 import shutil
@@ -314,18 +313,25 @@ class TargetFile:
             array.set_shape((size,))
         self.write_attributes(path, [EncodedAttribute("NAME", _with_nul(f"{NOT_A_VARIABLE}{size:10d}"))])
 
-    def attach_scales(self, path: str, scales: Sequence[str], numbers: Sequence[int] | None) -> None:
-        """Name the dimensions of the array at `path` by the scales at the paths `scales` with ids `numbers` (or none).
+    def attach_scales(self, wanted: Iterable[tuple[str, Sequence[str], Sequence[int] | None]]) -> None:
+        """Name the dimensions of arrays: of each its path, the paths of their scales, and the scales' ids (or none).
 
         Further scales of a dimension that has that scale stay. Writes DIMENSION_LIST for HDF5 and `_Netcdf4Coordinates`
         for netCDF-4, never REFERENCE_LIST, which plain PyTables cannot load.
         """
-        if not scales:
-            return
+        named = [each for each in wanted if each[1]]
+        attached = self._scales([path for path, _, _ in named])
+        for path, scales, numbers in named:
+            self._attach(path, scales, numbers, attached.get(path, []))
+
+    def _attach(
+        self, path: str, scales: Sequence[str], numbers: Sequence[int] | None, attached: Sequence[Sequence[int]]
+    ) -> None:
         rows = []
         values = (h5.VariableLength * len(scales))()
-        for number, (scale, attached) in enumerate(zip(map(self.address, scales), self._scales(path), strict=False)):
-            row = [scale, *(each for each in attached if each not in (0, scale) and scale in attached)]
+        for number, scale in enumerate(map(self.address, scales)):
+            before = attached[number] if number < len(attached) else ()
+            row = [scale, *(each for each in before if each not in (0, scale) and scale in before)]
             rows.append((ctypes.c_uint64 * len(row))(*row))
             values[number] = h5.VariableLength(len(row), ctypes.addressof(rows[-1]))
         self.remove_attributes(path, ["DIMENSION_LIST", "_Netcdf4Coordinates"])
@@ -339,13 +345,22 @@ class TargetFile:
         ):
             call("H5Awrite", attribute, stored, values)
 
-    def _scales(self, path: str) -> Iterator[list[int]]:
-        """For each dimension of an array, and without end, the addresses of the scales that it has."""
+    def _scales(self, paths: Iterable[str]) -> dict[str, list[list[int]]]:
+        """By the path of an array that has some: for each of its dimensions the addresses of the scales."""
+        having = list(filter(self._names_its_dimensions, paths))
+        if not having:
+            return {}
+        with self.on_disk() as file:
+            found = {path: file.attributes(file.resolve(path).address).get("DIMENSION_LIST") for path in having}
+        return {
+            path: [[reference.address for reference in row] for row in attribute.value]
+            for path, attribute in found.items()
+            if attribute is not None and isinstance(attribute.value, list)
+        }
+
+    def _names_its_dimensions(self, path: str) -> bool:
         with self.open(path) as node:
-            has_some = call("H5Aexists", node, b"DIMENSION_LIST")
-        value = self.stored_attributes(path)["DIMENSION_LIST"].value if has_some else None
-        found = [[reference.address for reference in row] for row in value] if isinstance(value, list) else []
-        return itertools.chain(found, itertools.repeat([]))
+            return bool(call("H5Aexists", node, b"DIMENSION_LIST"))
 
 
 class TargetArray:

@@ -200,11 +200,13 @@ def own_dimensions(
     return tuple(own)
 
 
-def check_not_above(append_dim: object, here: Here, existing: Existing) -> None:
+def check_not_above(append_dim: str, here: Here, existing: Existing, dimensions: Dimensions) -> None:
     """Raise ValueError for a new group below one that has the dimension: it would be shorter than that."""
     above = here.path
     while here.existing is None and above != "/":
         above = posixpath.dirname(above)
+        if dimensions.waits(above, append_dim):
+            return
         if above in existing and append_dim in dimensions_of(existing[above]):
             raise ValueError(
                 f"{here} is not in the file, and the group {above!r} has the dimension {append_dim!r} already: what "

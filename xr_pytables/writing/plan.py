@@ -80,8 +80,8 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
             dataset = _without_formless(dataset, here)
         keeps = mode == "r+" or append_dim is not None or region is not None
         dataset = without_extension_types(dataset, wishes, here.attributes() if keeps else {}, where=str(here))
-        if append_dim in dataset.dims:
-            check_not_above(append_dim, here, existing)
+        if append_dim is not None and append_dim in dataset.dims:
+            check_not_above(append_dim, here, existing, dimensions)
         if append_dim is not None or region is not None:
             dataset, here, unlimited = placed_in_file(dataset, here, append_dim, region, unlimited, dimensions)
         if here.placement is not None:

@@ -36,11 +36,12 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
             lead_to_new(file, given_up)
     except ValueError as error:
         raise ValueError(f"{plan.path}:{error}") from None
-    for group, variable in plan:  # when all scales exist
-        if not variable.is_coordinate and variable.action not in ("put", "keep"):
-            file.attach_scales(posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
-    for attachment in plan.attachments:
-        file.attach_scales(attachment.path, attachment.scales, attachment.numbers)
+    written = [
+        (posixpath.join(group.path, variable.name), variable.scales, variable.numbers)
+        for group, variable in plan
+        if not variable.is_coordinate and variable.action not in ("put", "keep")
+    ]
+    file.attach_scales([*written, *((each.path, each.scales, each.numbers) for each in plan.attachments)])
 
 
 def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str], given_up: dict[int, str]) -> None:
