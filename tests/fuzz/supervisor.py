@@ -97,10 +97,13 @@ class Report:
 def run(
     corpus: Path, jobs: Iterable[tuple[str, int, bool]], *, keep: Path | None = None, most_kept: int = 200
 ) -> Report:
-    """Try each (name in the corpus, seed, whether to ask libhdf5 as well). What is found is kept in `keep`."""
+    """Try each (name in the corpus, seed, whether to ask libhdf5 as well). What is found is kept in `keep`.
+
+    Ctrl-C ends it; the report is about those before.
+    """
     report, child, oracle = Report(), Process("child", corpus, CPU_SECONDS), Process("oracle")
     known = dict[str, dict[str, Any]]()
-    with tempfile.TemporaryDirectory(dir=corpus.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=corpus.parent) as folder, contextlib.suppress(KeyboardInterrupt):
         for name, seed, compare in jobs:
             if compare and name.endswith(".h5") and name not in known:
                 known[name] = agreed(child, oracle, corpus, name, Path(folder))

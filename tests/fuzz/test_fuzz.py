@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,15 @@ def test_other_values_than_those_of_libhdf5_are_noticed(folder: Path, monkeypatc
     monkeypatch.setattr(Process, "ask", wrong)
     report = run(folder, [("h5py-fixed-2.0.h5", seed, True) for seed in range(12)])
     assert {verdict for verdict, _, _, _ in report.bad} == {"wrong value"}
+
+
+def test_ctrl_c_ends_a_run_with_a_report_of_those_before(folder: Path) -> None:
+    def jobs() -> Iterator[tuple[str, int, bool]]:
+        yield from [("h5py-fixed-2.0.h5", seed, False) for seed in range(3)]
+        raise KeyboardInterrupt
+
+    corpus.write(folder, ["h5py-fixed-2.0"])
+    assert run(folder, jobs()).verdicts.total() == 3
 
 
 def test_the_same_seed_makes_the_same_change_and_checksums_are_right(folder: Path) -> None:
