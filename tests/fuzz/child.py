@@ -8,20 +8,18 @@ from __future__ import annotations
 import faulthandler
 import gc
 import json
-import os
 import random
 import resource
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 import xarray as xr
 
 from . import leftovers
 from .mutations import Structure, mutated, mutated_text
-from .trials import Watch, trial_of
+from .trials import Watch, answers, trial_of
 
 TEXTS = {".condition", ".index"}
 SLOW_SECONDS = 4.0
@@ -36,14 +34,6 @@ def limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
-
-
-def answers() -> IO[str]:
-    """Where answers go, and nothing else: what libraries of filters print goes to the errors."""
-    sys.stdout.flush()
-    to_parent = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(to_parent, "w")
 
 
 def memory(what: str) -> int:

@@ -1468,6 +1468,12 @@ def test_setting_values_writes_nothing_but_them_into_arrays_as_they_are(path, wh
     assert found == {**old, **{name: new[name].values.tolist() for name in new.variables if name in old}}
 
 
+def check_with_all_engines(path: Path, group: str, expected: xr.Dataset) -> None:
+    for engine in ("pytables", "netcdf4", "h5netcdf"):
+        with xr.open_dataset(path, engine=engine, group=group) as found:
+            xr.testing.assert_equal(found.load(), expected)
+
+
 @pytest.mark.parametrize("how", [{"append_dim": "t"}, {"mode": "a"}, {"mode": "a", "unlimited_dims": ["t"]}])
 @pytest.mark.parametrize("coordinate", [True, False])
 @pytest.mark.parametrize("group", ["/", "/g"])
@@ -1488,10 +1494,7 @@ def test_an_unlimited_dimension_that_nothing_has_yet_takes_the_first_values(
     first, second = (ds if coordinate else ds.drop_vars("t") for ds in (first, second))
     to_pytables(first, path, group=group, **how)
     to_pytables(second, path, group=group, append_dim="t")
-    expected = xr.concat([first, second], "t").assign_coords(x=[7, 8, 9])
-    for engine in ("pytables", "netcdf4", "h5netcdf"):
-        with xr.open_dataset(path, engine=engine, group=group) as found:
-            xr.testing.assert_equal(found.load(), expected)
+    check_with_all_engines(path, group, xr.concat([first, second], "t").assign_coords(x=[7, 8, 9]))
     with netCDF4.Dataset(path) as file:
         dimensions = (file if group == "/" else file[group]).dimensions
         assert {name: (each.size, each.isunlimited()) for name, each in dimensions.items()} == {
@@ -1527,10 +1530,8 @@ def test_each_group_of_a_tree_takes_the_first_values_of_the_dimension_that_it_de
         file.createGroup("g").createDimension("t", None)
     groups = {"/": xr.Dataset({"a": ("t", [5.0, 6.0])}), "/g": xr.Dataset({"b": ("t", [7.0, 8.0])})}
     to_pytables(xr.DataTree.from_dict(groups), path, **how)
-    for engine in ("pytables", "netcdf4", "h5netcdf"):
-        for group, expected in groups.items():
-            with xr.open_dataset(path, engine=engine, group=group) as found:
-                xr.testing.assert_equal(found.load(), expected)
+    for group, expected in groups.items():
+        check_with_all_engines(path, group, expected)
 
 
 def test_a_new_group_below_an_unlimited_dimension_that_nothing_has_yet_grows(tmp_path: Path) -> None:
@@ -1539,6 +1540,4 @@ def test_a_new_group_below_an_unlimited_dimension_that_nothing_has_yet_grows(tmp
     first, second = (xr.Dataset({"a": ("t", [begin, begin + 1])}, {"t": [begin, begin + 1]}) for begin in (10, 20))
     to_pytables(first, tmp_path / "a.nc", group="/g", append_dim="t")
     to_pytables(second, tmp_path / "a.nc", group="/g", append_dim="t")
-    for engine in ("pytables", "netcdf4", "h5netcdf"):
-        with xr.open_dataset(tmp_path / "a.nc", engine=engine, group="/g") as found:
-            xr.testing.assert_equal(found.load(), xr.concat([first, second], "t"))
+    check_with_all_engines(tmp_path / "a.nc", "/g", xr.concat([first, second], "t"))

@@ -147,6 +147,17 @@ def test_references_to_an_array_that_lives_on_under_another_name_stay(path):
         assert file["w"][:].tolist() == [1.0, 2.0]
 
 
+def test_references_to_an_array_that_is_replaced_under_all_of_its_names_lead_to_a_new_one(path):
+    with h5py.File(path, "w", libver="latest") as file:  # headers so small that no new one fits in their place
+        file["v"] = file["w"] = file.create_dataset("u", data=[1.0, 2.0])
+        del file["u"]
+        file.attrs["to"] = file["v"].ref
+    to_pytables(xr.Dataset({"v": ("x", [3.0, 4.0, 5.0]), "w": ("y", [6.0])}), path, mode="a")
+    with h5py.File(path) as file:
+        assert file[file.attrs["to"]] in (file["v"], file["w"])
+        assert (file["v"][:].tolist(), file["w"][:].tolist()) == ([3, 4, 5], [6])
+
+
 @pytest.mark.filterwarnings("ignore:.*(not shown|not read)")
 def test_references_that_lead_elsewhere_may_be_such_as_hdf5_cannot_change(path):
     """In the way of filters that the HDF5 of PyTables has not, or of the kind that HDF5 1.12 brought."""

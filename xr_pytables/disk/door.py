@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ..errors import FileBusyError, FileChangedError, RemoteError
 from ..hdf5.file import File
 from ..sources.disk_cache import MOST, DiskCache
-from ..sources.file_object import telling
+from ..sources.file_object import naming_the_object
 from ..sources.place import BytesPlace, FileObjectPlace, Opened, Place, Version
 from ..sources.remote import RemotePlace, Transfer
 from ..sources.source import printable
@@ -116,7 +116,7 @@ def _place_of(what: object, storage_options: Mapping[str, Any] | None, store: ob
     if isinstance(what, bytes | bytearray | memoryview | mmap):
         return BytesPlace(memoryview(what) if isinstance(what, mmap) else what)
     if isinstance(what, io.BytesIO):
-        with telling("<BytesIO>"):
+        with naming_the_object("<BytesIO>"):
             return BytesPlace(what.getvalue(), "<BytesIO>")
     if hasattr(what, "read") and hasattr(what, "seek"):
         return _place_of_file_object(what)
@@ -168,7 +168,7 @@ def _place_of_file_object(file: Any) -> Place:
     except (OSError, ValueError, AttributeError, TypeError):
         pass
     label = printable(name) if isinstance(name, str) else f"<{type(file).__name__}>"
-    with telling(label):
+    with naming_the_object(label):
         nothing = file.read(0)
     if not isinstance(nothing, bytes):
         raise TypeError(f"a file object opened in binary mode is needed: open({name!r}, 'rb')")

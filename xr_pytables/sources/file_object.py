@@ -15,7 +15,7 @@ from .source import WritableBuffer, cut_off, flat_view, in_range, printable
 
 
 @contextmanager
-def telling(name: str) -> Iterator[None]:
+def naming_the_object(name: str) -> Iterator[None]:
     """Errors of a file object, which know no name, with `name`: it is closed, cannot seek, or its disk fails."""
     try:
         yield
@@ -32,12 +32,12 @@ class FileObject:
         self._lock = lock or threading.Lock()
         self.path = name or str(getattr(file, "name", "<file object>"))
         self.name = printable(self.path)
-        with self._lock, telling(self.name):
+        with self._lock, naming_the_object(self.name):
             self.size = file.seek(0, os.SEEK_END)
 
     def read(self, offset: int, count: int) -> bytes:
         in_range(self, offset, count)
-        with self._lock, telling(self.name):
+        with self._lock, naming_the_object(self.name):
             self._file.seek(offset)
             parts, missing = [], count
             while missing and (part := self._file.read(missing)):

@@ -43,7 +43,7 @@ class UrlTarget:
         return self.url
 
     def client(self) -> Client:
-        with told(self.url):
+        with naming_the_url(self.url):
             store = store_of(self.url, self.options)
         return StoreClient(*store) if store is not None else client_of(*filesystem_of(self.url, self.options))
 
@@ -80,13 +80,13 @@ def filesystem_of(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """The file system of fsspec that has a URL, and the path in it. Raises errors that name the URL."""
     from fsspec.core import url_to_fs  # not everybody reads from a network
 
-    with told(url):
+    with naming_the_url(url):
         found: tuple[Any, str] = url_to_fs(url, **options)
     return found
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
+def naming_the_url(url: str) -> Iterator[None]:
     """Whatever a file system raises (zipfile.BadZipFile, tarfile.ReadError ...) as an error that names the URL."""
     try:
         yield

@@ -9,7 +9,7 @@ import itertools
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from xarray import Dataset
 
@@ -17,6 +17,9 @@ from ..model.specs import GroupSpec, Scale
 from ..sources.warning import warn
 from .here import Here, are_named, is_named
 from .plans import Attachment, DimensionPlan, Existing, GroupPlan, VariablePlan
+
+_Key: TypeAlias = tuple[str, str]
+"""A group and the name of a dimension that it declares."""
 
 
 class Dimensions:
@@ -26,14 +29,7 @@ class Dimensions:
         self._scales = {(path, name): scale for path, spec in existing.items() for name, scale in spec.scales.items()}
         numbers = [scale.number for scale in self._scales.values() if scale.number is not None]
         self._next = max(numbers, default=-1) + 1
-        self._waiting = dict[tuple[str, str], Scale]()
-        uses = [(path, name) for path, spec in existing.items() for array in spec.variables for name in array.dims]
-        used = {found[0] for found in (self.find(path, name) for path, name in uses) if found}
-        self._waiting = {
-            key: scale
-            for key, scale in self._scales.items()
-            if not scale.size and scale.extensible and posixpath.join(*key) not in used
-        }
+        self._waiting = _waiting(self._scales, existing)
         for key in self._waiting:
             del self._scales[key]
         along = [
@@ -50,12 +46,8 @@ class Dimensions:
 
         None if the nearest one waits for values: for netCDF-4 it hides those further above.
         """
-        while True:
-            if (group, name) in self._scales:
-                return posixpath.join(group, name), self._scales[group, name]
-            if group == "/" or (group, name) in self._waiting:
-                return None
-            group = posixpath.dirname(group)
+        key = _nearest((self._scales, self._waiting), group, name)
+        return (posixpath.join(*key), self._scales[key]) if key in self._scales else None
 
     def waits(self, group: str, name: str) -> bool:
         """Whether `group` declares an unlimited dimension that nothing has yet: it takes any size, and is made anew."""
@@ -92,6 +84,24 @@ class Dimensions:
             return (), None
         numbers = tuple(scale.number for _, scale in known if scale.number is not None)
         return tuple(path for path, _ in known), numbers if len(numbers) == len(known) else None
+
+
+def _nearest(declared: Sequence[Mapping[_Key, Scale]], group: str, name: str) -> _Key:
+    """Which dimension a name means in `group`: that of the nearest group, itself or above; of "/" if none has it."""
+    while group != "/" and not any((group, name) in scales for scales in declared):
+        group = posixpath.dirname(group)
+    return group, name
+
+
+def _waiting(scales: Mapping[_Key, Scale], existing: Existing) -> dict[_Key, Scale]:
+    """The unlimited dimensions without length that no array has."""
+    used = {
+        _nearest((scales,), path, name)
+        for path, spec in existing.items()
+        for array in spec.variables
+        for name in array.dims
+    }
+    return {key: scale for key, scale in scales.items() if not scale.size and scale.extensible and key not in used}
 
 
 def check_sizes(dataset: Dataset, where: object) -> None:

@@ -6,6 +6,7 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Collection
 from typing import Final
 
@@ -28,10 +29,10 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
     if plan.mode == "r+":
         assert not any(variable.action in ("create", "replace") for _, variable in plan)  # nobody would make those
         return
-    given_up: dict[int, str] = {}
+    given_up = _given_up(file, plan)
     try:
         for group in plan.groups:
-            _write_group(file, group, {*filter(plan.indexes.get, plan.indexes), *plan.longer}, given_up)
+            _write_group(file, group, {*filter(plan.indexes.get, plan.indexes), *plan.longer})
         if given_up:
             lead_to_new(file, given_up)
     except ValueError as error:
@@ -44,15 +45,14 @@ def write_structure(file: TargetFile, plan: WritePlan) -> None:
     file.attach_scales([*written, *((each.path, each.scales, each.numbers) for each in plan.attachments)])
 
 
-def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str], given_up: dict[int, str]) -> None:
-    """The group, its dimensions, and its arrays without values. Says in `given_up` which objects were where.
+def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -> None:
+    """The group, its dimensions, and its arrays without values.
 
     Indexes of a table as it was are removed, but of the tables `indexed`: there they go on, or others take their room.
     """
     file.require_group(group.path, large_attributes=are_large(group.attributes))
     if group.attributes:
         file.write_attributes(group.path, group.attributes)
-    given_up |= _given_up(file, group)
     for name in group.removed:
         file.remove(posixpath.join(group.path, name))
     values_of = {variable.name: variable for variable in group.variables if variable.is_coordinate}
@@ -85,14 +85,16 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str], g
             file.mark_scale(path, number=number, coordinate=True, size=variable.layout.shape[0])
 
 
-def _given_up(file: TargetFile, group: GroupPlan) -> dict[int, str]:
-    """Address and path of each object that is going to be removed; without those that have another name (hard link)."""
-    names = {*group.removed, *(variable.name for variable in group.variables if variable.action == "replace")}
-    if not names:
+def _given_up(file: TargetFile, plan: WritePlan) -> dict[int, str]:
+    """Address and path of each object that is going to be removed; without those that keep a name (hard links)."""
+    paths = {posixpath.join(group.path, name) for group in plan.groups for name in group.removed}
+    paths |= {posixpath.join(group.path, variable.name) for group, variable in plan if variable.action == "replace"}
+    if not paths:
         return {}
     with file.on_disk() as stored:
-        paths = {stored.resolve(path).address: path for path in (posixpath.join(group.path, name) for name in names)}
-        return {address: path for address, path in paths.items() if stored.link_count(address) == 1}
+        addresses = {path: stored.resolve(path).address for path in sorted(paths)}
+        names = Counter(addresses.values())
+        return {address: path for path, address in addresses.items() if stored.link_count(address) == names[address]}
 
 
 def _make_anew(file: TargetFile, path: str, variable: VariablePlan) -> None:
