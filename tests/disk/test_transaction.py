@@ -21,6 +21,7 @@ import pytest
 import xarray as xr
 
 from xr_pytables import begin_write, save_mfdataset, to_pytables
+from xr_pytables.disk import transaction as transaction_module
 from xr_pytables.disk.transaction import Transaction, _joined, remove_stale
 from xr_pytables.writing import changes, execution
 from xr_pytables.writing.targets import Effort
@@ -281,6 +282,87 @@ def test_the_folder_of_a_graph_whose_process_was_killed_is_removed_by_the_next_w
     assert len(os.listdir(path.parent)) == 1
     to_pytables(xr.Dataset({"new": 1}), path)
     assert os.listdir(path.parent) == [path.name]
+
+
+CALLS_OF_A_FOLDER = """
+    import os, sys
+    from xr_pytables.disk import transaction as tested
+    path, how, moment = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    calls = 0
+
+    def dying_at_the_moment(function):
+        def call(*args, **keywords):
+            global calls
+            calls += 1
+            if calls == moment:
+                os.kill(os.getpid(), 9)
+            return function(*args, **keywords)
+        return call
+
+    for module, names in ((os, ("mkdir", "open", "rename", "unlink", "link", "rmdir")), (tested.fcntl, ("flock",))):
+        for name in names:
+            setattr(module, name, dying_at_the_moment(getattr(module, name)))
+    transaction = tested.Transaction.beside(path)
+    if how == "begin":
+        transaction.end(transaction.begin())
+    else:
+        transaction.begin_shared()
+        if how == "abandon":
+            transaction.abandon()
+            transaction.begin_shared()
+        transaction.remove()
+"""
+
+
+@pytest.mark.parametrize("how", ["begin", "shared", "abandon"])
+def test_whoever_is_killed_at_any_moment_leaves_nothing_that_the_next_writer_does_not_remove(
+    path: Path, how: str
+) -> None:
+    code = textwrap.dedent(CALLS_OF_A_FOLDER)
+    for moment in range(1, 100):
+        done = subprocess.run([sys.executable, "-c", code, path, how, str(moment)], capture_output=True, check=False)
+        assert done.returncode in (0, -9), done.stderr
+        remove_stale(str(path))
+        remove_stale(str(path))  # of a folder whose removal was interrupted, too
+        assert os.listdir(path.parent) == [], moment
+        if done.returncode == 0:
+            break
+    assert 5 < moment < 99
+
+
+def test_the_removal_of_a_stale_folder_can_be_interrupted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transaction = Transaction.beside(str(path))
+    os.close(transaction.begin())  # as if its process had ended
+    Path(transaction.new_file).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda folder, **_: os.unlink(os.path.join(folder, "owner")))
+        remove_stale(str(path))
+    assert len(os.listdir(path.parent)) == 1
+    remove_stale(str(path))
+    assert os.listdir(path.parent) == []
+
+
+def test_a_folder_that_is_taken_for_stale_before_it_is_locked_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction, flock, times = Transaction.beside(str(path)), transaction_module.fcntl.flock, []
+
+    def late(descriptor: int, kind: int) -> None:
+        if len(times) < 3:
+            times.append(kind)
+            with monkeypatch.context() as patch:
+                patch.setattr(transaction_module.fcntl, "flock", flock)
+                remove_stale(str(path))
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(transaction_module.fcntl, "flock", late)
+    owner = transaction.begin()
+    assert len(times) == 3
+    assert os.listdir(path.parent) == [os.path.basename(transaction.folder)]
+    assert os.listdir(transaction.folder) == ["owner"]
+    assert remove_stale(str(path)) == []
+    transaction.end(owner)
+    assert os.listdir(path.parent) == []
 
 
 def test_a_folder_stays_as_long_as_one_of_its_processes_lives(path: Path) -> None:

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
 from xr_pytables.disk import transaction
-from xr_pytables.disk.transaction import Transaction, remove_stale
+from xr_pytables.disk.transaction import Transaction
 from xr_pytables.errors import FileBusyError, FileChangedError
 from xr_pytables.library import libhdf5
 from xr_pytables.library.target_file import TargetFile
@@ -1403,21 +1403,6 @@ def test_a_delayed_write_that_cannot_begin_leaves_nothing(path, monkeypatch):
     monkeypatch.setattr(TargetFile, "write", fails)
     with pytest.raises(TaskFailedError):
         delayed.compute(scheduler="synchronous")
-    assert not leftovers(path)
-
-
-def test_a_writer_that_begins_is_not_taken_for_a_dead_one(path, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
-    real = fcntl.flock
-
-    def flock(descriptor, operation):
-        if operation == fcntl.LOCK_EX:  # another writer looks for dead ones at the worst moment
-            assert remove_stale(str(path)) == []
-        real(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    to_pytables(xr.Dataset({"new": 1}), path)
-    assert list(open_ours(path)) == ["new"]
     assert not leftovers(path)
 
 

@@ -91,8 +91,12 @@ class Transaction:
 
     def mark_commit(self) -> None:
         """Make the sign of commit for the new file: another name of it."""
-        with contextlib.suppress(OSError):  # a file system without hard links: a repeated commit is then an error
+        try:
             os.link(self.new_file, self.commit_mark)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links: a repeated commit is then an error
+            self._sign(_UNMARKED)
 
     def is_committed(self) -> bool:
         """Whether the change was made: its journal was moved here, or the new file has the target's name."""
@@ -101,10 +105,6 @@ class Transaction:
         with open(self.commit_mark, "rb") as file:
             is_journal = file.read(len(MAGIC)) == MAGIC
         return is_journal or (os.path.exists(self.target) and os.path.samefile(self.commit_mark, self.target))
-
-    @property
-    def _owner(self) -> str:
-        return os.path.join(self.folder, _OWNER)
 
     def check_folder(self) -> None:
         """Raise FileNotFoundError, naming it, if the target's folder is missing."""
@@ -134,22 +134,38 @@ class Transaction:
         Removes the folders of writers that died. Raises PermissionError if the target's folder cannot be written to.
         """
         remove_stale(self.target)
-        self._make_folder()
-        try:
-            unlocked = f"{self._owner}.new"  # takes its name when it is locked: without a lock the folder is stale
-            owner = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks: the folder is then never removed
-                    fcntl.flock(owner, fcntl.LOCK_EX)
-            os.rename(unlocked, self._owner)
-        except BaseException:
-            self.remove()
-            raise
-        return owner
+        return self._make(None if fcntl is None else fcntl.LOCK_EX)
 
-    def _make_folder(self) -> None:
+    def _make(self, lock: int | None) -> int:
+        """Make the folder with the lock of `owner` in it; the lock's descriptor.
+
+        It gets its name when it is locked: killed at any moment, a writer leaves what can be taken for stale.
+        """
+        for _ in range(_ATTEMPTS):
+            making = f"{self.folder}{uuid.uuid4().hex[:4]}{_NEW}"
+            self._make_folder(making)
+            owner: int | None = None
+            try:
+                owner = os.open(os.path.join(making, _OWNER), os.O_CREAT | os.O_RDWR, 0o600)
+                if lock is not None:
+                    with contextlib.suppress(OSError):  # a file system without locks: the folder is then never removed
+                        fcntl.flock(owner, lock)
+                os.rename(making, self.folder)
+            except BaseException as error:
+                if owner is not None:
+                    os.close(owner)
+                if isinstance(error, FileNotFoundError):  # another writer took it for stale before it was locked
+                    continue
+                _remove_folder(making)
+                if isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:
+                    raise FileExistsError(errno.EEXIST, f"{self.target}: its new version is being made") from None
+                raise
+            return owner
+        raise OSError(errno.EBUSY, f"{self.target}: others remove the folders beside it that its new version needs")
+
+    def _make_folder(self, path: str) -> None:
         try:
-            os.mkdir(self.folder, _PRIVATE)
+            os.mkdir(path, _PRIVATE)
         except FileExistsError:
             raise
         except OSError as error:
@@ -158,9 +174,17 @@ class Transaction:
             ) from None
 
     def begin_shared(self) -> None:
-        """Make the folder for processes of which none owns it; again after it was abandoned."""
+        """Make the folder for processes of which none owns it, and join; again after it was abandoned."""
+        if fcntl is not None and not os.path.exists(self.folder):
+            with contextlib.suppress(FileExistsError):  # another run of this step was faster
+                _joined.hold(self.folder, self._make(fcntl.LOCK_SH))
+        self.begin_unowned()
+        self.join()
+
+    def begin_unowned(self) -> None:
+        """Make the folder for processes of which none may live for a while: nobody takes it for stale."""
         with contextlib.suppress(FileExistsError):  # an earlier run of this step
-            self._make_folder()
+            self._make_folder(self.folder)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.folder, _GIVEN_UP))
 
@@ -195,7 +219,7 @@ class Transaction:
 
         Some file systems (ext4) wait for the disk when a file is renamed over another, as if `fsync` was asked for.
         """
-        if not os.path.exists(self._owner) and not os.path.exists(self.commit_mark):
+        if os.path.exists(os.path.join(self.folder, _UNMARKED)):
             return False  # a commit that is repeated could not tell that it happened, and would bring the old file back
         if not exchange(self.new_file, self.target):
             return False
@@ -235,20 +259,21 @@ class Transaction:
                 target[key] = block
         except OSError as error:
             if error.errno in _OF_THE_DISK:
-                self._give_up()
+                self._sign(_GIVEN_UP)
             raise
 
-    def _give_up(self) -> None:
+    def _sign(self, name: str) -> None:
         with contextlib.suppress(OSError):
-            os.close(os.open(os.path.join(self.folder, _GIVEN_UP), os.O_CREAT, 0o600))
+            os.close(os.open(os.path.join(self.folder, name), os.O_CREAT, 0o600))
 
     def abandon(self) -> None:
         """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
 
         The next writer of the target removes it, or who looks after it.
         """
-        self._empty()
-        self._give_up()
+        self._sign(_GIVEN_UP)
+        with contextlib.suppress(FileNotFoundError):  # the next writer was there
+            self._empty(_GIVEN_UP, _OWNER)
 
     def run_last(self, step: Callable[[], None]) -> None:
         """Do the last step of a graph, unless an earlier run of it has done it, whose result was lost with a worker."""
@@ -275,7 +300,7 @@ class Transaction:
         """
         with contextlib.suppress(FileNotFoundError):  # somebody has removed it already
             os.close(os.open(self._conclusion, os.O_CREAT, 0o600))
-            self._empty()
+            self._empty(_CONCLUDED)
 
     def is_concluded(self) -> bool:
         """Whether all is done, by this graph."""
@@ -290,10 +315,10 @@ class Transaction:
     def _conclusion(self) -> str:
         return os.path.join(self.folder, _CONCLUDED)
 
-    def _empty(self) -> None:
+    def _empty(self, *kept: str) -> None:
         for name in os.listdir(self.folder):
             with contextlib.suppress(OSError):
-                if name != _CONCLUDED:
+                if name not in kept:
                     os.unlink(os.path.join(self.folder, name))
 
 
@@ -350,11 +375,21 @@ class _Joined:
         with self._lock:
             if folder in self._locks:
                 return
-            owners = {each: os.path.join(each, _OWNER) for each in self._locks}
-            for gone in [each for each, owner in owners.items() if not os.path.exists(owner)]:  # others finished those
-                os.close(self._locks.pop(gone))
+            self._release()
             with contextlib.suppress(OSError):  # the folder is gone, or the file system has no locks
                 self._locks[folder] = _locked_together(os.path.join(folder, _OWNER))
+
+    def hold(self, folder: str, lock: int) -> None:
+        """Have joined with a lock that was had when the folder was made."""
+        with self._lock:
+            self._release()
+            self._locks[folder] = lock
+
+    def _release(self) -> None:
+        """Give up the locks of what others have finished."""
+        owners = {each: os.path.join(each, _OWNER) for each in self._locks}
+        for gone in [each for each, owner in owners.items() if not os.path.exists(owner)]:
+            os.close(self._locks.pop(gone))
 
     def leave(self, folder: str) -> None:
         with self._lock:
@@ -409,7 +444,13 @@ def _locked_together(path: str) -> int:
 _OWNER: Final = "owner"
 _GIVEN_UP: Final = "given-up"
 _CONCLUDED: Final = "concluded"
+_UNMARKED: Final = "unmarked"
+"""A file that says that a commit could not be marked."""
+_NEW: Final = "-new"
+"""Of the name of a folder that has no locked owner yet."""
 _GONE: Final = "-gone"
+"""Of the name of a folder that somebody removes."""
+_ATTEMPTS: Final = 100
 
 
 def _remove_folder(folder: str) -> None:
@@ -439,15 +480,17 @@ def _remove_if_stale(folder: str) -> bool:
         shutil.rmtree(folder, ignore_errors=True)
         return False
     owner: int | None = None
-    with contextlib.suppress(OSError):  # being made, or nobody's: of a job array
+    with contextlib.suppress(OSError):  # not there yet, or nobody's: of a job array
         owner = os.open(os.path.join(folder, _OWNER), os.O_RDWR)
     try:
         if not any(os.path.exists(os.path.join(folder, sign)) for sign in (_GIVEN_UP, _CONCLUDED)):
             if owner is None:
+                if folder.endswith(_NEW):
+                    os.rmdir(folder)  # of somebody who was killed, or who makes another now
                 return False
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-        return True
+        _remove_folder(folder)
+        return not folder.endswith(_NEW)
     except OSError:
         return False
     finally:

@@ -72,7 +72,6 @@ def _begin_delayed(plan: WritePlan, transaction: Transaction) -> None:
         return  # only the results of this graph were lost
     check_unchanged(plan, transaction)
     transaction.begin_shared()
-    transaction.join()
 
 
 def _is_lazy(variable: VariablePlan) -> bool:

@@ -258,7 +258,6 @@ def begin_delayed(plan: WritePlan, transaction: Transaction, effort: Effort = US
     if transaction.is_concluded():
         return  # only the results of this graph were lost
     transaction.begin_shared()
-    transaction.join()
     begin_file(plan, transaction, effort)
 
 

@@ -81,7 +81,7 @@ def begin_write(
     plan, transaction = planned(request)
     effort = Effort(write_empty_chunks=write_empty_chunks)
     parts = parts_of(plan, transaction, SharedRoom(transaction.folder), SharedNotes(transaction.folder), effort)
-    transaction.begin_shared()  # and nobody joins: between two jobs of an array no process may live
+    transaction.begin_unowned()  # between two jobs of an array no process may live
     begin_file(plan.without_lazy_data(), transaction, effort)
     variables = (
         template.to_dataset(name=template.name or "_").variables
