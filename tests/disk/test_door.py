@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import gzip
 import io
@@ -476,6 +477,19 @@ def test_errors_of_file_objects_name_them(whole: Path, tmp_path: Path) -> None:
         for what, name in ((member, "in.h5"), (closed, "<BytesIO>"), (pipe, "<BufferedReader>"), (written, "new.h5")):
             with pytest.raises(OSError, match=f"{name}: this file object cannot be read: ."):
                 xr.open_dataset(what, engine="pytables")
+
+
+def test_the_system_s_number_of_an_error_of_a_file_object_is_kept() -> None:
+    class Failing:
+        def seek(self, *_: object) -> int:
+            return 1000
+
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="this file object cannot be read: Input/output error") as raised:
+        xr.open_dataset(Failing(), engine="pytables")
+    assert raised.value.errno == errno.EIO
 
 
 def test_bytes_that_are_no_hdf5_file() -> None:

@@ -300,6 +300,17 @@ def test_a_missing_object(server):
         RemotePlace.of(UrlTarget(server.url("nope.h5")), QUICK).open(None)
 
 
+def test_a_copy_is_made_of_what_is_there(server):
+    """fsspec itself says of whatever goes wrong that there is no such file."""
+    with pytest.raises(FileNotFoundError, match=r"nope\.h5: there is no such object"):
+        RemotePlace.of(UrlTarget(f"simplecache::{server.url('nope.h5')}"), QUICK).open(None)
+    with pytest.raises(RemoteError, match=r"simplecache::http://127\.0\.0\.1:1/a\.h5.*Cannot connect"):
+        RemotePlace.of(UrlTarget("simplecache::http://127.0.0.1:1/a.h5"), QUICK).open(None)
+    server.always = status(503)
+    with pytest.raises(RemoteError, match="503"):
+        RemotePlace.of(UrlTarget(f"simplecache::{server.url()}"), QUICK).open(None)
+
+
 def test_a_server_without_ranges(server):
     server.has_ranges = False
     with pytest.raises(RemoteError, match=r"it knows no ranges. Put 'simplecache::' before"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import h5py
 import numpy as np
+import obstore.store
 import pytest
 import tables
 import xarray as xr
@@ -450,6 +453,27 @@ def test_only_a_part_of_the_file_is_checked_on_request(checked: Path) -> None:
     assert not verify(checked, group="/b").sound
     with pytest.raises(MissingNodeError, match=r"there is no '/none'"):
         verify(checked, group="/none")
+
+
+def test_whatever_can_be_opened_can_be_verified(checked: Path) -> None:
+    flipped(checked, chunk_places(checked, "b")[(20,)][0])
+    data = checked.read_bytes()
+    stores = obstore.store.MemoryStore()
+    stores.put("in/a.h5", data)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/verified.h5", data)
+    with open(checked, "rb") as file, tables.open_file(checked) as opened:
+        for what, options in (
+            (data, {}), (io.BytesIO(data), {}), (file, {}), (opened.root, {}), ("in/a.h5", {"store": stores}),
+            ("memory://verified.h5", {"storage_options": {"skip_instance_cache": True}}),
+        ):  # fmt: skip
+            report = verify(what, **options)
+            assert [(damage.path, damage.chunk) for damage in report.damage] == [("/b", (20,))]
+            assert (report.arrays, report.chunks) == (3, 42)
+    memory.rm("/verified.h5")
+    for wrong in (7, None):
+        with pytest.raises(TypeError, match="path"):
+            verify(wrong)
 
 
 def test_a_file_that_is_not_there_is_no_damage(tmp_path: Path) -> None:

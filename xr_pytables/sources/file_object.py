@@ -20,7 +20,9 @@ def naming_the_object(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise OSError(f"{name}: this file object cannot be read: {error}") from error
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+        text = f"{name}: this file object cannot be read: {reason or error}"
+        raise (OSError(text) if number is None else OSError(number, text)) from error
 
 
 class FileObject:

@@ -25,6 +25,8 @@ _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5")
 _NUMBERS: Final = ("generation", "version_id", "VersionId")
 _TIMES: Final = ("mtime", "LastModified", "last_modified", "updated", "created")
 """What file systems call the same."""
+_NOT_THERE: Final = (404, 410)
+"""Statuses of HTTP."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,14 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
     return (found,) if isinstance(found, str) else tuple(found)
 
 
+def _of_the_server(error: FileNotFoundError) -> BaseException | None:
+    """Why a file was not found, if not for its absence: fsspec says the same where a server cannot be reached."""
+    cause = error.__cause__
+    unreachable = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    status = getattr(cause, "status", None)
+    return cause if unreachable or (isinstance(status, int) and status not in _NOT_THERE) else None
+
+
 class AnyClient:
     """One file of any file system, which may know nothing of versions: what it says of the file is asked for before the
     first bytes, and again behind all others.
@@ -144,10 +154,13 @@ class AnyClient:
             count = max(min(count, before.size - offset), 0)
             data = await self._call("cat_file", start=offset, end=offset + count) if count else b""
             after = self._found if self._copies else await self._now_there()
-        except (FileNotFoundError, IsADirectoryError, PermissionError, RemoteError):
+        except (IsADirectoryError, PermissionError, RemoteError):
             raise
         except Exception as error:  # whatever a file system raises
-            raise TemporaryError(f"{type(error).__name__}: {without_secrets(str(error), self._path)}") from None
+            why = _of_the_server(error) if isinstance(error, FileNotFoundError) else error
+            if why is None:
+                raise
+            raise TemporaryError(f"{type(why).__name__}: {without_secrets(str(why), self._path)}") from None
         if not before.same_version(after):
             raise FileChangedError(f"the file was replaced since it was opened (then {before}; now {after})")
         return Answer(data, after)

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from ..chunks.codecs import Workspace
 from ..chunks.filters import DEFLATE, FLETCHER32, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkStorage
 from ..chunks.vlen import DESCRIPTOR, read_values
-from ..disk.door import Visit, place_of
+from ..disk.door import Visit, located, place_of
 from ..disk.files import checked_group
 from ..errors import ChunkError, FormatError, MissingNodeError, TooManyChunksError
 from ..hdf5.attributes import RawAttribute, Unreadable
@@ -42,6 +42,7 @@ from ..hdf5.dataspace import UNLIMITED
 from ..hdf5.datatype import Datatype
 from ..hdf5.file import File
 from ..hdf5.links import Link
+from ..sources.place import Place
 from ..sources.remote import Fetched, Remote
 from ..sources.source import Source, printable
 from ..sources.url import shown
@@ -104,16 +105,24 @@ class Report:
 
 
 def verify(
-    path: str | os.PathLike[str], *, group: str = "/", threads: int | None = None, progress: bool = False
+    path: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    group: str = "/",
+    threads: int | None = None,
+    progress: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    store: object = None,
 ) -> Report:
     """Read and check everything in a file, or in a `group` of it.
 
     Parameters
     ----------
     path
-        An HDF5 file of any program, or its URL.
+        An HDF5 file of any program: its path or URL, its bytes, a file object, an open object of PyTables.
     group
         Path of a group, or of one array: only what is in it is checked.
+    storage_options, store
+        Those of `xr.open_dataset`, for objects in stores.
     threads
         How many threads may decode chunks. Default: one per CPU.
     progress
@@ -135,12 +144,9 @@ def verify(
     """
     if progress:
         check_available()
-    return checked_file(
-        path,
-        group=group,
-        threads=threads,
-        bar=lambda size: bar(size, os.path.basename(shown(os.fspath(path))), shown=progress),
-    )
+    place, where = located(path, group, storage_options=storage_options, store=store)
+    name = os.path.basename(shown(place.path))
+    return _checked(place, where, threads=threads, bar=lambda size: bar(size, name, shown=progress))
 
 
 def checked_file(
@@ -151,7 +157,12 @@ def checked_file(
     bar: Callable[[int], AbstractContextManager[Done]],
 ) -> Report:
     """`verify` with any kind of bar: `bar(size)` is told of the bytes that were read while it lasts."""
-    place, where = place_of(os.fspath(path)), checked_group(group)
+    return _checked(place_of(os.fspath(path)), checked_group(group), threads=threads, bar=bar)
+
+
+def _checked(
+    place: Place, where: str, *, threads: int | None, bar: Callable[[int], AbstractContextManager[Done]]
+) -> Report:
     with Visit() as visit:
         try:
             file = visit.file(place)
