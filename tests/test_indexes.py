@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,27 @@ def test_dense_links_attributes_and_user_blocks(server: Server, tmp_path: Path) 
 
 
 # -- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_indexes_and_caches_are_local(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save_index(server.url(), "~/of home.json")
+    save_index(server.url(), (tmp_path / "by%20url.json").as_uri())
+    assert sorted(os.listdir()) == ["by%20url.json", "of home.json"]
+    kept = (tmp_path / "kept").as_uri()
+    for index in ("~/of home.json", (tmp_path / "by%20url.json").as_uri()):
+        open_quietly(server.url(), index=index, cache_dir=kept).close()
+    assert len(os.listdir()) == 3
+    with pytest.raises(ValueError, match=r"^out must be a local path, not s3://b/i\.json"):
+        save_index(server.url(), "s3://me:pw@b/i.json")
+    with pytest.raises(
+        ValueError, match=r"what json\.load finds in its file.* must be a local path, not s3://b/i\.json"
+    ):
+        open_quietly(server.url(), index="s3://b/i.json")
+    with pytest.raises(ValueError, match=r"^cache_dir must be a local path, not memory://kept"):
+        open_quietly(server.url(), cache_dir="memory://kept")
+    assert len(os.listdir()) == 3
 
 
 def test_local_files_need_no_index(whole: Path, index: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .model.nodes import NodeReader
 from .model.options import read_options
 from .sources.remote import RemotePlace
 from .sources.saved_index import FORMAT, RecordedPlace
+from .sources.url import local_argument
 from .where.table_index import describe_indexes
 
 
@@ -51,6 +52,7 @@ def save_index(
     ValueError for a local file, and what opening raises.
     """
     paths: Sequence[object] = path if isinstance(path, list | tuple) else [path]
+    target = local_argument(out, "out")
     files, transfer = dict[str, dict[str, Any]](), checked_transfer(cache_dir=cache_dir, cache_bytes=cache_bytes)
     for one in paths:
         place = place_of(one, storage_options=storage_options, store=store, transfer=transfer)
@@ -59,7 +61,6 @@ def save_index(
         index = _described(RecordedPlace(place.target, place.path, place.transfer))
         if files.setdefault(place.path, index) != index:
             raise ValueError(f"{place.path}: several of these files are called that. Save their indexes apart")
-    target = os.fspath(out)
     making = f"{target}.{os.getpid()}.part"
     try:
         with open(making, "w", encoding="utf-8") as file:

@@ -25,7 +25,7 @@ from ..sources.file_object import naming_the_object
 from ..sources.place import BytesPlace, FileObjectPlace, Opened, Place, Version
 from ..sources.remote import RemotePlace, Transfer
 from ..sources.source import printable
-from ..sources.url import is_url, local_path
+from ..sources.url import is_url, local_argument, local_path
 from . import journal, own_writers
 from .files import Descriptor, LocalPlace, checked_group, checked_path, hdf5_of, open_now
 from .open_nodes import is_open_node, place_of_node
@@ -147,7 +147,7 @@ def checked_transfer(
         folder = os.fspath(cache_dir) if isinstance(cache_dir, os.PathLike) else cache_dir
         if not isinstance(folder, str) or not folder or "\0" in folder:
             raise ValueError(f"cache_dir must be the path of a folder, not {cache_dir!r}")
-        given["cache"] = DiskCache(os.path.abspath(os.path.expanduser(folder)), most)
+        given["cache"] = DiskCache(local_argument(folder, "cache_dir"), most)
     elif cache_bytes is not None:
         raise ValueError("cache_bytes has no effect without cache_dir")
     return replace(_TRANSFER, **given)

@@ -26,6 +26,7 @@ from .ranges import merged
 from .read_ahead import Windows
 from .remote import PROBE, Client, ObjectVersion, Remote, RemotePlace, Transfer
 from .source import WritableBuffer, flat_view
+from .url import local_argument
 
 FORMAT: Final = "xr_pytables index 1"
 """What a file of indexes says that it is."""
@@ -39,7 +40,7 @@ def find_index(where: object, name: str) -> SavedIndex:
     no such index, and what reading a file raises.
     """
     if isinstance(where, str | os.PathLike):
-        path = os.path.abspath(os.path.expanduser(os.fspath(where)))
+        path = local_argument(where, "index (or what json.load finds in its file)")
         status = os.stat(path)
         label, found = path, _parsed(path, status.st_mtime_ns, status.st_size)
     elif isinstance(where, Mapping):

@@ -40,6 +40,17 @@ def only_local(path: str | os.PathLike[str], who: str) -> str | os.PathLike[str]
     return local
 
 
+def local_argument(given: str | os.PathLike[str], name: str) -> str:
+    """The absolute path that an argument is, or that of a URL of a local file. Raises ValueError for other URLs."""
+    path = os.fspath(given)
+    if is_url(path):
+        local = local_path(path)
+        if local is None:
+            raise ValueError(f"{name} must be a local path, not {shown(path)}")
+        path = local
+    return os.path.abspath(os.path.expanduser(path))
+
+
 def shown(url: str) -> str:
     """A URL, or a chain, without what must not be seen."""
     return printable("::".join(_shown(part) for part in url.split("::")))
