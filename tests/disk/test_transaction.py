@@ -21,8 +21,9 @@ import pytest
 import xarray as xr
 
 from xr_pytables import begin_write, save_mfdataset, to_pytables
-from xr_pytables.disk import transaction as transaction_module
-from xr_pytables.disk.transaction import Transaction, _joined, remove_stale
+from xr_pytables.disk import folders
+from xr_pytables.disk.folders import joined, remove_stale
+from xr_pytables.disk.transaction import Transaction
 from xr_pytables.writing import changes, execution
 from xr_pytables.writing.targets import Effort
 
@@ -286,7 +287,7 @@ def test_the_folder_of_a_graph_whose_process_was_killed_is_removed_by_the_next_w
 
 CALLS_OF_A_FOLDER = """
     import os, sys
-    from xr_pytables.disk import transaction as tested
+    from xr_pytables.disk import folders, transaction as tested
     path, how, moment = sys.argv[1], sys.argv[2], int(sys.argv[3])
     calls = 0
 
@@ -299,7 +300,7 @@ CALLS_OF_A_FOLDER = """
             return function(*args, **keywords)
         return call
 
-    for module, names in ((os, ("mkdir", "open", "rename", "unlink", "link", "rmdir")), (tested.fcntl, ("flock",))):
+    for module, names in ((os, ("mkdir", "open", "rename", "unlink", "link", "rmdir")), (folders.fcntl, ("flock",))):
         for name in names:
             setattr(module, name, dying_at_the_moment(getattr(module, name)))
     transaction = tested.Transaction.beside(path)
@@ -345,17 +346,17 @@ def test_the_removal_of_a_stale_folder_can_be_interrupted(path: Path, monkeypatc
 def test_a_folder_that_is_taken_for_stale_before_it_is_locked_is_made_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transaction, flock, times = Transaction.beside(str(path)), transaction_module.fcntl.flock, []
+    transaction, flock, times = Transaction.beside(str(path)), folders.fcntl.flock, []
 
     def late(descriptor: int, kind: int) -> None:
         if len(times) < 3:
             times.append(kind)
             with monkeypatch.context() as patch:
-                patch.setattr(transaction_module.fcntl, "flock", flock)
+                patch.setattr(folders.fcntl, "flock", flock)
                 remove_stale(str(path))
         flock(descriptor, kind)
 
-    monkeypatch.setattr(transaction_module.fcntl, "flock", late)
+    monkeypatch.setattr(folders.fcntl, "flock", late)
     owner = transaction.begin()
     assert len(times) == 3
     assert os.listdir(path.parent) == [os.path.basename(transaction.folder)]
@@ -382,7 +383,7 @@ def test_a_folder_stays_as_long_as_one_of_its_processes_lives(path: Path) -> Non
         assert other.stdout is not None
         assert other.stdout.readline() == "joined\n"
         assert remove_stale(str(path)) == []
-        _joined.leave(transaction.folder)  # as if this process had ended
+        joined.leave(transaction.folder)  # as if this process had ended
         assert remove_stale(str(path)) == []
         assert sorted(os.listdir(transaction.folder)) == ["owner"]
         other.kill()
@@ -408,7 +409,7 @@ def test_a_process_keeps_no_descriptor_of_what_others_have_finished(path: Path) 
         transaction.join()
         assert open_locks() == before + 1
         shutil.rmtree(transaction.folder)  # by another process
-    _joined.leave(transaction.folder)
+    joined.leave(transaction.folder)
     assert open_locks() == before
 
 
@@ -417,7 +418,8 @@ def test_a_child_gives_up_no_lock_of_its_parent(path: Path) -> None:
         pytest.skip("needs fork")
     code = textwrap.dedent("""
         import os, sys
-        from xr_pytables.disk.transaction import Transaction, remove_stale
+        from xr_pytables.disk.folders import remove_stale
+        from xr_pytables.disk.transaction import Transaction
         transaction = Transaction.beside(sys.argv[1])
         transaction.begin_shared()
         transaction.join()

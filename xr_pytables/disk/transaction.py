@@ -3,38 +3,40 @@
 A transaction is a hidden folder beside the target. It holds the new file while it is made, and what workers put
 aside for it; the last step renames the new file over the old one. Knows no HDF5.
 
-Tested in `tests/writing/test_writing.py`.
+Tested in `tests/disk/test_transaction.py` and `tests/writing/test_writing.py`.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import errno
 import functools
-import glob
 import os
 import platform
-import shutil
 import sys
-import threading
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-try:
-    import fcntl
-except ImportError:  # Windows: folders of dead writers are then left for the user to remove
-    fcntl = None  # type: ignore[assignment]
-
+from .folders import (
+    CONCLUDED,
+    GIVEN_UP,
+    HAS_LOCKS,
+    OWNER,
+    hidden_beside,
+    joined,
+    made_with_owner,
+    make_folder,
+    remove_folder,
+    remove_stale,
+    target_of,
+)
 from .journal import MAGIC, give_access, recover
 
-_MARK = ".xrpt-"
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-_PRIVATE = 0o700
-"""Of the folder: nobody else sees a file in the making, whatever becomes of it."""
+_UNMARKED: Final = "unmarked"
+"""A file that says that a commit could not be marked."""
 _HERE = -100  # AT_FDCWD
 _RENAME_EXCHANGE = 2
 
@@ -51,8 +53,7 @@ class Transaction:
     def beside(cls, path: str) -> Transaction:
         """A transaction for `path`, not begun yet: nothing is on disk."""
         target = os.path.realpath(path)
-        parent, name = os.path.split(target)
-        return cls(target, os.path.join(parent, f".{name}{_MARK}{uuid.uuid4().hex[:12]}"))
+        return cls(target, hidden_beside(target))
 
     @property
     def new_file(self) -> str:
@@ -134,67 +135,30 @@ class Transaction:
         Removes the folders of writers that died. Raises PermissionError if the target's folder cannot be written to.
         """
         remove_stale(self.target)
-        return self._make(None if fcntl is None else fcntl.LOCK_EX)
-
-    def _make(self, lock: int | None) -> int:
-        """Make the folder with the lock of `owner` in it; the lock's descriptor.
-
-        It gets its name when it is locked: killed at any moment, a writer leaves what can be taken for stale.
-        """
-        for _ in range(_ATTEMPTS):
-            making = f"{self.folder}{uuid.uuid4().hex[:4]}{_NEW}"
-            self._make_folder(making)
-            owner: int | None = None
-            try:
-                owner = os.open(os.path.join(making, _OWNER), os.O_CREAT | os.O_RDWR, 0o600)
-                if lock is not None:
-                    with contextlib.suppress(OSError):  # a file system without locks: the folder is then never removed
-                        fcntl.flock(owner, lock)
-                os.rename(making, self.folder)
-            except BaseException as error:
-                if owner is not None:
-                    os.close(owner)
-                if isinstance(error, FileNotFoundError):  # another writer took it for stale before it was locked
-                    continue
-                _remove_folder(making)
-                if isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:
-                    raise FileExistsError(errno.EEXIST, f"{self.target}: its new version is being made") from None
-                raise
-            return owner
-        raise OSError(errno.EBUSY, f"{self.target}: others remove the folders beside it that its new version needs")
-
-    def _make_folder(self, path: str) -> None:
-        try:
-            os.mkdir(path, _PRIVATE)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{self.target}: no folder can be made beside it for the new version: {error.strerror}"
-            ) from None
+        return made_with_owner(self.folder, self.target, together=False)
 
     def begin_shared(self) -> None:
         """Make the folder for processes of which none owns it, and join; again after it was abandoned."""
-        if fcntl is not None and not os.path.exists(self.folder):
+        if HAS_LOCKS and not os.path.exists(self.folder):
             with contextlib.suppress(FileExistsError):  # another run of this step was faster
-                _joined.hold(self.folder, self._make(fcntl.LOCK_SH))
+                joined.hold(self.folder, made_with_owner(self.folder, self.target, together=True))
         self.begin_unowned()
         self.join()
 
     def begin_unowned(self) -> None:
         """Make the folder for processes of which none may live for a while: nobody takes it for stale."""
         with contextlib.suppress(FileExistsError):  # an earlier run of this step
-            self._make_folder(self.folder)
+            make_folder(self.folder, self.target)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.folder, _GIVEN_UP))
+            os.unlink(os.path.join(self.folder, GIVEN_UP))
 
     def join(self) -> None:
         """Work on a shared folder: it is not stale as long as a process lives that has joined. Does nothing again."""
-        _joined.join(self.folder)
+        joined.join(self.folder)
 
     def look_after(self) -> None:
         """Remove the folder when this process ends, if it is there and no process works on it."""
-        _joined.look_after(self.folder)
+        joined.look_after(self.folder)
 
     def commit(self, *, fsync: bool, exclusive: bool = False, check: Callable[[], None] | None = None) -> None:
         """Put the new file in the target's place. With `exclusive`, raise FileExistsError if something is there.
@@ -242,15 +206,15 @@ class Transaction:
     def end(self, owner: int) -> None:
         """Remove the folder and all that is in it."""
         try:
-            _remove_folder(self.folder)
+            remove_folder(self.folder)
         finally:  # whatever is left, Ctrl-C came now: the next writer removes it
             with contextlib.suppress(OSError):
                 os.close(owner)
 
     def remove(self) -> None:
         """Remove the folder from a process that did not begin it."""
-        _joined.leave(self.folder)
-        _remove_folder(self.folder)
+        joined.leave(self.folder)
+        remove_folder(self.folder)
 
     def store(self, target: Any, key: tuple[slice, ...], block: Any) -> None:
         """`target[key] = block`, in any process; if the disk is full, let the next writer remove the folder."""
@@ -259,7 +223,7 @@ class Transaction:
                 target[key] = block
         except OSError as error:
             if error.errno in _OF_THE_DISK:
-                self._sign(_GIVEN_UP)
+                self._sign(GIVEN_UP)
             raise
 
     def _sign(self, name: str) -> None:
@@ -271,9 +235,9 @@ class Transaction:
 
         The next writer of the target removes it, or who looks after it.
         """
-        self._sign(_GIVEN_UP)
+        self._sign(GIVEN_UP)
         with contextlib.suppress(FileNotFoundError):  # the next writer was there
-            self._empty(_GIVEN_UP, _OWNER)
+            self._empty(GIVEN_UP, OWNER)
 
     def run_last(self, step: Callable[[], None]) -> None:
         """Do the last step of a graph, unless an earlier run of it has done it, whose result was lost with a worker."""
@@ -300,7 +264,7 @@ class Transaction:
         """
         with contextlib.suppress(FileNotFoundError):  # somebody has removed it already
             os.close(os.open(self._conclusion, os.O_CREAT, 0o600))
-            self._empty(_CONCLUDED)
+            self._empty(CONCLUDED)
 
     def is_concluded(self) -> bool:
         """Whether all is done, by this graph."""
@@ -313,7 +277,7 @@ class Transaction:
 
     @property
     def _conclusion(self) -> str:
-        return os.path.join(self.folder, _CONCLUDED)
+        return os.path.join(self.folder, CONCLUDED)
 
     def _empty(self, *kept: str) -> None:
         for name in os.listdir(self.folder):
@@ -330,12 +294,10 @@ def in_folder(folder: str) -> Iterator[None]:
     except FileNotFoundError as error:
         if os.path.exists(folder):
             raise
-        parent, name = os.path.split(folder)
-        target = os.path.join(parent, name.removeprefix(".").rpartition(_MARK)[0])
         raise FileNotFoundError(
             error.errno,
-            f"{target}: process {os.getpid()} on {platform.node()} does not see the folder {folder}, where blocks go. "
-            "Every worker must see the folder of the file under the same path; or the write is over",
+            f"{target_of(folder)}: process {os.getpid()} on {platform.node()} does not see the folder {folder}, where "
+            "blocks go. Every worker must see the folder of the file under the same path; or the write is over",
         ) from None
 
 
@@ -356,146 +318,6 @@ def exchange(one: str, other: str) -> bool:
     return function is not None and (
         function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
     )
-
-
-class _Joined:
-    """The shared folders that this process works on, and those that it looks after.
-
-    Of each that it works on it holds the lock of `owner` together with all others that do, as long as it lives.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._locks: dict[str, int] = {}
-        self._looked_after: set[str] = set()
-
-    def join(self, folder: str) -> None:
-        if fcntl is None:
-            return
-        with self._lock:
-            if folder in self._locks:
-                return
-            self._release()
-            with contextlib.suppress(OSError):  # the folder is gone, or the file system has no locks
-                self._locks[folder] = _locked_together(os.path.join(folder, _OWNER))
-
-    def hold(self, folder: str, lock: int) -> None:
-        """Have joined with a lock that was had when the folder was made."""
-        with self._lock:
-            self._release()
-            self._locks[folder] = lock
-
-    def _release(self) -> None:
-        """Give up the locks of what others have finished."""
-        owners = {each: os.path.join(each, _OWNER) for each in self._locks}
-        for gone in [each for each, owner in owners.items() if not os.path.exists(owner)]:
-            os.close(self._locks.pop(gone))
-
-    def leave(self, folder: str) -> None:
-        with self._lock:
-            self._looked_after.discard(folder)
-            if folder in self._locks:
-                os.close(self._locks.pop(folder))
-
-    def look_after(self, folder: str) -> None:
-        with self._lock:
-            self._looked_after.add(folder)
-
-    def end(self) -> None:
-        for folder in [*self._looked_after]:
-            self.leave(folder)
-            _remove_if_stale(folder)
-
-    def forget(self) -> None:
-        """In a child: what the parent works on and looks after is the parent's."""
-        for descriptor in self._locks.values():
-            os.close(descriptor)  # which gives up none of the parent's locks
-        self._lock = threading.Lock()
-        self._locks.clear()
-        self._looked_after.clear()
-
-
-_joined: Final = _Joined()
-atexit.register(_joined.end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_joined.forget)
-
-
-def _locked_together(path: str) -> int:
-    """A descriptor of the file, which is made if need be, with a lock that others may have as well."""
-    making = f"{path}.{uuid.uuid4().hex[:8]}"
-    descriptor = os.open(making, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        try:
-            os.link(making, path)  # when it is locked: without a lock the folder is stale
-        except FileExistsError:
-            os.close(descriptor)
-            descriptor = os.open(path, os.O_RDWR)
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    finally:
-        os.unlink(making)
-    return descriptor
-
-
-_OWNER: Final = "owner"
-_GIVEN_UP: Final = "given-up"
-_CONCLUDED: Final = "concluded"
-_UNMARKED: Final = "unmarked"
-"""A file that says that a commit could not be marked."""
-_NEW: Final = "-new"
-"""Of the name of a folder that has no locked owner yet."""
-_GONE: Final = "-gone"
-"""Of the name of a folder that somebody removes."""
-_ATTEMPTS: Final = 100
-
-
-def _remove_folder(folder: str) -> None:
-    """Remove a folder into which tasks that nobody waits for may still put files."""
-    gone = f"{folder}{_GONE}"
-    with contextlib.suppress(OSError):
-        os.rename(folder, gone)  # from here on they cannot
-        folder = gone
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_stale(target: str) -> list[str]:
-    """Remove the transaction folders that dead writers of `target` left; their paths.
-
-    A writer holds a lock on a file in its folder as long as it lives.
-    """
-    parent, name = os.path.split(target)
-    folders = glob.glob(os.path.join(glob.escape(parent), glob.escape(f".{name}{_MARK}") + "*"))
-    return [folder for folder in folders if _remove_if_stale(folder)]
-
-
-def _remove_if_stale(folder: str) -> bool:
-    """Remove the folder of a dead writer, or the rest of it; whether it was a whole one."""
-    if fcntl is None:
-        return False
-    if folder.endswith(_GONE):  # somebody was interrupted who removed it
-        shutil.rmtree(folder, ignore_errors=True)
-        return False
-    owner: int | None = None
-    with contextlib.suppress(OSError):  # not there yet, or nobody's: of a job array
-        owner = os.open(os.path.join(folder, _OWNER), os.O_RDWR)
-    try:
-        if not any(os.path.exists(os.path.join(folder, sign)) for sign in (_GIVEN_UP, _CONCLUDED)):
-            if owner is None:
-                if folder.endswith(_NEW):
-                    os.rmdir(folder)  # of somebody who was killed, or who makes another now
-                return False
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove_folder(folder)
-        return not folder.endswith(_NEW)
-    except OSError:
-        return False
-    finally:
-        if owner is not None:
-            os.close(owner)
 
 
 def _sync(path: str) -> None:
