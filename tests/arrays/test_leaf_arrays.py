@@ -25,6 +25,7 @@ from xarray.core import indexing
 from xr_pytables import FileChangedError
 from xr_pytables.arrays import leaf_arrays
 from xr_pytables.arrays.leaf_arrays import PyTablesArray
+from xr_pytables.chunks import memory
 from xr_pytables.errors import ChunkError
 
 from ..helpers_properties import examples
@@ -410,3 +411,44 @@ def test_a_read_leaves_the_event_loop_free(tmp_path, monkeypatch):
         return await loading
 
     assert asyncio.run(both()).values.tolist() == list(range(10))
+
+
+# -- memory that does not suffice -----------------------------------------------------------------------------
+
+
+def test_an_array_that_does_not_fit_the_memory_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with plain_file(tmp_path / "plain.h5", "w") as file:
+        file.create_carray("/experiment1", "array1", obj=np.arange(6.0), createparents=True)
+    pd.DataFrame({"a": [1.0, 2.0]}).to_hdf(tmp_path / "frame.h5", key="frame", format="table")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["turned"] = np.arange(6.0).reshape(2, 3)
+        file["turned"].attrs["MATLAB_class"] = np.bytes_("double")
+
+    def none_left(*_: object) -> np.ndarray:
+        raise MemoryError("7 GiB are too much")
+
+    monkeypatch.setattr(memory, "empty", none_left)
+    told = "7 GiB are too much. Read it in parts: select some, or open with chunks={}"
+    for name, group, array, label in (
+        ("plain.h5", "/experiment1", "array1", "plain.h5:/experiment1/array1"),
+        ("frame.h5", "/frame", "a", "frame.h5:/frame/table"),
+        ("other.h5", "/", "turned", "other.h5:/turned"),
+    ):
+        with pytest.raises(MemoryError) as raised, opened(tmp_path / name, group=group) as dataset:
+            dataset[array].load()
+        assert str(raised.value) == f"{tmp_path}/{label}: {told}"
+
+
+def test_an_empty_array_that_numpy_cannot_have_is_an_error(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        space = h5py.h5s.create_simple((2**61, 0))
+        h5py.h5d.create(file.id, b"v", h5py.h5t.NATIVE_DOUBLE, space)
+        file["w"] = [1]
+    with opened(tmp_path / "file.h5") as dataset:
+        assert dataset["w"].values.tolist() == [1]
+        assert dataset["v"].shape == (2**61, 0)
+        assert dataset["v"][:5].values.shape == (5, 0)
+        with pytest.raises(
+            MemoryError, match=r"file\.h5:/v: shape \(2305843009213693952, 0\) of dtype float64 is more"
+        ):
+            dataset["v"].load()

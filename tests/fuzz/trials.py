@@ -39,10 +39,10 @@ class Findings:
 
     @contextlib.contextmanager
     def refusal(self, path: Path) -> Iterator[None]:
-        """OSError and ValueError that name the file are refusals; whatever else is raised is a bare exception."""
+        """OSError, ValueError and MemoryError that name the file are refusals; all else that is raised is bare."""
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             self.refusals += 1
             if path.name not in str(error):
                 self.bad.append(("bare exception", described(error)))

@@ -26,7 +26,7 @@ from ..model.leaves import native
 from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version
 from .lazy_array import LazyArray
-from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of
+from .leaf_arrays import PyTablesArray, selected_shape, storage_of
 from .ragged import VariableLengthArray
 from .table_arrays import cache_key, open_array
 
@@ -56,10 +56,12 @@ class FrameArray(LazyArray):
     def __repr__(self) -> str:
         return f"FrameArray({self.spec.label}, {self.spec.name!r}, {self.shape}, {self.dtype})"
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = checked_key(key, self.shape, f"{self.spec.label}: column {self.spec.name!r}")
+    def label(self) -> str:
+        return f"{self.spec.label}: column {self.spec.name!r}"
+
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         values: np.ndarray = indexing.explicit_indexing_adapter(
-            plain, self.shape, indexing.IndexingSupport.OUTER, self._read
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
         return values
 

@@ -64,13 +64,12 @@ class PyTablesArray(LazyArray):
     def __repr__(self) -> str:
         return f"PyTablesArray({self.spec.label}, shape={self.shape}, dtype={self.dtype})"
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return converted(self.stored(key), self.spec)
 
     def stored(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         """The selected elements as native numbers, before `converted`."""
-        plain = checked_key(key, self.shape, self.label())
-        return leaves.native(self._selected(plain), self.spec.datatype)
+        return leaves.native(self._selected(key), self.spec.datatype)
 
     def _adapted(self, key: indexing.ExplicitIndexer, support: indexing.IndexingSupport, read: Any) -> np.ndarray:
         array: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, support, read)
@@ -155,7 +154,6 @@ class PyTablesArray(LazyArray):
         return out
 
     def label(self) -> str:
-        """File and node, as messages name them."""
         return self.spec.label
 
     def _guarded(self, read: Any) -> None:
@@ -321,31 +319,6 @@ def _as_points(key: indexing.VectorizedIndexer, shape: Sequence[int]) -> list[np
             along = np.asarray(index).reshape(np.shape(index) + (1,) * len(sliced))
         found.append(np.broadcast_to(along, result))
     return found
-
-
-def checked_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...], where: str) -> indexing.ExplicitIndexer:
-    """`key` with 0:0 for what selects nothing: xarray's adapter fails on slices with a negative step, and before 2026.2
-    on empty arrays.
-
-    Raises IndexError, which begins with `where`, for what lies outside of `shape`: whoever reads would take it for a
-    place that has the fill value, or read something else.
-    """
-    plain: list[Any] = []
-    for axis, (index, size) in enumerate(zip(key.tuple, shape, strict=True)):
-        if isinstance(index, slice):
-            if index.stop == -1 and index.step is not None and index.step < 0:  # xarray before 2026.2 says so for None
-                index = slice(index.start, None, index.step)
-            plain.append(index if range(size)[index] else slice(0, 0))
-            continue
-        if isinstance(key, indexing.OuterIndexer) and not np.size(index):
-            plain.append(slice(0, 0))
-            continue
-        extremes = (index.min(), index.max()) if isinstance(index, np.ndarray) and index.size else ()
-        for position in (index,) if not isinstance(index, np.ndarray) else extremes:
-            if not -size <= position < size:
-                raise IndexError(f"{where}: index {position} is out of bounds for dimension {axis} of {size} elements")
-        plain.append(index)
-    return type(key)(tuple(plain))
 
 
 def converted(stored: np.ndarray, spec: VariableSpec) -> np.ndarray:

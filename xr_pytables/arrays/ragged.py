@@ -27,7 +27,7 @@ from ..model.specs import ElementSpec, VariableSpec
 from ..sources.place import Opened, Version
 from ..sources.warning import warn
 from .lazy_array import LazyArray
-from .leaf_arrays import PyTablesArray, checked_key, selected_shape, storage_of
+from .leaf_arrays import PyTablesArray, selected_shape, storage_of
 from .table_arrays import open_array
 from .views import ReferenceArray
 
@@ -42,9 +42,8 @@ class VariableLengthArray(PyTablesArray):
 
     __slots__ = ()
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = checked_key(key, self.shape, self.label())
-        return self._adapted(plain, indexing.IndexingSupport.BASIC, self._shown)
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return self._adapted(key, indexing.IndexingSupport.BASIC, self._shown)
 
     def _shown(self, key: Selection) -> np.ndarray:
         fill = self._fill_value()  # one object of the heap, however many elements have it: it is read once
@@ -202,10 +201,12 @@ class FlatValues(LazyArray):
         self.shape = (total, *element.shape)
         self.dtype = element.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = checked_key(key, self.shape, f"{self.rows.label()}: the values of all rows")
+    def label(self) -> str:
+        return f"{self.rows.label()}: the values of all rows"
+
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         found: np.ndarray = indexing.explicit_indexing_adapter(
-            plain, self.shape, indexing.IndexingSupport.BASIC, self._read
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
         )
         return found
 
@@ -232,10 +233,12 @@ class RowSizes(LazyArray):
         self.shape = rows.shape
         self.dtype = np.dtype(np.int64)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = checked_key(key, self.shape, f"{self.rows.label()}: the sizes of rows")
+    def label(self) -> str:
+        return f"{self.rows.label()}: the sizes of rows"
+
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         found: np.ndarray = indexing.explicit_indexing_adapter(
-            plain, self.shape, indexing.IndexingSupport.BASIC, self.rows.sizes
+            key, self.shape, indexing.IndexingSupport.BASIC, self.rows.sizes
         )
         return found
 

@@ -22,7 +22,7 @@ from ..disk.opened_files import OpenedFile
 from ..model import leaves
 from ..model.specs import VariableSpec
 from ..sources.place import Opened, Version
-from .leaf_arrays import PyTablesArray, checked_key, selected_shape
+from .leaf_arrays import PyTablesArray, selected_shape
 
 
 def open_array(file: OpenedFile, spec: VariableSpec, *, threads: int | None = None) -> PyTablesArray:
@@ -48,7 +48,7 @@ class ColumnArray(PyTablesArray):
         """The selected values as native ones, before `converted`; text of any length as `bytes`."""
         if self.spec.datatype.kind != "text":
             return super().stored(key)
-        descriptors = self._selected(checked_key(key, self.shape, self.label())).view(DESCRIPTOR)
+        descriptors = self._selected(key).view(DESCRIPTOR)
         found = np.empty(0, object)
 
         def read(descriptor: Opened, version: Version) -> None:

@@ -17,7 +17,7 @@ from ..chunks.index import Selection
 from ..disk.files import hdf5_of
 from ..sources.place import Opened, Version
 from .lazy_array import LazyArray
-from .leaf_arrays import PyTablesArray, checked_key
+from .leaf_arrays import PyTablesArray
 
 
 class _View(LazyArray):
@@ -30,9 +30,12 @@ class _View(LazyArray):
         self.shape = array.shape
         self.dtype = array.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+    def label(self) -> str:
+        return str(self.array.label())
+
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         found: np.ndarray = indexing.explicit_indexing_adapter(
-            checked_key(key, self.shape, self.array.label()), self.shape, indexing.IndexingSupport.OUTER, self._read
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
         return found
 
@@ -87,7 +90,7 @@ class ReferenceArray(PyTablesArray):
 
     __slots__ = ()
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         addresses = self._addresses(self.stored(key))
         paths = np.empty(addresses.shape, object)
         known = self._paths() if addresses.any() else {}

@@ -21,7 +21,7 @@ from ..model.mappings import Grid, Part, aligned, coordinates, ordinals
 from ..model.specs import VariableSpec
 from ..sources.pieces import Piece, Pieces
 from ..sources.place import Opened, Version
-from .leaf_arrays import PyTablesArray, check_unchanged_since, checked_key, converted, selected_shape
+from .leaf_arrays import PyTablesArray, check_unchanged_since, converted, selected_shape
 from .ragged import lazy_array
 
 
@@ -45,9 +45,8 @@ class VirtualArray(PyTablesArray):
         super().__init__(file, spec)
         self._sources = sources
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        plain = checked_key(key, self.shape, self.label())
-        return self._adapted(plain, indexing.IndexingSupport.OUTER, self._read)
+    def _getitem(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return self._adapted(key, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: Selection) -> np.ndarray:
         out = memory.empty(selected_shape(key, self.shape), self.dtype)

@@ -111,9 +111,12 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _new(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Memory from the system; if there is none left, what is kept is given back to it first."""
+    """Memory from the system; if there is none left, what is kept is given back to it first. Raises MemoryError."""
     try:
         return np.empty(shape, dtype)
+    except ValueError:  # also if there are no elements, of which NumPy leaves out dimensions of none
+        told = f"shape {tuple(map(int, shape))} of dtype {dtype} is more than an array of NumPy can have"
+        raise MemoryError(told) from None
     except MemoryError:
         _kept.forget()
         return np.empty(shape, dtype)
