@@ -1113,3 +1113,20 @@ def test_blocks_of_numbers_that_numpy_has_no_dtype_for(tmp_path: Path) -> None:
             assert ds[name].values.tolist() == frame[name].tolist()
             assert ds[name][1].values == frame[name][1]
             assert ds[name][[2, 0]].values.tolist() == frame[name][[2, 0]].tolist()
+
+
+@pytest.mark.parametrize("data_columns", [None, True])
+@pytest.mark.parametrize("nan_rep", ["", "_missing_"])
+def test_missing_text_is_what_the_table_says(tmp_path: Path, nan_rep: str, data_columns: Any) -> None:
+    path = tmp_path / "a.h5"
+    frame = pd.DataFrame({"s": ["a", "", None, "nan"], "c": pd.Categorical(["", "b", None, "b"]), "n": range(4)})
+    frame.to_hdf(path, key="f", format="table", nan_rep=nan_rep, data_columns=data_columns)
+    by_pandas = pd.read_hdf(path, "f")
+    assert by_pandas["s"].isna().tolist() == [False, not nan_rep, True, False]
+    with open_quietly(path, group="f") as ds:
+        for name in ("s", "c"):
+            shown = pd.Series(ds[name].values).fillna("(missing)")
+            assert shown.tolist() == by_pandas[name].astype(object).fillna("(missing)").tolist()
+    for where, met in (("s == ''", by_pandas["s"] == ""), ("s != 'a'", by_pandas["s"] != "a")):
+        with open_quietly(path, group="f", where=where) as ds:
+            assert ds["n"].values.tolist() == np.flatnonzero(met).tolist()

@@ -482,7 +482,8 @@ def _nan_rep(table: _Table, member: str) -> str | None:
     own = of_group.get("data_col_nan_rep") or (member in table.levels and of_group.get("mi_level_nan_rep"))
     if own:
         return table.text(f"{member}_nan_rep")
-    return _text(of_group.get("nan_rep")) or "nan"
+    of_table = _text(of_group.get("nan_rep"))
+    return "nan" if of_table is None else of_table
 
 
 def _categories(table: _Table, member: str) -> Column | None:
