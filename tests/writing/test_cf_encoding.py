@@ -356,6 +356,32 @@ def test_times_that_a_calendar_cannot_hold_name_the_variable(path, times, encodi
     assert not path.exists()
 
 
+BEYOND = {
+    "times": (np.array(["2000-01-01", "3179-12-15", "NaT"], "M8[s]"), "nanoseconds since 1970-01-01", "3179-12-15"),
+    "early times": (np.array(["0112-12-06", "2000-01-01"], "M8[us]"), "nanoseconds since 2000-01-01", "0112-12-06"),
+    "durations": (np.array([1, 10**12], "m8[s]"), "nanoseconds", "1000000000000 seconds"),
+}
+
+
+@pytest.mark.parametrize("layout", ["arrays", "table"])
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("kind", BEYOND)
+def test_times_that_their_units_do_not_reach_are_refused(path, kind, lazy, layout):
+    times, units, named = BEYOND[kind]
+    dataset = one(times).chunk(t=1) if lazy else one(times)
+    place = {"group": "/table", "layout": "table"} if layout == "table" else {}
+    encoding = {"v": {"units": units, "dtype": "i8"}}
+    with pytest.raises(ValueError, match=rf"variable 'v': {named}.* does not fit: .*64 bits of '{units}' reach"):
+        to_pytables(dataset, path, encoding=encoding, **place)
+    assert not path.exists()
+    near = one(np.array([1, 2], times.dtype))
+    to_pytables(near, path, append_dim="t", encoding=encoding, **place)
+    with pytest.raises(ValueError, match=rf"variable 'v': {named}.* does not fit"):
+        to_pytables(dataset, path, append_dim="t", **place)
+    with xr.open_dataset(path, engine="pytables", group=place.get("group", "/"), decode_timedelta=True) as back:
+        np.testing.assert_array_equal(back["v"], near["v"])
+
+
 def test_times_of_cftime_between_two_steps_in_dask_are_named(path):
     times = np.array([cftime.DatetimeNoLeap(2000, 2, 26), cftime.DatetimeNoLeap(2000, 2, 27, 12)])
     with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': Times can't be serialized faithfully"):

@@ -314,9 +314,19 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
         return variable
     resolution, _ = np.datetime_data(variable.dtype)
     if _NANOSECONDS[step] < _NANOSECONDS[resolution]:  # xarray divides by zero: NaT
-        finer = variable.data.astype(f"{variable.dtype.kind}8[{step}]")
-        return variable.copy(deep=False, data=finer)
+        finer = np.dtype(f"{variable.dtype.kind}8[{step}]")
+        told = (f"{label}: ", str(units), _way_out(variable, spec))
+        return variable.copy(deep=False, data=each(variable.data, _in_finer, finer, *told, dtype=finer))
     return variable
+
+
+def _in_finer(times: np.ndarray, dtype: np.dtype, label: str, units: str, way_out: str) -> np.ndarray:
+    """Times in a finer resolution. Raises ValueError for those that it does not reach: NumPy wraps them."""
+    finer = times.astype(dtype)
+    lost = times[(finer.astype(times.dtype) != times) & ~np.isnat(times)]
+    if lost.size:
+        raise ValueError(f"{label}{lost[0]} does not fit: it is beyond what 64 bits of {units!r} reach. {way_out}")
+    return finer
 
 
 def with_seconds(dataset: Dataset, dim: str) -> Dataset:
