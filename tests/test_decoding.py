@@ -145,6 +145,27 @@ def test_a_scale_that_is_an_integer_leaves_room_for_missing_values(
         assert ds["v"].dtype.kind == np.asarray(values).dtype.kind
 
 
+@pytest.mark.parametrize("concat_characters", [True, False])
+@pytest.mark.parametrize(
+    "odd", [{"units": "days since nobody knows"}, {"units": 5}, {"scale_factor": "two"}, {"missing_value": "x"}]
+)
+@pytest.mark.filterwarnings("ignore:variable 'odd' has multiple fill values:xarray.SerializationWarning")
+def test_an_odd_attribute_costs_no_other_variable_its_fill_value(
+    odd: dict[str, Any], concat_characters: bool, tmp_path: Path
+) -> None:
+    """xarray takes fill values out of the attributes that it gets, whatever it fails on later."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name, attrs in {"a": {}, "odd": odd, "z": {}}.items():
+            file.create_dataset(name, data=np.array([1, 2], "i2")).attrs.update({"_FillValue": np.int16(1), **attrs})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*attributes that were not applied")
+        opened = xr.open_dataset(path, engine="pytables", concat_characters=concat_characters)
+    with opened as ds:
+        for name in ("a", "odd", "z"):
+            np.testing.assert_array_equal(ds[name].values, [np.nan, 2.0])
+
+
 @pytest.mark.parametrize("options", [{}, {"mask_and_scale": False}, {"decode_cf": False}])
 def test_fill_values_of_characters_are_those_of_netcdf4(options: dict[str, Any], tmp_path: Path) -> None:
     """They are stored as text, and the values are bytes."""

@@ -125,7 +125,7 @@ def _decoded(
     plain = _plain(variables, decoders)
     objects = {name for name, variable in variables.items() if _has_nothing_to_decode(variable)}
     shown = {
-        name: _stand_in(variable) if name in objects else _scaled_by_float(name, variable, decoders)
+        name: _stand_in(variable) if name in objects else _scaled_by_float(name, _copied(variable), decoders)
         for name, variable in variables.items()
         if name not in plain
     }
@@ -137,6 +137,11 @@ def _decoded(
         elif name in found:
             result[name] = _with_names(variable, found[name]) if name in objects else found[name]
     return result, attributes, set(coordinates)
+
+
+def _copied(variable: Variable) -> Variable:
+    """The variable with attributes of its own: xarray takes fill values out of those that it gets, even if it fails."""
+    return Variable(variable.dims, variable._data, variable.attrs, variable.encoding, fastpath=True)
 
 
 def _scaled_by_float(name: Any, variable: Variable, decoders: Mapping[str, Any]) -> Variable:
