@@ -994,6 +994,26 @@ def test_values_of_any_kind_in_condvars(tmp_path: Path, where: str, x: Any, met:
         assert ds["n"].values.tolist() == met
 
 
+@pytest.mark.parametrize("where", ["s == x", "s != x", "s in [x]", "s not in [x, 'a']"])
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (None, "it is missing"),
+        (pd.NA, "it is missing"),
+        (pd.NaT, "it is missing"),
+        (np.nan, "it is a number; write text"),
+        (pd.Timestamp("2020-01-01"), "it is no text; write text"),
+        (datetime.date(2020, 1, 1), "it is no text; write text"),
+    ],
+    ids=str,
+)
+def test_what_is_no_text_is_not_compared_with_text(tmp_path: Path, where: str, x: Any, reason: str) -> None:
+    frame = pd.DataFrame({"s": ["None", "<NA>", "NaT", "2020-01-01", None]})
+    frame.to_hdf(tmp_path / "f.h5", key="df", format="table", data_columns=True)
+    with pytest.raises(ValueError, match=re.escape(f"column 's' of text cannot be compared with {x!r}: {reason}")):
+        opened(tmp_path / "f.h5", "df", where=where, condvars={"x": x})
+
+
 def test_periods_and_dates_are_compared_as_what_they_are(tmp_path: Path) -> None:
     months = pd.PeriodIndex(["2020-01", "NaT", "2020-03"], freq="M", name="month")
     pd.DataFrame({"n": range(3)}, index=months).to_hdf(tmp_path / "p.h5", key="df", format="table")

@@ -205,7 +205,9 @@ def _stored(spec: VariableSpec, value: Any) -> Fraction | bytes:
     if decoding.kind == "text":
         if isinstance(value, bytes):
             return value
-        return str(_written(value)).encode(decoding.encoding, decoding.errors)
+        if not isinstance(_written(value), str):
+            raise TypeError("it is missing" if pd.isna(value) else "it is no text; write text")
+        return str(value).encode(decoding.encoding, decoding.errors)
     if FREQUENCY in spec.attributes:
         moment = _period(value, spec.attributes[FREQUENCY])
     elif spec.dtype.kind == "m":
