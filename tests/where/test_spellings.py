@@ -133,9 +133,10 @@ def test_missing_text_of_a_frame_is_in_no_list(tmp_path: Path) -> None:
 
 
 def test_a_list_of_numbers_is_exact(tmp_path: Path) -> None:
-    values = np.zeros(4, [("long", "i8"), ("single", "f4")])
+    values = np.zeros(4, [("long", "i8"), ("single", "f4"), ("double", "f8"), ("wave", "c16")])
     values["long"] = [2**53, 2**53 + 1, -(2**63), 5]
     values["single"] = [0.1, 0.5, 2**24, 3]
+    values["double"] = values["wave"] = [2**53, 2**53 + 2, np.inf, 5]
     with tables.open_file(tmp_path / "a.h5", "w") as file:
         file.create_table("/", "t", values)
 
@@ -144,6 +145,10 @@ def test_a_list_of_numbers_is_exact(tmp_path: Path) -> None:
 
     assert found_rows("long in [9007199254740993, -9223372036854775808, 2e300]") == [1, 2]
     assert found_rows("single in [0.1, 0.5, 16777217]") == [1]
+    for name in ("double", "wave"):
+        assert found_rows(f"{name} in [9007199254740993, {10**400}, 5]") == [3]
+        assert found_rows(f"{name} not in [9007199254740993, 9007199254740994]") == [0, 2, 3]
+        assert found_rows(f"{name} in [9007199254740992.0]") == [0]
 
 
 def test_an_index_answers_for_each_value(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -368,13 +368,21 @@ def _choices(values: list[object], dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.array(texts, "S") if texts else np.empty(0, "S1")
     if dtype.kind == "c":
         _check_all(values, int | float | complex, "a number")
-        return np.array(values, "c16")
+        return np.array([value for value in values if _is_as_float(value)], "c16")
     _check_all(values, int | float, "a number")
     numbers: list[Any] = [value for value in values if value == value]  # NaN equals nothing
     if dtype.kind == "f":
-        return np.array(numbers, "f8")
+        return np.array([value for value in numbers if _is_as_float(value)], "f8")
     integers = [int(value) for value in numbers if not isinstance(value, float) or value.is_integer()]
     return np.array([value for value in integers if -(2**63) <= value < 2**63], "i8")
+
+
+def _is_as_float(number: Any) -> bool:
+    """Whether a float is what the number is: others would be rounded to one. Floats and complex numbers are."""
+    try:
+        return not isinstance(number, int) or float(number) == number
+    except OverflowError:
+        return False
 
 
 def _check_all(values: list[Any], kind: Any, called: str) -> None:
