@@ -425,6 +425,23 @@ def test_times_of_any_resolution_are_stored_in_any_units(path, units, resolution
         np.testing.assert_array_equal(back["v"].values.astype("M8[s]"), np.tile(times.astype("M8[s]"), 2))
 
 
+@pytest.mark.parametrize("layout", ["arrays", "table"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["1700-01-01", "2250-01-01", "NaT"],
+        ["2244-05-17T02:36:05", "1801-09-27T23:14:03"],
+        ["1700-01-01", "1950-01-01T00:00:00.000000001", "2200-01-01"],
+        ["1677-09-21T00:12:43.145224193", "2262-04-11T23:47:16.854775807"],
+    ],
+)
+def test_times_that_are_farther_apart_than_64_bits_reach_are_written(path, times, layout):
+    times = np.array(times, "M8[ns]")
+    group = "/table" if layout == "table" else "/"
+    to_pytables(one(times), path, group=group, layout=layout)
+    np.testing.assert_array_equal(open_ours(path, group=group)["v"], times)
+
+
 @pytest.mark.filterwarnings("ignore:Unable to decode time axis:xarray.coding.common.SerializationWarning")
 def test_early_times_that_were_read_are_written_again(path):
     times = np.array(["2000-01-01", "0001-02-03T04:05:06.123", "2001-01-01"], "M8[ms]")

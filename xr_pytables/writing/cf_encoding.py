@@ -124,7 +124,7 @@ def _announced_block(
 
 def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:
     if variable.dtype.kind in "mM":
-        return _checked_times(variable, spec, label)
+        return _checked_times(_from_1970_if_far_apart(variable), spec, label)
     if variable.dtype.kind not in "biufcS":
         return variable
     form = form_of(variable, spec, label)
@@ -327,6 +327,23 @@ def _in_finer(times: np.ndarray, dtype: np.dtype, label: str, units: str, way_ou
     if lost.size:
         raise ValueError(f"{label}{lost[0]} does not fit: it is beyond what 64 bits of {units!r} reach. {way_out}")
     return finer
+
+
+def _from_1970_if_far_apart(variable: Variable) -> Variable:
+    """The times, with units where xarray finds none: it counts from the first, and nanoseconds reach 292 years."""
+    given = {"units", "calendar", "dtype"} & set(variable.encoding) or "units" in variable.attrs
+    if given or variable.dtype != "M8[ns]" or isinstance(variable.data, dask.array.Array):
+        return variable
+    times = np.asarray(variable.data).reshape(-1)
+    times = times[~np.isnat(times)]
+    if not times.size or int(times.max().astype("i8")) - int(times.min().astype("i8")) < 2**63:
+        return variable
+    is_a_leap = np.abs(np.diff(times.astype("f8"))) >= 2**63
+    if not is_a_leap.any() and (times == times.astype("M8[us]")).all():
+        return variable
+    variable = variable.copy(deep=False)
+    variable.encoding = {**variable.encoding, "units": "nanoseconds since 1970-01-01"}
+    return variable
 
 
 def with_seconds(dataset: Dataset, dim: str) -> Dataset:
