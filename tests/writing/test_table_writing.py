@@ -352,6 +352,7 @@ def nothing(dataset: xr.Dataset) -> xr.Dataset:
         (nothing, {"mode": "r+"}, ValueError, "mode='r.' sets values of arrays, not of tables"),
         (nothing, {"unlimited_dims": ["x"]}, ValueError, r"only the rows \('event'\) of a table can grow"),
         (nothing, {"index": "energy"}, TypeError, r"index must be a list of names, e.g. index=\['energy'\]"),
+        (nothing, {"index": None}, TypeError, r"index must be a list of names, e.g. index=\['energy'\], not None"),
         (nothing, {"index": ["nope"]}, ValueError, "index names 'nope'; the columns are 'energy', 'name'"),
         (nothing, {"index": {"energy": "best"}}, ValueError, r"index\['energy'\] must be one of"),
         (nothing, {"index": ["image"]}, ValueError, "column 'image' has more than one value in each row"),

@@ -680,6 +680,9 @@ BAD_ENCODINGS = [
     ({"contiguous": True, "zlib": True}, ValueError, "contiguous arrays have no filters"),
     ({"least_significant_digit": "a"}, ValueError, "must be an integer"),
     ({"least_significant_digit": 400}, ValueError, "must be an integer"),
+    (None, ValueError, r"encoding\['t2m'\] must be castable to dict, not None"),
+    ("zlib", ValueError, r"encoding\['t2m'\] must be castable to dict, not 'zlib'"),
+    ({5: 1}, ValueError, r"encoding\['t2m'\] has the key 5, which is no text"),
 ]
 
 
@@ -702,6 +705,18 @@ def test_an_array_there_with_a_compressor_that_pytables_lacks_is_left_or_made_an
     with xr.open_dataset(path, engine="pytables") as ds:
         assert ds["v"].values.tolist() == [3, 4, 5, 6, 7, 8]
         assert ds["x"].values.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("layout", ["arrays", "table"])
+@pytest.mark.parametrize("checksums", [True, False])
+def test_an_encoding_that_maps_no_names_is_refused(path, layout, checksums):
+    for obj, encoding, message in [
+        (field(), "zlib", "file.h5:/: encoding must be castable to dict, not 'zlib'"),
+        (xr.DataTree(field()), {"/": None}, r"file.h5:/: encoding\['/'\] must be castable to dict, not None"),
+        (xr.DataTree(field()), {"/": {"t2m": 5}}, r"file.h5:/: encoding\['/'\]\['t2m'\] must be castable to dict"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            to_pytables(obj, path, encoding=encoding, layout=layout, checksums=checksums)
 
 
 @pytest.mark.parametrize(("encoding", "error", "message"), BAD_ENCODINGS)

@@ -230,12 +230,8 @@ def _given(request: WriteRequest, where: str, encoding: Mapping[Hashable, Any]) 
 
 def _widths(encoding: Mapping[Any, Any], where: str) -> dict[Hashable, int]:
     """Bytes of text columns that `encoding` asks for."""
-    if not isinstance(encoding, Mapping):
-        raise TypeError(f"{where}: encoding must be a dict by variable, not {encoding!r}")
     found = {}
     for name, asked in encoding.items():
-        if not isinstance(asked, Mapping):
-            raise TypeError(f"{where}: variable {name!r}: encoding must be a dict of settings, not {asked!r}")
         others = set(asked) - {"dtype", "chunksizes", *layouts.COMPRESSION_KEYS}
         width = declared_width(asked.get("dtype"))
         if others or ("dtype" in asked and width is None):

@@ -43,7 +43,7 @@ from .here import Here, streamable
 from .placement import Placement, warn_if_not_continued
 from .plans import Action, DimensionPlan, Existing, GroupPlan, VariablePlan, WritePlan
 from .present_arrays import placed_in_file, put_into
-from .request import WriteRequest
+from .request import WriteRequest, tree_key
 from .text_layout import text_width, without_width
 from .variable_plan import as_objects_known, known_rows, of_known_kind, plan_variable, teller_of, with_encoding
 
@@ -65,9 +65,6 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
     base = request.filter_words
     dimensions = Dimensions(existing)
     planned, placed = [], []
-    if isinstance(obj, DataTree):
-        _check_group_keys(obj, encoding, "encoding")
-        _check_group_keys(obj, unlimited_dims, "unlimited_dims")
     groups = list(_groups_of(obj, request.write_inherited_coords))
     if append_dim is not None:
         _check_some_group_has(append_dim, groups, request, existing)
@@ -216,26 +213,12 @@ def _for_group(
     """The parts of `encoding` and `unlimited_dims` that are about one group."""
     if not isinstance(obj, DataTree):
         return encoding or {}, unlimited_dims
-    by_path = {_tree_key(key): value for key, value in (encoding or {}).items()}
+    by_path = {tree_key(key): value for key, value in (encoding or {}).items()}
     if isinstance(unlimited_dims, Mapping):
-        unlimited_dims = {_tree_key(key): value for key, value in unlimited_dims.items()}.get(relative)
+        unlimited_dims = {tree_key(key): value for key, value in unlimited_dims.items()}.get(relative)
     elif unlimited_dims is not None and relative != ".":
         unlimited_dims = None  # a plain list is about the top group, as in DataTree.to_netcdf
     return by_path.get(relative, {}), unlimited_dims
-
-
-def _tree_key(key: object) -> str:
-    return posixpath.normpath(str(key).strip("/") or ".")
-
-
-def _check_group_keys(tree: DataTree, given: object, argument: str) -> None:
-    known = {node.relative_to(tree) for node in tree.subtree}
-    unknown = [key for key in given if _tree_key(key) not in known] if isinstance(given, Mapping) else []
-    if unknown:
-        raise ValueError(
-            f"unexpected {argument} group name(s) provided: {', '.join(map(repr, unknown))}; "
-            f"there are {', '.join(repr('/' + name.strip('.')) for name in sorted(known))}"
-        )
 
 
 def _check_known(encoding: Mapping[Any, Any], dataset: Dataset, here: Here) -> None:

@@ -6,6 +6,7 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Final, Literal
@@ -52,6 +53,12 @@ class WriteRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", checked_group(self.group))
+        if isinstance(self.obj, DataTree):
+            _check_group_keys(self.obj, self.encoding, "encoding")
+            _check_group_keys(self.obj, self.unlimited_dims, "unlimited_dims")
+        if self.encoding is not None:
+            depth = 3 if isinstance(self.obj, DataTree) else 2
+            _check_encoding(self.encoding, depth, f"{self.target}:{self.group}: encoding")
         if not self.checksums and (
             asks_for_checksums(self.encoding or {}) or getattr(self.filters, "fletcher32", False)
         ):
@@ -84,16 +91,41 @@ class WriteRequest:
         return {} if self.filters is None else filters_as_encoding(self.filters)
 
 
-def _in_our_words(obj: object, encoding: Mapping[Any, Any] | None, where: str) -> Mapping[Any, Any] | None:
-    """`encoding=` in our own words, that of a DataTree group by group. What is no mapping is left to who checks it."""
+def tree_key(key: object) -> str:
+    """The path of a group relative to the top of a tree, as the keys of arguments may have it."""
+    return posixpath.normpath(str(key).strip("/") or ".")
+
+
+def _check_group_keys(tree: DataTree, given: object, argument: str) -> None:
+    known = {node.relative_to(tree) for node in tree.subtree}
+    unknown = [key for key in given if tree_key(key) not in known] if isinstance(given, Mapping) else []
+    if unknown:
+        raise ValueError(
+            f"unexpected {argument} group name(s) provided: {', '.join(map(repr, unknown))}; "
+            f"there are {', '.join(repr('/' + name.strip('.')) for name in sorted(known))}"
+        )
+
+
+def _check_encoding(encoding: object, depth: int, what: str) -> None:
+    """Raise ValueError unless `encoding` maps names (of a DataTree: groups to names) to keys that are text."""
     if not isinstance(encoding, Mapping):
-        return encoding
+        raise ValueError(f"{what} must be castable to dict, not {encoding!r}")
+    for key, value in encoding.items():
+        if depth > 1:
+            _check_encoding(value, depth - 1, f"{what}[{key!r}]")
+        elif not isinstance(key, str):
+            raise ValueError(f"{what} has the key {key!r}, which is no text")
+
+
+def _in_our_words(obj: object, encoding: Mapping[Any, Any] | None, where: str) -> Mapping[Any, Any] | None:
+    """`encoding=` in our own words, that of a DataTree group by group."""
+    if encoding is None:
+        return None
     if isinstance(obj, DataTree):
         return {key: _in_our_words(None, value, f"{where}: group {key!r}") for key, value in encoding.items()}
     found = {}
     for name, asked in encoding.items():
         label = f"{where}: variable {name!r}"
-        found[name] = words.in_our_words(asked, label) if isinstance(asked, Mapping) else asked
-        if isinstance(asked, Mapping):
-            words.check_dtype(asked, label)
+        found[name] = words.in_our_words(asked, label)
+        words.check_dtype(asked, label)
     return found

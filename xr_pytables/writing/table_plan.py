@@ -595,8 +595,9 @@ def _checked_index(
     index: Iterable[str] | Mapping[str, str], columns: Sequence[Column], where: str
 ) -> tuple[ColumnIndex, ...]:
     """The columns to index, and how. Raises ValueError for a column that PyTables cannot index."""
-    if isinstance(index, str):
-        raise TypeError(f"{where}: index must be a list of names, e.g. index=[{index!r}]")
+    if isinstance(index, str) or not isinstance(index, Iterable):
+        example = index if isinstance(index, str) else "energy"
+        raise TypeError(f"{where}: index must be a list of names, e.g. index=[{example!r}], not {index!r}")
     wanted = dict(index) if isinstance(index, Mapping) else dict.fromkeys(index, "medium")
     by_name = {column.name: column for column in columns}
     for name, kind in wanted.items():

@@ -80,10 +80,10 @@ def _why_never_written(spec: VariableSpec) -> str | None:
     return None
 
 
-def with_encoding(variable: Variable, asked: object, present: VariableSpec | None, here: Here) -> Variable:
+def with_encoding(
+    variable: Variable, asked: Mapping[str, Any] | None, present: VariableSpec | None, here: Here
+) -> Variable:
     """The variable with the encoding that counts: what `encoding=` says; for `r+`, what the file has."""
-    if asked is not None and not isinstance(asked, Mapping):
-        raise ValueError(f"{here}: each value of encoding must be castable to dict; one is a {type(asked).__name__}")
     if asked is not None and here.keeps_arrays and present is not None:
         raise ValueError(
             f"{here}: variable {present.name!r} already exists, but encoding was provided. append_dim, region and "
