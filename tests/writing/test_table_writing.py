@@ -331,6 +331,22 @@ def test_a_table_without_rows_and_one_that_is_named_as_its_rows(tmp_path: Path) 
     assert_comes_back(dataset, path)
 
 
+@pytest.mark.parametrize("layout", ["table", "pandas"])
+@pytest.mark.parametrize("value", [True, None, {"a": [1, None]}, "text", "", 5.0], ids=repr)
+def test_attributes_whose_names_mean_something_in_a_table_come_back(tmp_path: Path, value: object, layout: Any) -> None:
+    path = tmp_path / "a.h5"
+    names = ("TITLE", "title", "v_UNIT", "v@x", "info", "levels", "FIELD_0_NAME", "free")
+    for name in names:
+        dataset = xr.Dataset({"v": ("x", [1, 2])}, attrs={name: value, "other": True})
+        to_pytables(dataset, path, group="/t", layout=layout)
+        with xr.open_dataset(path, engine="pytables", group="/t") as back:
+            assert back.attrs == dataset.attrs
+            assert back["v"].attrs == {}
+    to_pytables(dataset.assign_attrs(dict.fromkeys(names, value)), path, group="/t", layout=layout)
+    with xr.open_dataset(path, engine="pytables", group="/t") as back:
+        assert back.attrs == {**dict.fromkeys(names, value), "other": True}
+
+
 def test_attributes_with_the_sign_between_column_and_attribute(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     dataset = xr.Dataset({"a": ("row", [1], {"b@c": 1, "units": "m"}), "b@c": ("row", [2], {"d": 2})}, attrs={"a@x": 3})

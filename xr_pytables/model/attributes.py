@@ -301,8 +301,12 @@ def encode(
     *,
     where: str,
     leave_out: Callable[[str], None] | None = None,
+    means_something: Callable[[str], bool] = lambda name: False,
 ) -> list[EncodedAttribute]:
     """How HDF5 will hold `attributes`: natively where it can, else as JSON text that `read` restores.
+
+    Names that mean something are stored with a prefix: those that do everywhere, and those of which
+    `means_something` says that they do in this node.
 
     Native: numbers, complex, strings, bytes, records, times, arrays of them, lists of numbers or of strings. JSON:
     None, bool, dict, other lists and tuples. Values with neither form are left out if `leave_out` is there to be told
@@ -317,7 +321,8 @@ def encode(
             raise ValueError(f"{where}: attribute name {name!r} is empty or holds a NUL")
         if len(name.encode("utf-8", "surrogatepass")) > COMPACT_BYTES:
             raise ValueError(f"{where}: attribute name {name[:40]!r}... of {len(name)} letters is too long for HDF5")
-        stored_name = ESCAPE + name if name in _RESERVED or name.startswith(ESCAPE) or _FIELD_NAME.match(name) else name
+        is_taken = name in _RESERVED or name.startswith(ESCAPE) or _FIELD_NAME.match(name) or means_something(name)
+        stored_name = ESCAPE + name if is_taken else name
         native = _native(value)
         if isinstance(native, _NoNativeForm):
             try:
@@ -328,7 +333,9 @@ def encode(
                 leave_out(f"{error}. It was read from a file, and is left out")
                 continue
             coded.append(stored_name)
-        elif name == "TITLE" and not isinstance(value, str):  # PyTables cannot open a file whose TITLE is no string
+        elif stored_name == "TITLE" and not isinstance(
+            value, str
+        ):  # PyTables cannot open a file whose TITLE is no string
             stored_name = ESCAPE + name
         array, utf8 = native
         if array is not None and array.nbytes > MAX_BYTES:

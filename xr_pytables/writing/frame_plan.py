@@ -342,11 +342,12 @@ def _as_they_are(raw: Mapping[str, RawAttribute]) -> Iterator[EncodedAttribute]:
 
 def _own_attributes(given: GivenFrame, where: str) -> list[EncodedAttribute]:
     """The user's attributes, beside pandas'."""
-    encoded = attributes.encode(given.attributes, where=where, leave_out=teller_of(given.encoding))
-    return [
-        replace(each, name=attributes.ESCAPE + each.name) if frames.is_own_attribute(each.name) else each
-        for each in encoded
-    ]
+
+    def means_something(name: str) -> bool:
+        return name == "TITLE" or frames.is_own_attribute(name)  # PyTables' title of the group, and pandas' own
+
+    told = teller_of(given.encoding)
+    return attributes.encode(given.attributes, where=where, leave_out=told, means_something=means_something)
 
 
 # -- columns -----------------------------------------------------------------------------------------------

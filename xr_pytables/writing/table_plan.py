@@ -572,10 +572,12 @@ def _table_attributes(
     for number, column in enumerate(columns):
         fill = np.zeros((), column.dtype if column.dtype.kind != "S" else "S1")
         yield EncodedAttribute(f"FIELD_{number}_FILL", fill)  # PyTables wants all of them or none
-    for attribute in attributes.encode(attrs, where=where, leave_out=leave_out):
-        if owner_of(attribute.name, names, record.names or ())[0] is not None:  # it would be read as the column's
-            attribute = replace(attribute, name=attributes.ESCAPE + attribute.name)
-        yield attribute
+
+    def means_something(name: str) -> bool:
+        """Whether it is the title that PyTables gives each table, or would be read as a column's."""
+        return name == "TITLE" or owner_of(name, names, record.names or ())[0] is not None
+
+    yield from attributes.encode(attrs, where=where, leave_out=leave_out, means_something=means_something)
     yield EncodedAttribute("_ARRAY_DIMENSIONS", _texts((row_dim,)), utf8=True)
     for column in columns:
         if column.shape:
