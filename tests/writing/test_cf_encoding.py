@@ -647,6 +647,22 @@ def test_bytes_are_no_text(string: str, way: str, path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "texts", [np.array([None, "b"], object), np.array(["1", "b"]), np.array([b"1", b"b"], object)], ids=str
+)
+def test_text_that_is_no_number_names_the_variable(path, texts, lazy):
+    dataset = one(texts).chunk(t=1) if lazy else one(texts)
+    with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': could not convert string to float"):
+        to_pytables(dataset, path, encoding={"v": {"dtype": "f8"}})
+    assert not path.exists()
+    to_pytables(one([1.0]), path, append_dim="t")
+    with pytest.raises(ValueError, match=r"file\.h5:/: variable 'v': (could not convert|Mismatched dtypes)"):
+        to_pytables(dataset, path, append_dim="t")
+    to_pytables(one(np.array(["1", "2.5"])).chunk(t=1), path, encoding={"v": {"dtype": "f8"}})
+    assert open_ours(path)["v"].values.tolist() == [1.0, 2.5]
+
+
 @pytest.mark.parametrize(
     "words", [{"scale_factor": np.nan}, {"scale_factor": 0}, {"scale_factor": 0.5, "add_offset": np.inf}]
 )

@@ -125,6 +125,8 @@ def _announced_block(
 def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:
     if variable.dtype.kind in "mM":
         return _checked_times(_from_1970_if_far_apart(variable), spec, label)
+    if variable.dtype.kind in "OUT":
+        return _checked_texts(variable, label)
     if variable.dtype.kind not in "biufcS":
         return variable
     form = form_of(variable, spec, label)
@@ -151,6 +153,23 @@ def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Varia
     if becomes_integer and form.is_packed and variable.dtype.kind in "biu":
         data = data.astype("f8")  # else xarray scales integers in place
     return variable if data is variable.data else variable.copy(deep=False, data=data)
+
+
+def _checked_texts(variable: Variable, label: str) -> Variable:
+    """Text of Dask that is to be numbers raises where it is none: xarray casts it later, and names no variable."""
+    dtype = _dtype_of(variable.encoding.get("dtype"), variable.dtype)
+    if dtype is None or dtype.kind not in "iufc" or not isinstance(variable.data, dask.array.Array):
+        return variable
+    return variable.copy(deep=False, data=each(variable.data, _texts_of_numbers, dtype, label))
+
+
+def _texts_of_numbers(values: np.ndarray, dtype: np.dtype, label: str) -> np.ndarray:
+    is_text = [isinstance(value, str | bytes) for value in values.reshape(-1)]
+    try:
+        values.reshape(-1)[is_text].astype(dtype)
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None
+    return values
 
 
 def _signed_otherwise(variable: Variable, form: Packing, stored: np.dtype | None, label: str) -> Variable:
