@@ -255,6 +255,18 @@ def test_a_name_of_a_scalar_gives_way_with_a_warning(tmp_path: Path, by: str) ->
         open_raw(path, dims={"q": ["x"], "other": ["scal"]})
 
 
+def test_a_dimension_of_netcdf_beside_a_scalar_of_its_name_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "n.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("x", 4)
+        file.createVariable("x", "f4", ())[...] = 5
+        file.createVariable("v", "f8", ("x",))[:] = np.arange(4.0)
+    message = r"n\.nc: dimension 'x' has the name of the scalar /_nc4_non_coord_x \(4 in /x, /v\), so these get"
+    for opener in (xr.open_dataset, xr.open_datatree):
+        with pytest.warns(UserWarning, match=message), opener(path, engine="pytables") as ds:
+            assert (ds["v"].dims, ds["v"].values.tolist(), ds["x"].item()) == (("dim_4",), [0.0, 1.0, 2.0, 3.0], 5.0)
+
+
 @pytest.mark.parametrize("phony_dims", ["size", "leaf", "sort", "access"])
 def test_a_made_up_name_is_none_that_stands_for_something_else(tmp_path: Path, phony_dims: str) -> None:
     """For a scalar, or for a dimension of another size."""

@@ -334,7 +334,7 @@ def _give_up_contradictions(
         if any(leaf.name in given for those in by_size.values() for leaf in those):
             raise ValueError(f"{where}: dims gives dimension {name!r} {what}: {told}")
         problems.append(f"dimension {name!r} has {what} ({told}), so these get made-up names; dims= sets them")
-        keeper = _scale_size(name, by_size)
+        keeper = _scale_size(name, by_size) if scalar is None else None
         for size, those in by_size.items():
             for leaf in those if size != keeper else ():
                 found[leaf.name] = [None if known == name else known for known in found[leaf.name]]
