@@ -122,3 +122,9 @@ def test_too_many_chunks_are_not_checked_and_not_damaged(tmp_path: Path) -> None
     assert "10000000000 chunks" in result.output
     assert "damage" not in result.output.lower()
     assert not (tmp_path / "new.h5").exists()
+
+
+def test_a_url_is_shown_without_its_password(tmp_path: Path) -> None:
+    result = run("verify", "--json", "http://user:secret@127.0.0.1:1:1/none.h5")
+    assert result.exit_code == 2
+    assert "secret" not in result.output

@@ -34,6 +34,7 @@ def command(
 
     The exit status is 1 if something is damaged, and each damage is named; 2 if a file cannot be opened.
     """
+    from ..sources.url import shown  # imports numpy
     from ..tools.verifying import checked_file  # imports numpy and xarray
 
     told: list[dict[str, object]] = []
@@ -46,7 +47,7 @@ def command(
             if failure is None:
                 raise
             failure.show()
-            told.append({"file": where.file, "error": failure.message})
+            told.append({"file": shown(where.file), "error": failure.message})
             status = max(status, failure.exit_code)
             continue
         told.append(report.as_dict())
