@@ -933,12 +933,13 @@ def test_messages_name_the_target_and_not_a_hidden_one(tmp_path: Path) -> None:
         assert ".xr-pytables" not in str(caught.value)
 
 
-def test_rows_of_variable_length_are_named_for_zarr(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["i4", "f8"])
+def test_rows_of_variable_length_are_named_for_zarr(tmp_path: Path, dtype: str) -> None:
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
-        rows = file.createVLType("i4", "rows")
+        rows = file.createVLType(dtype, "rows")
         file.createDimension("x", 2)
         ragged = file.createVariable("ragged", rows, ("x",))
-        ragged[:] = np.array([np.arange(2, dtype="i4"), np.arange(3, dtype="i4")], object)
+        ragged[:] = np.array([np.arange(2, dtype=dtype), np.arange(3, dtype=dtype)], object)
     with pytest.raises(ValueError, match=r"b\.zarr: '/ragged' has rows of variable length.*--vars"):
         convert(tmp_path / "a.nc", tmp_path / "b.zarr")
     assert not (tmp_path / "b.zarr").exists()
@@ -951,3 +952,13 @@ def test_tables_are_compressed_as_asked(tmp_path: Path) -> None:
         assert (file.root.b.filters.complib, file.root.b.filters.complevel) == ("blosc:zstd", 3)
         assert file.root.b.chunkshape == (50,)
         assert file.root.b.read()["x"].tolist() == [0.5, 1.5]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source_format in (None, "npy", "hdf5"):
+        with pytest.raises(OSError, match=r"pipe: this is not a regular file$"):
+            convert(tmp_path / "pipe", tmp_path / "b.h5", source_format=source_format)
+    with pytest.raises(OSError, match=r"pipe: this is not a regular file$"):
+        diff(tmp_path / "pipe", tmp_path / "pipe")

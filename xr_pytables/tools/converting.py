@@ -37,7 +37,7 @@ from ..sources.url import is_url, shown
 from ..sources.warning import warn
 from ..writing.progress import bar, check_available
 from ..writing.writer import to_pytables
-from .opening import Groups, check_variables, chunks_of, is_zarr, named_alone, opened, steps
+from .opening import Groups, check_is_file, check_variables, chunks_of, is_zarr, named_alone, opened, steps
 from .opening import check_zarr as check_zarr
 from .opening import format_of as format_of
 from .plain_arrays import Rows, chosen_names, open_csv, open_npy, open_npz, open_parquet, open_raw, write_npy, write_npz
@@ -226,6 +226,8 @@ def source_format_of(reading: Reading) -> str:
     if reading.format is not None:
         if reading.format not in SOURCES:
             raise ValueError(f"the source's format must be one of {', '.join(SOURCES)}, not {reading.format!r}")
+        if not is_url(reading.path):
+            check_is_file(reading.path)
         return reading.format
     found = format_of(reading.path)
     if found:

@@ -38,7 +38,7 @@ _DECODED: Final[Mapping[str, Any]] = {"decode_timedelta": True}
 def format_of(path: str) -> str:
     """`HDF5`, `netCDF-3` or `Zarr`, judged by the bytes; empty for what is none of them. By URL there is HDF5 alone.
 
-    Raises FileNotFoundError, and IsADirectoryError for a folder that is no Zarr store.
+    Raises FileNotFoundError, IsADirectoryError for a folder that is no Zarr store, and OSError for pipes and devices.
     """
     if is_url(path):
         return "HDF5"
@@ -46,6 +46,7 @@ def format_of(path: str) -> str:
         if not is_zarr(path):
             raise IsADirectoryError(f"{path}: this is a folder, and no Zarr store")
         return "Zarr"
+    check_is_file(path)
     with open(path, "rb") as file:
         for place in (0, 512, 1024, 2048):
             file.seek(place)
@@ -54,6 +55,12 @@ def format_of(path: str) -> str:
                 return found
         file.seek(0)
         return _SIGNATURES.get(file.read(4), "")
+
+
+def check_is_file(path: str) -> None:
+    """Raise OSError for pipes and devices, which may wait for ever for somebody who writes to them."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(f"{printable(path)}: this is not a regular file")
 
 
 def is_zarr(path: str) -> bool:
