@@ -725,7 +725,7 @@ def _for_json(value: Any) -> Any:
 def _has_rows(variable: xr.Variable) -> bool:
     """Whether the elements are arrays."""
     element = (variable.dtype.metadata or {}).get("vlen")
-    return variable.dtype.kind == "O" and element not in (None, str, bytes)
+    return variable.dtype.kind == "O" and isinstance(element, np.dtype)
 
 
 def _zarr_encoding(block: xr.Variable, chunks: tuple[int, ...] | None, writing: Writing) -> dict[str, Any]:
