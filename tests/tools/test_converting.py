@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import xarray as xr
 
 import xr_pytables
 from xr_pytables.errors import FormatError
+from xr_pytables.tools import opening
 from xr_pytables.tools.converting import convert
 from xr_pytables.tools.differences import diff
 from xr_pytables.tools.verifying import verify
@@ -962,3 +964,28 @@ def test_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
             convert(tmp_path / "pipe", tmp_path / "b.h5", source_format=source_format)
     with pytest.raises(OSError, match=r"pipe: this is not a regular file$"):
         diff(tmp_path / "pipe", tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("ending", ["h5", "nc", "zarr"])
+def test_labels_of_pandas_are_called_by_their_text(tmp_path: Path, ending: str) -> None:
+    source, target = tmp_path / "a.h5", tmp_path / f"b.{ending}"
+    values = np.arange(6.0).reshape(3, 2)
+    pd.DataFrame(values).to_hdf(source, key="numbers")
+    pd.DataFrame(values, columns=pd.MultiIndex.from_tuples([("nose", "x"), ("nose", "y")])).to_hdf(source, key="tuples")
+    convert(source, target)
+    with opening.opened(str(target)) as groups:
+        assert {"0", "1"} < set(groups["/numbers"].variables)
+        np.testing.assert_array_equal(groups["/tuples"]["('nose', 'y')"], values[:, 1])
+    assert not diff(source, target)
+    convert(source, tmp_path / "one.npy", variables=["('nose', 'x')"])
+    np.testing.assert_array_equal(np.load(tmp_path / "one.npy"), values[:, 0])
+
+
+@pytest.mark.parametrize("ending", ["h5", "npz"])
+def test_labels_of_the_same_text_are_refused(tmp_path: Path, ending: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
+        pd.DataFrame([[1.0, 2.0]], columns=[0, "0"]).to_hdf(tmp_path / "a.h5", key="k")
+    with pytest.raises(ValueError, match=r"a\.h5:/k: the column 0 cannot be called '0', as another one is\. Rename"):
+        convert(tmp_path / "a.h5", tmp_path / f"b.{ending}")
+    assert not diff(tmp_path / "a.h5", tmp_path / "a.h5")

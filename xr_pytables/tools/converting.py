@@ -276,6 +276,7 @@ def _contents(reading: Reading, source: str, *, raw: bool, beside: str) -> Itera
                 raise ValueError(f"{shown(reading.path)}: there are no nodes in such a file, as {reading.group!r}")
             groups, tables = _plain(reading, source, beside, stack, raw=raw)
         chosen = {path: _chosen(dataset, reading) for path, dataset in groups.items()}
+        _check_called_by_text(chosen, reading)
         if reading.variables is not None:
             _check_names(reading, groups)
             chosen = {path: dataset for path, dataset in chosen.items() if dataset.variables}
@@ -299,6 +300,17 @@ def _chosen(dataset: xr.Dataset, reading: Reading) -> xr.Dataset:
         if isinstance(part, int) and not -size <= part < size:
             raise ValueError(f"{shown(reading.path)}: dimension {dim!r} has {size} elements, and {part} is asked for")
     return dataset.isel(here) if here else dataset
+
+
+def _check_called_by_text(groups: Groups, reading: Reading) -> None:
+    """Raise ValueError for columns of pandas of which two have labels of the same text."""
+    for path, dataset in groups.items():
+        for name in dataset.variables:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{shown(reading.path)}:{path}: the column {name!r} cannot be called {str(name)!r}, as another one "
+                    "is. Rename one of them"
+                )
 
 
 def _check_names(reading: Reading, groups: Groups) -> None:

@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -88,10 +89,22 @@ def opened(path: str, node: str = "/", *, raw: bool = False, **options: Any) -> 
     else:
         groups = {"/": xr.open_dataset(path, **decoders)}
     try:
-        yield {posixpath.join("/", name): dataset for name, dataset in groups.items()}
+        yield {posixpath.join("/", name): _called_by_text(dataset) for name, dataset in groups.items()}
     finally:
         for dataset in groups.values():
             dataset.close()
+
+
+def _called_by_text(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset, labels of pandas' columns that are no text as text: files, and who types a name, have no others.
+
+    Labels whose text another variable has stay as they are.
+    """
+    texts = {name: str(name) for name in dataset.variables if not isinstance(name, str)}
+    if not texts:
+        return dataset
+    count = Counter(map(str, dataset.variables))
+    return dataset.rename({name: text for name, text in texts.items() if count[text] == 1})
 
 
 def _zarr_groups(path: str, group: str, decoders: Mapping[str, Any]) -> Groups:

@@ -108,7 +108,7 @@ def _read(file: str, engine: str, arrays: Sequence[Array], *, all_blocks: bool) 
     """Read arrays block by block; the bytes of each."""
     groups = _open(file, engine, arrays)
     for group, name in arrays:
-        variable = groups[group].variables[name]
+        variable = {str(known): one for known, one in groups[group].variables.items()}[name]
         for box in blocks(variable.shape, chunks_of(variable), variable.dtype.itemsize, _BLOCK):
             yield variable[box].values.nbytes
             if not all_blocks:
