@@ -271,6 +271,22 @@ def test_compressors_and_chunks_change(complib: str, tmp_path: Path) -> None:
     assert verify(tmp_path / "new.h5").sound
 
 
+def test_compressors_that_pytables_lacks_are_taken_away_or_named(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    path, values = tmp_path / "file.h5", np.arange(1000) // 7
+    with h5py.File(path, "w") as file:
+        file.create_dataset("lzf", data=values, chunks=(100,), compression="lzf", shuffle=True)
+        file.create_dataset("packed", data=values, chunks=(100,), scaleoffset=0)
+    assert set(repack(path, tmp_path / "plain.h5", complib="none", fletcher32=True).changed) == {"/lzf", "/packed"}
+    with h5py.File(tmp_path / "plain.h5") as file:
+        for name in ("lzf", "packed"):
+            pipeline = file[name].id.get_create_plist()
+            assert [pipeline.get_filter(n)[0] for n in range(pipeline.get_nfilters())] == [h5py.h5z.FILTER_FLETCHER32]
+            np.testing.assert_array_equal(file[name], values)
+    with pytest.raises(ValueError, match=r"file\.h5:/lzf: the compressor 'lzf' is not part of this build of PyTables"):
+        repack(path, tmp_path / "other.h5", chunks=(50,))
+
+
 def test_chunks_larger_than_a_block_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xr_pytables.tools.repacking._BLOCK", 100)
     path, values = tmp_path / "file.h5", np.arange(7000).reshape(70, 100)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..chunks import codecs, team
 from ..chunks.codecs import ChunkType, Workspace
 from ..chunks.encoder import EncodedChunk, encode_block
-from ..chunks.filters import BLOSC, BLOSC2, BZIP2, DEFLATE, FLETCHER32, LZO, SHUFFLE, FilterPipeline, pipeline
+from ..chunks.filters import FLETCHER32, Filter, FilterPipeline, pipeline
 from ..chunks.index import MISSING, ChunkStorage
 from ..disk.door import Visit
 from ..disk.files import FileIdentity, checked_path
@@ -55,7 +55,6 @@ _BATCH: Final = 1 << 22  # bytes of chunks that are copied at once
 _WORTH: Final = 1 << 16
 """Bytes of a contiguous array from which on it becomes a chunked one, if compression is asked for."""
 _CHUNK: Final = 1 << 20  # bytes of its chunks
-_COMPRESSORS: Final = frozenset({DEFLATE, BZIP2, LZO, BLOSC, BLOSC2, SHUFFLE})
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,8 @@ def _with_wishes(plan: ArrayPlan, wishes: Wishes, file: File) -> ArrayPlan:
         chunks = None
     filters = _filters(info, wishes) if wishes.about_filters else None
     filters = None if filters == info.filters else filters
-    for step in filters.filters if filters is not None else ():
+    changed = filters if filters is not None or chunks is None else info.filters
+    for step in () if changed is None else changed.filters:
         if not filter_available(step.id):
             raise ValueError(
                 f"{file.name}:{plan.path}: the compressor {step.name!r} is not part of this build of PyTables. Choose "
@@ -270,10 +270,10 @@ def _filters(info: DatasetInfo, wishes: Wishes) -> FilterPipeline:
     checksum = any(step.id == FLETCHER32 for step in had) if wishes.fletcher32 is None else wishes.fletcher32
     words = info.filters.to_encoding()
     complib = wishes.complib if wishes.complib is not None else words.get("complib")
-    if wishes.complib is None and wishes.complevel is None:
+    if complib == "none":
+        kept: tuple[Filter, ...] = ()
+    elif complib is None or (wishes.complib is None and wishes.complevel is None):
         kept = tuple(step for step in had if step.id != FLETCHER32)
-    elif complib in (None, "none"):
-        kept = tuple(step for step in had if step.id not in _COMPRESSORS and step.id != FLETCHER32)
     else:
         level = wishes.complevel if wishes.complevel is not None else words.get("complevel", 4)
         bits = bool(words.get("bitshuffle")) and str(complib).startswith("blosc")
