@@ -6,6 +6,7 @@ import io
 import re
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,21 @@ def test_the_shell_completes_commands_and_files(monkeypatch: pytest.MonkeyPatch)
 
     assert completed("xr-pytables in", 1) == ["plain,info"]
     assert completed("xr-pytables info a.h", 2) == ["file,a.h"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_command_as_ctrl_c_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 128 and its number, and nothing of what was in the making."""
+    if not hasattr(signal, name):
+        pytest.skip(f"the system has no {name}")
+    number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
+    to_pytables(xr.Dataset({"a": ("x", [1.0, 2.0])}), tmp_path / "a.h5")
+
+    def killed(*_: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("xr_pytables.tools.converting.write_npy", killed)
+    result = run("convert", tmp_path / "a.h5", tmp_path / "b.npy")
+    assert (result.exit_code, result.output) == (128 + number, "\nAborted!\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+    assert signal.getsignal(number) is before
