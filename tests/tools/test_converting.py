@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import netCDF4
@@ -20,7 +22,7 @@ import tables
 import xarray as xr
 
 import xr_pytables
-from xr_pytables.errors import FormatError
+from xr_pytables.errors import FileBusyError, FileChangedError, FormatError
 from xr_pytables.tools import opening
 from xr_pytables.tools.converting import convert
 from xr_pytables.tools.differences import diff
@@ -989,3 +991,44 @@ def test_labels_of_the_same_text_are_refused(tmp_path: Path, ending: str) -> Non
     with pytest.raises(ValueError, match=r"a\.h5:/k: the column 0 cannot be called '0', as another one is\. Rename"):
         convert(tmp_path / "a.h5", tmp_path / f"b.{ending}")
     assert not diff(tmp_path / "a.h5", tmp_path / "a.h5")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions and links are those of POSIX")
+@pytest.mark.parametrize("ending", ["h5", "nc", "npy", "npz"])
+def test_a_target_keeps_its_permissions_and_its_place(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    target, link = tmp_path / f"private.{ending}", tmp_path / f"link.{ending}"
+    to_pytables(xr.Dataset({"old": ("x", [1.0])}), target)
+    target.chmod(0o600)
+    link.symlink_to(target)
+    convert(tmp_path / "a.csv", link, overwrite=True)
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    if ending == "h5":
+        convert(tmp_path / "a.csv", link, target_group="/more/rows")
+        assert (link.is_symlink(), target.stat().st_mode & 0o777) == (True, 0o600)
+        with tables.open_file(target) as file:
+            assert file.root.more.rows[:]["n"].tolist() == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", target.name, link.name}
+
+
+def test_a_table_is_not_added_to_a_file_that_somebody_writes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    target = tmp_path / "b.h5"
+    with tables.open_file(target, "w") as file:
+        with pytest.raises(FileBusyError, match=r"b\.h5: this process has the file open"):
+            convert(tmp_path / "a.csv", target, target_group="/rows")
+        file.create_array("/", "late", [1, 2])
+
+    def copy(source: str, new: str) -> None:
+        shutil.copyfile(source, new)
+        to_pytables(xr.Dataset({"later": ("x", [1.0])}), target, mode="a")
+
+    monkeypatch.setattr("xr_pytables.tools.converting.shutil", SimpleNamespace(copyfile=copy, rmtree=shutil.rmtree))
+    with pytest.raises(FileChangedError, match=r"b\.h5: the file was changed by somebody else meanwhile; it was left"):
+        convert(tmp_path / "a.csv", target, target_group="/rows")
+    with tables.open_file(target) as file:
+        assert {"late", "later"} <= set(file.root._v_children)
+        assert "rows" not in file.root

@@ -30,11 +30,15 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ..disk.files import checked_group
+from ..disk.files import FileIdentity, checked_group
+from ..disk.transaction import Transaction
+from ..errors import FileChangedError
 from ..listing import tree
 from ..sources.source import printable
 from ..sources.url import is_url, shown
 from ..sources.warning import warn
+from ..writing.existing import look
+from ..writing.placement import Mode
 from ..writing.progress import bar, check_available
 from ..writing.writer import to_pytables
 from .opening import Groups, check_is_file, check_variables, chunks_of, is_zarr, named_alone, opened, steps
@@ -520,7 +524,7 @@ def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, d
     """A new file made beside the target and renamed; or groups in a file that is there."""
     _check_chunks(contents, writing)
     group = checked_group(writing.group)
-    mode = "a" if group != "/" and os.path.exists(path) else "w" if writing.overwrite else "w-"
+    mode: Mode = "a" if group != "/" and os.path.exists(path) else "w" if writing.overwrite else "w-"
     tables_of = contents.tables if target == "pytables" else frozenset()
     plain = {name: dataset for name, dataset in contents.groups.items() if name not in tables_of}
     datasets = {name: _for_hdf5(dataset, writing, target, done) for name, dataset in plain.items()}
@@ -532,7 +536,8 @@ def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, d
     if not tables or not (mode == "a" or len(contents.groups) > 1):
         _write_groups(datasets, tables, path, group, mode, done, options, writing)
         return
-    with _staged(path, writing.overwrite) as staged:
+    version, _ = look(path, mode)  # also refuses a file that somebody writes to
+    with _made_beside(path, exclusive=mode == "w-", version=version) as staged:
         if mode == "a":
             shutil.copyfile(path, staged)
         _write_groups(datasets, tables, staged, group, "a" if mode == "a" else "w", done, options, writing)
@@ -564,30 +569,65 @@ def _check_free(datasets: Groups, tables: Groups, path: str, group: str) -> None
 
 
 @contextlib.contextmanager
+def _made_beside(path: str, *, exclusive: bool, version: FileIdentity | None = None) -> Iterator[str]:
+    """A path for a new file, which takes the place of the one at `path` at the end of the block, and its permissions.
+
+    With `exclusive` there must be none; with a `version` it must be that one still. If anything goes wrong, the file is
+    as it was.
+    """
+    transaction = Transaction.beside(path)
+    transaction.check_allowed()
+
+    def check() -> None:
+        if version is not None and not version.same_version(FileIdentity.of(transaction.target)):
+            raise FileChangedError(f"{path}: the file was changed by somebody else meanwhile; it was left alone")
+
+    owner = transaction.begin()
+    try:
+        folder = os.path.join(transaction.folder, "made")
+        os.mkdir(folder)
+        staged = os.path.join(folder, os.path.basename(path))
+        with transaction.naming_the_target(), _called(staged, path):
+            yield staged
+            os.replace(staged, transaction.new_file)
+            transaction.commit(fsync=True, exclusive=exclusive, check=check)
+    finally:
+        transaction.end(owner)
+
+
+@contextlib.contextmanager
 def _staged(path: str, overwrite: bool) -> Iterator[str]:
-    """A path beside `path` that takes its place at the end of the block, if nothing went wrong."""
+    """A path for a new folder, which takes the place of what is at `path` at the end of the block."""
     folder = _folder_beside(path)
     staged, old = os.path.join(folder, os.path.basename(path)), os.path.join(folder, "old")
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with _called(staged, path):
             yield staged
-        if overwrite and os.path.lexists(path) and os.path.isdir(staged):  # a store: there is no rename over another
-            os.rename(path, old)
-        try:
-            os.rename(staged, path)
-        except OSError:
-            if os.path.lexists(old):
-                os.rename(old, path)
-            raise
+            if overwrite and os.path.lexists(path):  # there is no rename of a folder over another thing
+                os.rename(path, old)
+            try:
+                os.rename(staged, path)
+            except OSError:
+                if os.path.lexists(old):
+                    os.rename(old, path)
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _called(staged: str, path: str) -> Iterator[None]:
+    """Say of `path` what errors and warnings say of `staged`, of which the user has never heard."""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            yield
         for one in told:
             warn(str(one.message).replace(staged, path), one.category)
-    except Exception as error:  # the user has never heard of the folder
+    except Exception as error:
         error.args = tuple(one.replace(staged, path) if isinstance(one, str) else one for one in error.args)
         if isinstance(error, OSError) and isinstance(error.filename, str):
             error.filename = error.filename.replace(staged, path)
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_groups(
@@ -784,7 +824,7 @@ def _write_plain(contents: _Contents, writing: Writing, path: str, target: str, 
             f"{path}: a .npy file holds one array, and there are {names}. Choose one (--vars), or write .npz"
         )
     rows = {name: _rows(variable, f"{path}: {name!r}", done) for name, variable in arrays.items()}
-    with _staged(path, writing.overwrite) as staged, open(staged, "wb") as file:
+    with _made_beside(path, exclusive=not writing.overwrite) as staged, open(staged, "wb") as file:
         if target == "npy":
             write_npy(file, next(iter(rows.values())))
         else:
