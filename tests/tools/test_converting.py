@@ -1032,3 +1032,26 @@ def test_a_table_is_not_added_to_a_file_that_somebody_writes_to(
     with tables.open_file(target) as file:
         assert {"late", "later"} <= set(file.root._v_children)
         assert "rows" not in file.root
+
+
+@pytest.mark.parametrize("ending", ["h5", "nc", "zarr"])
+def test_a_coordinate_that_a_group_repeats_is_kept(tmp_path: Path, ending: str) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        for group in (file, file.createGroup("g"), file.createGroup("g/h")):
+            group.createDimension("x", 2)
+            group.createVariable("x", "f8", ("x",))[:] = [1.5, 2.5]
+            group.createVariable("v", "i4", ("x",))[:] = [1, 2]
+    target = tmp_path / f"b.{ending}"
+    convert(tmp_path / "a.nc", target)
+    assert diff(tmp_path / "a.nc", target) == ()
+    if ending != "zarr":
+        assert opened(target, group="g")["x"].values.tolist() == [1.5, 2.5]
+
+
+def test_groups_that_are_written_one_by_one_leave_the_old_target_if_one_fails(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{"a": np.arange(2), "a/b": np.arange(3)})
+    (tmp_path / "b.h5").write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"/b\.h5: '/a' is an array, so '/a' cannot be a group"):
+        convert(tmp_path / "a.npz", tmp_path / "b.h5", overwrite=True)
+    assert (tmp_path / "b.h5").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "b.h5"}

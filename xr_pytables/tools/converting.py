@@ -533,14 +533,16 @@ def _write_hdf5(contents: _Contents, writing: Writing, path: str, target: str, d
     if mode == "a" and not writing.overwrite:
         _check_free(datasets, tables, path, group)
     options: dict[str, Any] = {"threads": writing.threads, "align_chunks": True}
-    if not tables or not (mode == "a" or len(contents.groups) > 1):
-        _write_groups(datasets, tables, path, group, mode, done, options, writing)
+    tree = _as_tree(datasets)
+    if (tree is not None and not tables) or (mode != "a" and len(contents.groups) == 1):
+        _write_groups(datasets, tree, tables, path, group, mode, done, options, writing)
         return
     version, _ = look(path, mode)  # also refuses a file that somebody writes to
     with _made_beside(path, exclusive=mode == "w-", version=version) as staged:
         if mode == "a":
             shutil.copyfile(path, staged)
-        _write_groups(datasets, tables, staged, group, "a" if mode == "a" else "w", done, options, writing)
+        options["fsync"] = False  # it is waited for when all is written
+        _write_groups(datasets, tree, tables, staged, group, "a" if mode == "a" else "w", done, options, writing)
 
 
 def _let_grow_together(datasets: Groups) -> None:
@@ -630,19 +632,32 @@ def _called(staged: str, path: str) -> Iterator[None]:
         raise
 
 
+def _as_tree(datasets: Groups) -> xr.DataTree | None:
+    """The groups as one tree, in which a coordinate is that of the groups below, too; None if they are none.
+
+    A group may have a dimension of another size than the group around it, or repeat a coordinate of it.
+    """
+    for path, dataset in datasets.items():
+        above = path
+        while above != "/":
+            above = posixpath.dirname(above)
+            if above in datasets and not datasets[above].xindexes.keys().isdisjoint(dataset.variables):
+                return None
+    try:
+        return xr.DataTree.from_dict(datasets)
+    except (ValueError, KeyError):
+        return None
+
+
 def _write_groups(
-    datasets: Groups, tables: Groups, path: str, group: str, mode: Any, done: Done, options: dict[str, Any],
-    writing: Writing,
+    datasets: Groups, tree: xr.DataTree | None, tables: Groups, path: str, group: str, mode: Any, done: Done,
+    options: dict[str, Any], writing: Writing,
 ) -> None:  # fmt: skip
-    if datasets:
-        where = {posixpath.join(group, name.lstrip("/")): dataset for name, dataset in datasets.items()}
-        try:
-            whole = xr.DataTree.from_dict(where)
-        except ValueError:  # a group has a dimension of another size than the group around it
-            for number, (name, dataset) in enumerate(where.items()):
-                to_pytables(dataset, path, mode="a" if number else mode, group=name, **options)
-        else:
-            to_pytables(whole, path, mode=mode, **options)
+    if tree is not None and datasets:
+        to_pytables(tree, path, mode=mode, group=group, **options)
+        mode = "a"
+    for name, dataset in datasets.items() if tree is None else ():
+        to_pytables(dataset, path, mode=mode, group=posixpath.join(group, name.lstrip("/")), **options)
         mode = "a"
     for name, dataset in tables.items():
         rows = _for_table(dataset, done)
