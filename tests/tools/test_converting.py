@@ -97,11 +97,15 @@ def test_packed_values_are_copied_as_they_are_stored(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.root.a[:], other.root.a[:])
 
 
-def test_floats_get_no_fill_value_that_the_source_has_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["h5", "nc", "zarr"])
+def test_floats_get_no_fill_value_that_the_source_has_not(tmp_path: Path, ending: str) -> None:
     with tables.open_file(tmp_path / "from.h5", "w") as file:
         file.create_array("/", "x", np.arange(3.0))
-    convert(tmp_path / "from.h5", tmp_path / "to.h5")
-    assert "_FillValue" not in xr.open_dataset(tmp_path / "to.h5", engine="pytables", decode_cf=False)["x"].attrs
+        file.create_table("/", "t", np.zeros(2, [("f", "f4")]))
+    convert(tmp_path / "from.h5", tmp_path / f"to.{ending}")
+    with opening.opened(str(tmp_path / f"to.{ending}"), raw=True) as groups:
+        for variable in (groups["/"]["x"], groups["/t"]["f"]):
+            assert "_FillValue" not in variable.attrs
 
 
 def test_compression_of_the_source_is_kept_unless_another_is_asked_for(tmp_path: Path) -> None:

@@ -710,9 +710,12 @@ def _hdf5_encoding(
         found["chunksizes"] = chunks
     if variable.dtype.kind == "O" and variable.size > _SMALL:
         found.update(string="vlen")
-    if variable.dtype.kind in "fc" and "_FillValue" not in variable.attrs:
-        found["_FillValue"] = None  # no other than the source has
-    return found
+    return found | _no_other_fill_value(variable)
+
+
+def _no_other_fill_value(variable: xr.Variable) -> dict[str, None]:
+    """For the encoding of a variable: floats get none, if they have none in the source."""
+    return {"_FillValue": None} if variable.dtype.kind in "fc" and "_FillValue" not in variable.attrs else {}
 
 
 def _table_encoding(rows: xr.Dataset, writing: Writing) -> dict[Any, Any]:
@@ -729,7 +732,7 @@ def _table_encoding(rows: xr.Dataset, writing: Writing) -> dict[Any, Any]:
 def _for_table(dataset: xr.Dataset, done: Done) -> xr.Dataset:
     variables = {name: _in_blocks(variable, done, None) for name, variable in dataset.variables.items()}
     for variable in variables.values():
-        variable.encoding = _coordinates_of(variable, dataset) | _origin(variable)
+        variable.encoding = _coordinates_of(variable, dataset) | _origin(variable) | _no_other_fill_value(variable)
     return _like(dataset, variables)
 
 
@@ -754,7 +757,7 @@ def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) ->
                 node = posixpath.join(name, str(variable_name))
                 block.attrs = _zarr_attributes(variable.attrs, f"{path}:{node}")
                 variables[variable_name] = block
-                encoding[variable_name] = _zarr_encoding(block, chunks, writing)
+                encoding[variable_name] = _zarr_encoding(block, chunks, writing) | _no_other_fill_value(variable)
             where = None if name == "/" else name
             mode: Any = "a" if number else "w-"
             whole = _like(dataset, variables)
