@@ -141,6 +141,7 @@ def test_a_bug_of_ours_is_no_message_to_users(tmp_path: Path, monkeypatch: pytes
         ("C:/a.h5", "C:/a.h5", "/"),
         ("s3://bucket/a.h5", "s3://bucket/a.h5", "/"),
         ("odd:/name.h5", "odd:/name.h5", "/"),
+        ("odd:/name.h5:/g:/x", "odd:/name.h5", "/g:/x"),
     ],
 )
 def test_a_file_and_a_node_in_it(

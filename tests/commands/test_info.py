@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import h5py
 import netCDF4
 import numpy as np
 import pandas as pd
@@ -279,6 +280,13 @@ def test_a_preview_of_a_column_in_a_node(mixed: str) -> None:
         run("info", f"{mixed}:/experiment1/events", "-v", "energy").output
         == "energy (events_row: 3) =\n  0.0, 0.0, 0.0\n"
     )
+
+
+def test_a_preview_of_an_array_with_brackets_in_its_name(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["g/flux [Jy]"], file["g/x[0]"], file["g/x"] = [1, 2], [3], [4, 5]
+    for variable, line in (("flux [Jy]", "1, 2"), ("flux [Jy][1]", "2"), ("x[0]", "3"), ("x[1]", "5")):
+        assert run("info", tmp_path / "a.h5", "-v", f"g/{variable}").output.splitlines()[1:] == [f"  {line}"]
 
 
 def test_a_preview_without_a_slice_reads_edges_alone(tmp_path: Path) -> None:

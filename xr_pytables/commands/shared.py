@@ -88,7 +88,7 @@ else:
 
 
 class LocationType(_ParamType):
-    """FILE or FILE:/node, where a file that is called like that wins."""
+    """FILE or FILE:/node, where a file that is called like that wins; nodes may have `:/` in their paths, too."""
 
     name = "file"
 
@@ -99,6 +99,11 @@ class LocationType(_ParamType):
         file, colon, node = text.rpartition(":/")
         if not colon or node.startswith("/") or len(file) < 2 or os.path.exists(text):  # of C:/x, file is a letter
             return Location(text, "/")
+        pieces = text.split(":/")
+        for count in range(len(pieces) - 1, 0, -1):
+            if os.path.isfile(known := ":/".join(pieces[:count])):
+                file, node = known, ":/".join(pieces[count:])
+                break
         return Location(file, "/" + node.strip("/"))
 
     def shell_complete(self, context: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

@@ -34,13 +34,17 @@ Index = int | slice
 def preview_lines(file: str, node: str, variable: str) -> Iterator[str]:
     """The values of `variable`, which may end in a slice as NumPy has it (`sst[0, ::2, -1]`), in `node` of a file.
 
-    Raises ValueError for a slice that is none or does not fit, OSError for a file or variable that is not there.
+    An array that is called like that, brackets and all, wins. Raises ValueError for a slice that is none or does not
+    fit, OSError for a file or variable that is not there.
     """
     found = _PART.match(variable)
     assert found is not None  # it matches everything
-    name, inside = found["name"].strip(), found["slice"]
-    group, name = posixpath.split(posixpath.join(node, name))
-    with _opened(file, group, name) as dataset:
+    group, name = posixpath.split(posixpath.join(node, found["name"].strip()))
+    inside, whole = found["slice"], posixpath.basename(variable)
+    with xr.open_dataset(file, engine="pytables", group=group, decode_timedelta=True) as dataset:
+        if whole in map(str, dataset.variables):
+            name, inside = whole, None
+        _check_name(name, dataset, f"{shown(file)}:{group}")
         array = dataset[next(known for known in dataset.variables if str(known) == name)]
         if inside is None:
             yield f"{printable(name)}{_sizes(array)} ="
@@ -57,13 +61,10 @@ def preview_lines(file: str, node: str, variable: str) -> Iterator[str]:
         yield from _all(chosen)
 
 
-def _opened(file: str, group: str, name: str) -> xr.Dataset:
-    dataset = xr.open_dataset(file, engine="pytables", group=group, decode_timedelta=True)
+def _check_name(name: str, dataset: xr.Dataset, where: str) -> None:
     if name not in map(str, dataset.variables):
         known = ", ".join(repr(str(one)) for one in dataset.variables) or "none"
-        dataset.close()
-        raise ValueError(f"{shown(file)}:{group}: there is no array {name!r}; there are {known}")
-    return dataset
+        raise ValueError(f"{where}: there is no array {name!r}; there are {known}")
 
 
 def _sizes(array: xr.DataArray) -> str:
