@@ -287,6 +287,17 @@ def test_compressors_that_pytables_lacks_are_taken_away_or_named(tmp_path: Path)
         repack(path, tmp_path / "other.h5", chunks=(50,))
 
 
+def test_level_0_is_no_compression(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "a", obj=np.zeros(1000), filters=tables.Filters(7, "zlib", fletcher32=True))
+        file.create_carray("/", "b", obj=np.zeros(1000))
+    for options in ({}, {"complib": "blosc:zstd"}):
+        repack(path, tmp_path / "new.h5", complevel=0, overwrite=True, **options)
+        assert array(tmp_path / "new.h5", "a").filters == {"fletcher32": True}
+        assert array(tmp_path / "new.h5", "b").filters == {}
+
+
 def test_chunks_larger_than_a_block_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xr_pytables.tools.repacking._BLOCK", 100)
     path, values = tmp_path / "file.h5", np.arange(7000).reshape(70, 100)

@@ -65,6 +65,7 @@ class Wishes:
     complib: str | None = None
     """`none` for no compression; None: as it is."""
     complevel: int | None = None
+    """0 for no compression, too."""
     fletcher32: bool | None = None
     arrays: Collection[str] | None = None
     """Paths of the arrays that this is about; None: all."""
@@ -270,7 +271,7 @@ def _filters(info: DatasetInfo, wishes: Wishes) -> FilterPipeline:
     checksum = any(step.id == FLETCHER32 for step in had) if wishes.fletcher32 is None else wishes.fletcher32
     words = info.filters.to_encoding()
     complib = wishes.complib if wishes.complib is not None else words.get("complib")
-    if complib == "none":
+    if complib == "none" or wishes.complevel == 0:
         kept: tuple[Filter, ...] = ()
     elif complib is None or (wishes.complib is None and wishes.complevel is None):
         kept = tuple(step for step in had if step.id != FLETCHER32)
