@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import netCDF4
 import numpy as np
 import pandas as pd
@@ -1059,3 +1060,21 @@ def test_groups_that_are_written_one_by_one_leave_the_old_target_if_one_fails(tm
         convert(tmp_path / "a.npz", tmp_path / "b.h5", overwrite=True)
     assert (tmp_path / "b.h5").read_bytes() == b"old"
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "b.h5"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "message"),
+    [
+        ("v", np.dtype([("a", "i4", (2,))]), r"'/v' has records with arrays or records in them"),
+        ("v", np.dtype([("a", "i4"), ("n", [("x", "f4")])]), r"'/v' has records with arrays or records in them"),
+        ("v", np.dtype(np.longdouble), r"'/v' has numbers of the type float128"),
+        ("a\\b", np.dtype("i4"), r"'/a\\\\b' has a backslash in its name"),
+    ],
+)
+def test_what_zarr_has_no_form_for_is_named(tmp_path: Path, name: str, dtype: np.dtype[Any], message: str) -> None:
+    if dtype.kind == "f" and dtype.itemsize == 8:
+        pytest.skip("long doubles are doubles here")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset(name, (2, 2), dtype)
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "a.h5", tmp_path / "b.zarr")

@@ -746,10 +746,11 @@ def _write_zarr(contents: _Contents, writing: Writing, path: str, done: Done) ->
         for number, (name, dataset) in enumerate(contents.groups.items()):
             variables, encoding = {}, {}
             for variable_name, variable in dataset.variables.items():
-                if _has_rows(variable):
+                lacking = _not_in_zarr(variable, str(variable_name))
+                if lacking:
                     raise ValueError(
-                        f"{path}: {posixpath.join(name, str(variable_name))!r} has rows of variable length, for which "
-                        "Zarr has no form. Leave it out (--vars)"
+                        f"{path}: {posixpath.join(name, str(variable_name))!r} has {lacking}, for which Zarr has no "
+                        "form. Leave it out (--vars)"
                     )
                 chunks = _chunks_for(variable, str(variable_name), writing) or _stored_chunks(variable)
                 block = _in_blocks(variable, done, chunks)
@@ -792,10 +793,16 @@ def _for_json(value: Any) -> Any:
     return {key: _for_json(one) for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
-def _has_rows(variable: xr.Variable) -> bool:
-    """Whether the elements are arrays."""
-    element = (variable.dtype.metadata or {}).get("vlen")
-    return variable.dtype.kind == "O" and isinstance(element, np.dtype)
+def _not_in_zarr(variable: xr.Variable, name: str) -> str | None:
+    """What a variable has that Zarr lacks; None for nothing."""
+    dtype = variable.dtype
+    if dtype.kind == "O" and isinstance((dtype.metadata or {}).get("vlen"), np.dtype):
+        return "rows of variable length"
+    if any(field[0].fields or field[0].shape for field in (dtype.fields or {}).values()):
+        return "records with arrays or records in them"
+    if dtype.itemsize > {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize):
+        return f"numbers of the type {dtype}"
+    return "a backslash in its name" if "\\" in name else None
 
 
 def _zarr_encoding(block: xr.Variable, chunks: tuple[int, ...] | None, writing: Writing) -> dict[str, Any]:
