@@ -333,9 +333,7 @@ def encode(
                 leave_out(f"{error}. It was read from a file, and is left out")
                 continue
             coded.append(stored_name)
-        elif stored_name == "TITLE" and not isinstance(
-            value, str
-        ):  # PyTables cannot open a file whose TITLE is no string
+        elif stored_name == "TITLE" and not isinstance(value, str):  # PyTables cannot open a file with such a TITLE
             stored_name = ESCAPE + name
         array, utf8 = native
         if array is not None and array.nbytes > MAX_BYTES:
