@@ -523,7 +523,17 @@ def _unpack_lzf(data: Bytes, values: tuple[int, ...], out: Bytes) -> Any:
 
 
 def _unpack_szip(data: Bytes, values: tuple[int, ...], out: Bytes) -> Any:
-    return _imagecodecs().szip_decode(data, *values[:4], header=True, out=out)
+    """The library does not tell of data that end too early: it leaves the last byte as it was, whatever that is."""
+    for mark in _MARKS:
+        out[-1:] = mark
+        decoded = _imagecodecs().szip_decode(data, *values[:4], header=True, out=out)
+        if not out.size or out[-1] != mark:
+            return decoded
+    raise ValueError(f"they end before {out.size} bytes are decoded")
+
+
+_MARKS: Final = (0x55, 0xAA)
+"""Two, as the last byte may really have the value of one."""
 
 
 def _imagecodecs() -> Any:
