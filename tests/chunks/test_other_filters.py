@@ -333,3 +333,18 @@ def test_plugins_of_a_folder_come_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert plugins.find(12345) is None
     monkeypatch.setattr(plugins.importlib.util, "find_spec", lambda name: None)
     assert plugins.find(32013) is None
+
+
+def test_zfp_that_is_cut_off_goes_on_with_zeros(tmp_path: Path) -> None:
+    """Its plug-in reads on behind the end of what it is given, and tells of nothing."""
+    values = np.random.default_rng(0).integers(0, 2**31, 3000, "i4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("a", data=values, chunks=(3000,), **hdf5plugin.Zfp(reversible=True))
+        file.flush()
+        _, raw = dataset.id.read_direct_chunk((0,))
+        pipeline = pipeline_of(dataset)
+    for length in (0, 1, 100, len(raw) // 2, len(raw) - 1):
+        cut = np.frombuffer(raw[:length], np.uint8)
+        with_zeros = np.concatenate([cut, np.zeros(30_000, np.uint8)])
+        found = [decode_chunk(data, 0, pipeline, 12_000).copy() for data in (cut, with_zeros)]
+        np.testing.assert_array_equal(*found)
