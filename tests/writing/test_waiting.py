@@ -121,6 +121,44 @@ def test_what_others_append_meanwhile_is_kept(path, monkeypatch, unlimited, lazy
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("step", ["prepare", "commit"])
+@pytest.mark.parametrize("how", [{"append_dim": "t"}, {"append_dim": "t", "layout": "table"}, {"mode": "a"}])
+def test_a_file_that_others_make_meanwhile_is_changed_with_wait_alone(path, monkeypatch, lazy, step, how):
+    """Of several that append to a file that is not there yet, any may be the first."""
+    ours, theirs = rows(4, 6), rows(0, 4)
+    if how.get("layout") == "table":
+        ours, theirs = ours.isel(x=0), theirs.isel(x=0)
+    if "mode" in how:
+        ours, theirs = ours.rename(v="w"), theirs.isel(t=[0, 1]).assign_coords(t=ours.t)
+    expected = xr.merge([theirs, ours]) if "mode" in how else xr.concat([theirs, ours], "t")
+    if lazy:
+        ours = ours.chunk(t=1)
+    group = "/rows" if how.get("layout") == "table" else "/"
+    real = getattr(execution, step)
+
+    def meanwhile(*args: object, **words: object) -> None:
+        monkeypatch.setattr(execution, step, real)
+        to_pytables(theirs, path, group=group, **how)
+        real(*args, **words)
+
+    monkeypatch.setattr(execution, step, meanwhile)
+    with pytest.raises(FileExistsError, match="somebody made this file meanwhile; it was left alone"):
+        to_pytables(ours, path, group=group, **how)
+    path.unlink()
+    monkeypatch.setattr(execution, step, meanwhile)
+    to_pytables(ours, path, group=group, **how, wait=FOREVER)
+    with xr.open_dataset(path, engine="pytables", group=group) as found:
+        for name in expected.data_vars:
+            np.testing.assert_array_equal(found[name], expected[name])
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    monkeypatch.setattr(execution, step, meanwhile)
+    path.unlink()
+    with pytest.raises(FileExistsError):
+        to_pytables(ours, path, "w-", wait=FOREVER)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
 def test_without_waiting_what_others_do_meanwhile_is_an_error(path, monkeypatch):
     to_pytables(rows(0, 4), path, unlimited_dims=["t"])
     real = execution.change

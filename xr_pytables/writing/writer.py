@@ -177,7 +177,7 @@ def to_pytables(
         How many threads of a process may encode chunks at once, Dask's own included. Default: one per CPU.
     wait
         For how many seconds to wait and try again while another process writes to the file. Values that Dask computes
-        are computed once, before that.
+        are computed once, before that; once more if there was no file, and somebody else has made it meanwhile.
     progress
         Show a bar with the bytes that are written and their rate (by tqdm, an extra: `xr-pytables[progress]`). Dask's
         own callbacks, such as `dask.diagnostics.ProgressBar`, work as well.
@@ -261,9 +261,19 @@ def to_pytables(
     if not compute:
         return delayed(plan, transaction, fsync=fsync, effort=effort)
     again = Again(patience, lambda: planned(request)[0])
-    title = os.path.basename(plan.path)
+
+    def carry_out(job: Job) -> None:
+        title = os.path.basename(job[0].path)
+        execute([job], title, fsync=fsync, effort=effort, progress=progress, again=again)
+
     with others.computed():
-        execute([(plan, transaction)], title, fsync=fsync, effort=effort, progress=progress, again=again)
+        try:
+            carry_out((plan, transaction))
+        except FileExistsError:
+            if not wait or plan.mode != "a" or plan.version is not None or not os.path.lexists(request.target):
+                raise
+            # somebody else has made the file meanwhile: now it is one to change
+            carry_out(patience.go_through(lambda: planned(request)))
     return None
 
 
