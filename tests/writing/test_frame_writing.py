@@ -26,7 +26,7 @@ from xr_pytables.writing import changes
 from ..helpers_properties import examples
 from ..helpers_reading import plain_file, run_python
 from ..model.test_hdfstore import objects
-from .test_table_writing import SCHEDULERS
+from .test_table_writing import ATTRIBUTES, SCHEDULERS, check_names_of_attributes
 
 ROWS = 200
 
@@ -758,3 +758,8 @@ def test_an_old_pandas_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(ValueError, match=r"a\.h5:/events: layout='pandas' needs pandas 3; this is pandas 2\.3\.3"):
         to_pytables(pd.DataFrame({"v": [1]}), tmp_path / "a.h5", group="/events", layout="pandas")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ATTRIBUTES, ids=repr)
+def test_attributes_whose_names_mean_something_to_pandas_come_back(tmp_path: Path, value: object) -> None:
+    check_names_of_attributes(tmp_path / "a.h5", value, "pandas")

@@ -331,10 +331,15 @@ def test_a_table_without_rows_and_one_that_is_named_as_its_rows(tmp_path: Path) 
     assert_comes_back(dataset, path)
 
 
-@pytest.mark.parametrize("layout", ["table", "pandas"])
-@pytest.mark.parametrize("value", [True, None, {"a": [1, None]}, "text", "", 5.0], ids=repr)
-def test_attributes_whose_names_mean_something_in_a_table_come_back(tmp_path: Path, value: object, layout: Any) -> None:
-    path = tmp_path / "a.h5"
+ATTRIBUTES = [True, None, {"a": [1, None]}, "text", "", 5.0]
+
+
+@pytest.mark.parametrize("value", ATTRIBUTES, ids=repr)
+def test_attributes_whose_names_mean_something_in_a_table_come_back(tmp_path: Path, value: object) -> None:
+    check_names_of_attributes(tmp_path / "a.h5", value, "table")
+
+
+def check_names_of_attributes(path: Path, value: object, layout: Any) -> None:
     names = ("TITLE", "title", "v_UNIT", "v@x", "info", "levels", "FIELD_0_NAME", "free")
     for name in names:
         dataset = xr.Dataset({"v": ("x", [1, 2])}, attrs={name: value, "other": True})
