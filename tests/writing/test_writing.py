@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import pickle
@@ -1451,6 +1452,22 @@ def test_a_delayed_write_that_cannot_tell_whether_it_was_committed_does_not_swap
     for number in range(2):
         to_pytables(xr.Dataset({"v": number}), path, fsync=False, compute=False).compute()
         assert open_ours(path).v == number
+
+
+def test_a_commit_that_can_be_told_in_no_way_is_not_made(path, monkeypatch):
+    def full(self, name):
+        raise OSError(errno.ENOSPC, "full")
+
+    def no_links(*args: object) -> None:
+        raise OSError
+
+    to_pytables(xr.Dataset({"v": 0}), path)
+    written = to_pytables(xr.Dataset({"v": 1}), path, fsync=False, compute=False)
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(Transaction, "_sign", full)
+    with pytest.raises(OSError, match=r"file\.h5: No space left .* left as it was"):
+        written.compute(scheduler="synchronous")
+    assert open_ours(path).v == 0
 
 
 def test_file_systems_without_hard_links(path, monkeypatch):

@@ -203,6 +203,15 @@ class Transaction:
         except FileExistsError:
             raise FileExistsError(f"{self.target}: somebody made this file meanwhile; it was left alone") from None
 
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """The folder is there, and this process's, while the block lasts."""
+        owner = self.begin()
+        try:
+            yield
+        finally:
+            self.end(owner)
+
     def end(self, owner: int) -> None:
         """Remove the folder and all that is in it."""
         try:
@@ -223,19 +232,22 @@ class Transaction:
                 target[key] = block
         except OSError as error:
             if error.errno in _OF_THE_DISK:
-                self._sign(GIVEN_UP)
+                self._give_up()
             raise
 
-    def _sign(self, name: str) -> None:
+    def _give_up(self) -> None:
         with contextlib.suppress(OSError):
-            os.close(os.open(os.path.join(self.folder, name), os.O_CREAT, 0o600))
+            self._sign(GIVEN_UP)
+
+    def _sign(self, name: str) -> None:
+        os.close(os.open(os.path.join(self.folder, name), os.O_CREAT, 0o600))
 
     def abandon(self) -> None:
         """Empty the folder after a failure, and leave it: a repeated commit must not take it for a success.
 
         The next writer of the target removes it, or who looks after it.
         """
-        self._sign(GIVEN_UP)
+        self._give_up()
         with contextlib.suppress(FileNotFoundError):  # the next writer was there
             self._empty(GIVEN_UP, OWNER)
 
@@ -263,21 +275,17 @@ class Transaction:
         `forget` removes it, the next writer of the target, or who looks after it.
         """
         with contextlib.suppress(FileNotFoundError):  # somebody has removed it already
-            os.close(os.open(self._conclusion, os.O_CREAT, 0o600))
+            self._sign(CONCLUDED)
             self._empty(CONCLUDED)
 
     def is_concluded(self) -> bool:
         """Whether all is done, by this graph."""
-        return os.path.exists(self._conclusion)
+        return os.path.exists(os.path.join(self.folder, CONCLUDED))
 
     def forget(self) -> None:
         """Remove the folder if all is done: nobody will ask any more, or all is to be done anew."""
         if self.is_concluded():
             self.remove()
-
-    @property
-    def _conclusion(self) -> str:
-        return os.path.join(self.folder, CONCLUDED)
 
     def _empty(self, *kept: str) -> None:
         for name in os.listdir(self.folder):

@@ -584,8 +584,7 @@ def _made_beside(path: str, *, exclusive: bool, version: FileIdentity | None = N
         if version is not None and not version.same_version(FileIdentity.of(transaction.target)):
             raise FileChangedError(f"{path}: the file was changed by somebody else meanwhile; it was left alone")
 
-    owner = transaction.begin()
-    try:
+    with transaction.begun():
         folder = os.path.join(transaction.folder, "made")
         os.mkdir(folder)
         staged = os.path.join(folder, os.path.basename(path))
@@ -593,8 +592,6 @@ def _made_beside(path: str, *, exclusive: bool, version: FileIdentity | None = N
             yield staged
             os.replace(staged, transaction.new_file)
             transaction.commit(fsync=True, exclusive=exclusive, check=check)
-    finally:
-        transaction.end(owner)
 
 
 @contextlib.contextmanager

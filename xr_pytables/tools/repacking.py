@@ -159,17 +159,13 @@ def run(
     with Visit() as visit:
         file = visit.file(path)
         plans = list(_planned(file, wishes))
-        owner = transaction.begin()
-        try:
-            with transaction.naming_the_target():
-                with bar(sum(plan.nbytes for plan in plans)) as done, _naming(file):
-                    _write(file, transaction.new_file, plans, threads, done)
-                _check_sound(transaction.new_file, threads, bar)
-                visit.check_unchanged()
-                after = os.path.getsize(transaction.new_file)
-                transaction.commit(fsync=True, exclusive=not in_place and not overwrite)
-        finally:
-            transaction.end(owner)
+        with transaction.begun(), transaction.naming_the_target():
+            with bar(sum(plan.nbytes for plan in plans)) as done, _naming(file):
+                _write(file, transaction.new_file, plans, threads, done)
+            _check_sound(transaction.new_file, threads, bar)
+            visit.check_unchanged()
+            after = os.path.getsize(transaction.new_file)
+            transaction.commit(fsync=True, exclusive=not in_place and not overwrite)
     changed = tuple(plan.path for plan in plans if plan.changes)
     return Repacked(version.size, after, changed)
 

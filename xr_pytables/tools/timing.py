@@ -107,8 +107,9 @@ def _open(file: str, engine: str, arrays: Sequence[Array]) -> dict[str, xr.Datas
 def _read(file: str, engine: str, arrays: Sequence[Array], *, all_blocks: bool) -> Iterator[int]:
     """Read arrays block by block; the bytes of each."""
     groups = _open(file, engine, arrays)
+    by_text = {group: {str(name): one for name, one in found.variables.items()} for group, found in groups.items()}
     for group, name in arrays:
-        variable = {str(known): one for known, one in groups[group].variables.items()}[name]
+        variable = by_text[group][name]
         for box in blocks(variable.shape, chunks_of(variable), variable.dtype.itemsize, _BLOCK):
             yield variable[box].values.nbytes
             if not all_blocks:

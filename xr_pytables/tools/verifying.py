@@ -31,8 +31,7 @@ from ..chunks.codecs import Workspace
 from ..chunks.filters import DEFLATE, FLETCHER32, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkStorage
 from ..chunks.vlen import DESCRIPTOR, read_values
-from ..disk.door import Visit, located, place_of
-from ..disk.files import checked_group
+from ..disk.door import Visit, located
 from ..errors import ChunkError, FormatError, MissingNodeError, TooManyChunksError
 from ..hdf5.attributes import RawAttribute, Unreadable
 from ..hdf5.chunk_entries import is_after
@@ -157,7 +156,7 @@ def checked_file(
     bar: Callable[[int], AbstractContextManager[Done]],
 ) -> Report:
     """`verify` with any kind of bar: `bar(size)` is told of the bytes that were read while it lasts."""
-    return _checked(place_of(os.fspath(path)), checked_group(group), threads=threads, bar=bar)
+    return _checked(*located(path, group), threads=threads, bar=bar)
 
 
 def _checked(

@@ -69,7 +69,7 @@ def execute(
     old = [job for job in jobs if job[0].version is not None]
     with contextlib.ExitStack() as begun:
         for _, transaction in jobs:
-            begun.callback(transaction.end, transaction.begin())
+            begun.enter_context(transaction.begun())
         with bar(sum(_nbytes(plan) for plan, _ in jobs), title, shown=progress) as done:
             with jobs[0][1].naming_the_target() if jobs else contextlib.nullcontext():  # they are on one disk, mostly
                 growing = _begun(new, effort, done)
@@ -188,15 +188,11 @@ def _computes_here() -> bool:
 
 def put_structure(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> None:
     """Put a new file into its place, with all but the data of Dask arrays."""
-    owner = transaction.begin()
-    try:
-        with transaction.naming_the_target():
-            prepare(plan, transaction, effort)
-            if streamed(plan):
-                os.replace(transaction.growing_file, transaction.new_file)
-            commit(plan, transaction, fsync=fsync)
-    finally:
-        transaction.end(owner)
+    with transaction.begun(), transaction.naming_the_target():
+        prepare(plan, transaction, effort)
+        if streamed(plan):
+            os.replace(transaction.growing_file, transaction.new_file)
+        commit(plan, transaction, fsync=fsync)
 
 
 def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: Effort = USUAL) -> Write:

@@ -79,14 +79,11 @@ class OtherChunks:
         if not self.arrays:
             yield
             return
-        owner = self.folder.begin()
-        try:
+        with self.folder.begun():
             with self.folder.naming_the_target():
                 for manager in {id(each.manager): each.manager for each in self.arrays}.values():
                     manager.compute(*(each.stored() for each in self.arrays if each.manager is manager))
             yield
-        finally:
-            self.folder.end(owner)
 
 
 def in_dask(obj: _Obj, path: str) -> tuple[_Obj, OtherChunks]:
