@@ -72,13 +72,23 @@ class Server:
             await writer.drain()
             return
         status = file.stat()
-        first, last, told = 0, status.st_size - 1, "200 OK"
+        size, told, kind = status.st_size, "200 OK", "application/x-hdf5"
+        ranges, between = [(0, size)], [b""]
         if "range" in headers:
-            begin, _, end = headers["range"].partition("=")[2].partition("-")
-            first, last, told = int(begin), min(int(end or last), last), "206 Partial Content"
-        count = last - first + 1
+            told = "206 Partial Content"
+            asked = [one.partition("-") for one in headers["range"].partition("=")[2].split(",")]
+            ranges = [(int(begin), min(int(end or size - 1), size - 1) + 1) for begin, _, end in asked]
+        if len(ranges) > 1:
+            kind = "multipart/byteranges; boundary=THIS"
+            between = [
+                f"\r\n--THIS\r\nContent-Range: bytes {first}-{stop - 1}/{size}\r\n\r\n".encode()
+                for first, stop in ranges
+            ]
+        end = b"\r\n--THIS--\r\n" if len(ranges) > 1 else b""
+        count = sum(stop - first for first, stop in ranges) + sum(map(len, between)) + len(end)
+        of = f"Content-Range: bytes {ranges[0][0]}-{ranges[0][1] - 1}/{size}\r\n" if len(ranges) == 1 else ""
         writer.write(
-            f"HTTP/1.1 {told}\r\nContent-Length: {count}\r\nContent-Range: bytes {first}-{last}/{status.st_size}\r\n"
+            f"HTTP/1.1 {told}\r\nContent-Length: {count}\r\nContent-Type: {kind}\r\n{of}"
             f'Accept-Ranges: bytes\r\nETag: "{status.st_mtime_ns:x}"\r\n'
             f"Last-Modified: {formatdate(status.st_mtime, usegmt=True)}\r\n\r\n".encode()
         )
@@ -86,7 +96,12 @@ class Server:
         if method == "GET":
             self.bytes += count
             with file.open("rb") as data:
-                await asyncio.get_running_loop().sendfile(writer.transport, data, first, count)
+                for part, (first, stop) in zip(between, ranges, strict=True):
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.get_running_loop().sendfile(writer.transport, data, first, stop - first)
+            writer.write(end)
+            await writer.drain()
 
 
 def run_server(folder: str, pause: float, connection: Connection) -> None:

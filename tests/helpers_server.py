@@ -12,6 +12,8 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+from xr_pytables.sources.http import _ONE_RANGE_EACH
+
 from .helpers_threads import WATCHDOG
 
 Fault = Callable[["Handler"], bool]
@@ -24,12 +26,15 @@ class Server:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int, int]] = field(default_factory=list)
-    """Path, offset and count of each GET of a range; -1 and -1 for one of all."""
+    """Path, offset and count of each range that a GET asks for; -1 and -1 for one of all."""
     headers: list[dict[str, str]] = field(default_factory=list)
+    """Of each GET."""
     faults: list[Fault] = field(default_factory=list)
     """The next requests go to these, one each."""
     always: Fault | None = None
     has_ranges: bool = True
+    has_several: bool = True
+    """Whether one answer may have several ranges; otherwise it has all of the object, as with most servers."""
     has_tags: bool = True
     weak_tags: bool = False
     heeds_conditions: bool = True
@@ -72,20 +77,25 @@ class Handler(BaseHTTPRequestHandler):
         """Of the object that is asked for."""
         return unquote(self.path.partition("?")[0].lstrip("/"))
 
-    def extent(self, size: int) -> tuple[int, int] | None:
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("x-ms-range") or self.headers.get("Range", ""))
-        if found is None:
-            return None
-        return int(found[1]), min(int(found[2] or size), size - 1)
+    def extents(self, size: int) -> list[tuple[int, int]]:
+        """The first and the last byte of each range that is asked for."""
+        asked = self.headers.get("x-ms-range") or self.headers.get("Range", "")
+        found = re.findall(r"(?:bytes=|, )(\d+)-(\d*)", asked)
+        return [(int(first), min(int(last or size), size - 1)) for first, last in found]
+
+    def extent(self, size: int) -> tuple[int, int]:
+        """The same of the only one."""
+        (found,) = self.extents(size)
+        return found
 
     def answer(self, *, body: bool) -> None:
         state = self.server.state
         path = self.name
         data = state.objects.get(path)
-        extent = self.extent(len(data)) if data is not None else None
+        extents = self.extents(len(data)) if data is not None else []
         with state.lock:
             if body:
-                state.asked.append((path, extent[0], extent[1] - extent[0] + 1) if extent else (path, -1, -1))
+                state.asked += [(path, first, last - first + 1) for first, last in extents] or [(path, -1, -1)]
                 state.headers.append(dict(self.headers))
             fault = state.always or (state.faults.pop(0) if body and state.faults else None)
         if fault is not None and fault(self):
@@ -97,12 +107,15 @@ class Handler(BaseHTTPRequestHandler):
         if wanted and state.heeds_conditions and (state.weak_tags or wanted != state.tag(data)):
             self.plain(412)
             return
-        if extent is None or not state.has_ranges:
+        if not extents or not state.has_ranges or (len(extents) > 1 and not state.has_several):
             self.send(200, data, len(data), {}, body)
-        elif extent[0] > extent[1]:
+        elif len(extents) > 1:
+            parts = several(data, extents)
+            self.send(206, parts, len(parts), {"Content-Type": "multipart/byteranges; boundary=THIS"}, body)
+        elif extents[0][0] > extents[0][1]:
             self.plain(416, {"Content-Range": f"bytes */{len(data)}"})
         else:
-            first, last = extent
+            first, last = extents[0]
             told = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
             self.send(206, memoryview(data)[first : last + 1], last - first + 1, told, body)
 
@@ -125,6 +138,17 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data)
 
 
+def several(data: bytes, extents: list[tuple[int, int]]) -> bytes:
+    """Parts of an object as one answer (RFC 9110, 14.6)."""
+    parts = [
+        b"\r\n--THIS\r\nContent-Type: application/x-hdf5\r\nContent-Range: bytes %d-%d/%d\r\n\r\n"
+        % (first, last, len(data))
+        + data[first : last + 1]
+        for first, last in extents
+    ]
+    return b"".join([*parts, b"\r\n--THIS--\r\n"])
+
+
 class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -135,6 +159,7 @@ class _HTTPServer(ThreadingHTTPServer):
 def running(**settings: object) -> Iterator[Server]:
     """A server at a free port."""
     state = Server(**settings)
+    _ONE_RANGE_EACH.clear()  # another server may have had this port
     server = _HTTPServer(("127.0.0.1", 0), Handler)
     server.state, state.port = state, server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -108,6 +109,14 @@ def test_datasets_are_read_with_conditions(nginx: Nginx) -> None:
         assert line.startswith('GET "bytes=')
         assert '" "-" ' not in line  # each says which version it wants
         assert line.endswith(" 206")
+
+
+def test_ranges_that_lie_apart_come_by_one_request(nginx: Nginx) -> None:
+    source = place(nginx.url("a.bin")).open(None).source
+    ranges = [(1_500_000 + 700_000 * i, 1000) for i in range(5)]
+    assert source.read_many(ranges) == [DATA[offset : offset + count] for offset, count in ranges]
+    _, second = nginx.asked()
+    assert re.fullmatch(r'GET "bytes=\d+-\d+(, \d+-\d+){4}" ".+" 206', second), second
 
 
 def test_a_replaced_file_is_an_error(nginx: Nginx) -> None:

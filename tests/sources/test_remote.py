@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,12 +15,12 @@ import pytest
 from xr_pytables.errors import FileChangedError, FormatError, RemoteError
 from xr_pytables.sources import remote
 from xr_pytables.sources.filesystems import UrlTarget
-from xr_pytables.sources.ranges import Run, merged, parts
+from xr_pytables.sources.ranges import Run, merged, parts, together
 from xr_pytables.sources.remote import HEAD, Answer, Fetched, ObjectVersion, Remote, RemotePlace, Transfer
 from xr_pytables.sources.url import shown, without_secrets
 
 from .. import helpers_server
-from ..helpers_server import Server, cut, fine, running, shifted, short, status, unsaid
+from ..helpers_server import Fault, Handler, Server, cut, fine, running, several, shifted, short, status, unsaid
 from ..helpers_threads import WATCHDOG
 
 DATA = np.random.default_rng(0).bytes(20_000_000)
@@ -214,6 +216,152 @@ def test_merged_ranges_hold_all_of_them_and_no_large_gap(most):
 def test_parts_make_the_whole():
     assert parts(7, 10, 3) == [(7, 2), (9, 3), (12, 2), (14, 3)]
     assert parts(7, 0, 3) == [(7, 0)]
+
+
+# -- several ranges in one answer ---------------------------------------------------------------------------
+
+APART = [(1_500_000 + 900_000 * i, 100) for i in range(20)]  # further than what is read along
+
+
+def read_apart(source: Remote) -> bool:
+    return source.read_many(APART) == [DATA[offset : offset + count] for offset, count in APART]
+
+
+def test_ranges_that_lie_apart_come_by_one_request_for_sixteen(server):
+    source = opened(server)
+    assert read_apart(source)
+    assert [headers["Range"].count("-") for headers in server.headers] == [16, 4]
+    assert all("If-Match" in headers for headers in server.headers)
+    assert read_apart(source)
+    assert len(server.headers) == 2  # they are kept
+
+
+def test_ranges_together_are_few_and_short():
+    ranges = [(0, 10), (50, 1 << 20), (2 << 20, 1 << 19), (4 << 20, 1 << 19), (6 << 20, 1)]
+    assert together(ranges) == [ranges[:1], ranges[1:2], ranges[2:4], ranges[4:]]
+    assert [len(group) for group in together([(i, 1) for i in range(33)])] == [16, 16, 1]
+    assert together([]) == []
+
+
+def test_a_server_that_sends_one_range_each_is_asked_for_several_only_once(server):
+    server.has_several = False
+    source = opened(server)
+    assert read_apart(source)
+    assert len(server.headers) == len(APART) + 2  # both requests for several were under way
+    server.headers.clear()
+    again = RemotePlace.of(UrlTarget(server.url()), QUICK).open(source.version).source
+    assert read_apart(again)
+    assert len(server.headers) == len(APART)
+
+
+KIND = {"Content-Type": "multipart/byteranges; boundary=THIS"}
+
+
+def answering(body: Callable[[bytes], bytes]) -> Fault:
+    """Answer with a body that is made from the right one."""
+
+    def fault(handler: Handler) -> bool:
+        found = body(several(DATA, handler.extents(len(DATA))))
+        handler.send(206, found, len(found), KIND, True)
+        return True
+
+    return fault
+
+
+def cut_in_the_last(handler: Handler) -> bool:
+    found = several(DATA, handler.extents(len(DATA)))
+    handler.send(206, found[:-20_000], len(found), KIND, True)
+    handler.close_connection = True
+    return True
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(503),
+        status(400),
+        status(403),
+        status(416),
+        cut_in_the_last,
+        answering(lambda body: body[:-20_000]),
+        answering(lambda body: body[50_000:]),
+        answering(lambda body: b""),
+        answering(lambda body: b"\r\n\r\n" * 1000),
+        answering(lambda body: body.replace(b"/20000000\r\n", b"/20000001\r\n")),
+        answering(lambda body: body.replace(b"-Range: bytes 1", b"-Range: bytes 99999999999999999999999999991")),
+        answering(lambda body: body.replace(b"-Range: bytes", b"-Range: pages")),
+    ],
+    ids="503 400 403 416 cut short begun empty blank size huge pages".split(),
+)
+def test_whatever_is_wrong_with_several_ranges_they_are_asked_for_one_by_one(server, fault):
+    source = opened(server)
+    server.always = lambda handler: len(handler.extents(len(DATA))) > 1 and fault(handler)
+    assert read_apart(source)
+    assert [headers["Range"].count("-") for headers in server.headers].count(1) == len(APART)
+
+
+def test_an_answer_of_several_ranges_without_end_is_not_read_to_its_end(server):
+    source = opened(server)
+    ended = threading.Semaphore(0)
+
+    def endless(handler: Handler) -> bool:
+        handler.send(206, several(DATA, handler.extents(len(DATA))), 1 << 40, KIND, True)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                handler.wfile.write(bytes(1 << 16))
+        handler.close_connection = True
+        ended.release()
+        return True
+
+    server.always = endless
+    assert read_apart(source)
+    assert len(server.headers) == 2
+    assert all(ended.acquire(timeout=WATCHDOG) for _ in range(2))
+
+
+def test_a_server_may_send_near_ranges_as_one_and_in_any_order(server):
+    def joined(handler: Handler) -> bool:
+        extents = handler.extents(len(DATA))
+        if len(extents) == 1:
+            return False
+        ends = [(first, last) for (first, _), (_, last) in zip(extents[::2], extents[1::2], strict=True)]
+        body = several(DATA, ends[::-1])
+        handler.send(206, body, len(body), KIND, True)
+        return True
+
+    source = opened(server, Transfer(gap=0, pause=0.0))
+    server.always = joined
+    ranges = [(2_000_000, 10), (2_040_000, 10), (3_000_000, 10), (3_040_000, 10)]
+    assert source.read_many(ranges) == [DATA[offset : offset + count] for offset, count in ranges]
+    assert len(server.headers) == 1
+
+
+def test_parts_may_hold_what_looks_like_their_heads(server):
+    head = b"\r\n--THIS\r\nContent-Range: bytes 0-9/20000000\r\n\r\n"
+    server.objects["a.h5"] = data = (head * (len(DATA) // len(head) + 1))[: len(DATA)]
+    source = opened(server)
+    assert source.read_many(APART) == [data[offset : offset + count] for offset, count in APART]
+    assert len(server.headers) == 2
+
+
+def test_one_of_several_that_fails_leaves_nothing_that_fails_later(server):
+    source = opened(server)
+    wanted = APART[3][0]
+    server.always = lambda handler: (
+        any(first <= wanted <= last for first, last in handler.extents(len(DATA))) and status(403)(handler)
+    )
+    with pytest.raises(PermissionError, match=r"a\.h5: bytes .* the server says 403"):
+        source.read_many(APART)
+    server.always = None
+    assert read_apart(source)
+
+
+def test_a_replaced_object_is_noticed_in_an_answer_of_several(server):
+    source = opened(server)
+    server.objects["a.h5"] = DATA[::-1]
+    for server.heeds_conditions in (False, True):
+        with pytest.raises(FileChangedError, match="was replaced since it was opened"):
+            source.read_many(APART)
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ Tested in `tests/sources/test_remote.py`.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import FileChangedError, RemoteError
 from .remote import Answer, ObjectVersion, TemporaryError
@@ -15,9 +17,16 @@ from .url import without_secrets
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import aiohttp
+
 _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE_OF_PART: Final = re.compile(rb"(?i:\r\ncontent-range): *bytes (\d{1,19})-(\d{1,19})/(\d{1,19}) *\r\n")
 _MOST_UNASKED: Final = 1 << 16  # bytes of an answer that are read to see whether it is too long
+_NO_SEVERAL: Final = frozenset({200, 206, 400, 403, 416, 501})
+"""Statuses of servers that do not send several ranges at once, or refuse whoever asks for them."""
+_ONE_RANGE_EACH: Final = set[str]()
+"""The hosts of which that is known."""
 
 
 class HTTPClient:
@@ -27,32 +36,44 @@ class HTTPClient:
         self._filesystem, self._url = filesystem, url
 
     async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
+        async with self._response([(offset, count)], version) as response:
+            self._refuse(response.status, response.reason, response.headers, version)
+            size, length = self._extent(response.status, response.headers, offset, count)
+            found = await _body(response, length + _MOST_UNASKED)
+            if len(found) > length:
+                raise RemoteError(f"the server sent {len(found)} bytes or more where it said {length}")
+            return Answer(found, _version(size, response.headers))
+
+    async def get_several(self, ranges: Sequence[tuple[int, int]], version: ObjectVersion) -> list[Answer] | None:
+        host = self._url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        if host in _ONE_RANGE_EACH:
+            return None
+        async with self._response(ranges, version) as response:
+            if response.status != 206 or response.content_type != "multipart/byteranges":
+                if response.status in _NO_SEVERAL:
+                    _ONE_RANGE_EACH.add(host)
+                return None
+            body = await _body(response, sum(count for _, count in ranges) + _MOST_UNASKED)
+            parts = list(_byte_ranges(body))
+            return [_part(parts, *one, response.headers) for one in ranges]
+
+    @asynccontextmanager
+    async def _response(
+        self, ranges: Sequence[tuple[int, int]], version: ObjectVersion | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         import aiohttp  # an extra, which fsspec asks for with a sentence of its own
 
         session = await self._filesystem.set_session()
         options = dict(self._filesystem.kwargs)
         headers = dict(options.pop("headers", None) or {})
-        headers |= {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
+        asked = ", ".join(f"{offset}-{offset + count - 1}" for offset, count in ranges)
+        headers |= {"Range": f"bytes={asked}", "Accept-Encoding": "identity"}
         if version is not None and version.tag.startswith('"'):  # a weak tag matches nothing (RFC 9110, 13.1.1)
             headers["If-Match"] = version.tag
         try:
             async with session.get(self._filesystem.encode_url(self._url), headers=headers, **options) as response:
-                self._refuse(response.status, response.reason, response.headers, version)
-                size, length = self._extent(response.status, response.headers, offset, count)
-                data = await response.content.read(0)
-                pieces, got = [data], 0
-                async for piece in response.content.iter_chunked(1 << 18):
-                    pieces.append(piece)
-                    got += len(piece)
-                    if got > length + _MOST_UNASKED:
-                        break
-                found = b"".join(pieces)
-                if len(found) > length:
-                    raise RemoteError(f"the server sent {len(found)} bytes or more where it said {length}")
-                return Answer(found, _version(size, response.headers))
-        except aiohttp.ClientError as error:
-            raise TemporaryError(self._told(error)) from None
-        except (ConnectionError, TimeoutError) as error:
+                yield response
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise TemporaryError(self._told(error)) from None
 
     def _told(self, error: BaseException) -> str:
@@ -100,6 +121,44 @@ class HTTPClient:
         if first != offset or not first <= last < min(size, offset + count):
             raise RemoteError(f"the server sends bytes {first} to {last} of {size} instead")
         return size, last - first + 1
+
+
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """What a response brings, or its first bytes where that is more than `most`."""
+    pieces, got = [], 0
+    async for piece in response.content.iter_chunked(1 << 18):
+        pieces.append(piece)
+        got += len(piece)
+        if got > most:
+            break
+    return b"".join(pieces)
+
+
+class _Part(NamedTuple):
+    """Some bytes of an object, in an answer that has several parts."""
+
+    first: int
+    size: int
+    """Bytes of the object."""
+    data: memoryview
+
+
+def _byte_ranges(body: bytes) -> Iterator[_Part]:
+    """The parts of an answer of type multipart/byteranges (RFC 9110, 14.6). Each says where its bytes end."""
+    at = 0
+    while (end := body.find(b"\r\n\r\n", at)) >= 0 and (told := _RANGE_OF_PART.search(body, at, end + 2)) is not None:
+        first, last, size = map(int, told.groups())
+        at = end + 4 + max(last - first + 1, 0)
+        yield _Part(first, size, memoryview(body)[end + 4 : at])
+
+
+def _part(parts: Iterable[_Part], offset: int, count: int, headers: Mapping[str, str]) -> Answer:
+    """The answer to one of the ranges. A server may send near ones as one, and in any order (RFC 9110, 15.3.7.2)."""
+    for part in parts:
+        start = offset - part.first
+        if start >= 0 and start + count <= len(part.data):
+            return Answer(bytes(part.data[start : start + count]), _version(part.size, headers))
+    raise RemoteError(f"bytes {offset} to {offset + count - 1} are not in the server's answer")
 
 
 def _version(size: int, headers: Mapping[str, str]) -> ObjectVersion:

@@ -19,6 +19,8 @@ LEAST: Final = 1 << 21
 """Bytes of a part, at least: one connection brings little in a second, and what came can be worked on while others are
 under way."""
 _SIDE_BY_SIDE: Final = 8  # parts that are worth it
+_TOGETHER: Final = 16  # ranges of one request: a server may take many for an attack (RFC 9110, 14.2)
+_MOST_TOGETHER: Final = 1 << 20  # bytes of these, for which another connection is not worth it
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,19 @@ def merged(ranges: Sequence[tuple[int, int]], gap: int = GAP, most: int = MOST) 
     if members:
         runs.append(Run(begin, end - begin, tuple(members)))
     return runs
+
+
+def together(ranges: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The (offset, count) that lie apart, in their order, in groups for one request each. A long one is alone."""
+    groups: list[list[tuple[int, int]]] = []
+    nbytes = _MOST_TOGETHER
+    for one in ranges:
+        if nbytes + one[1] > _MOST_TOGETHER or len(groups[-1]) == _TOGETHER:
+            groups.append([])
+            nbytes = 0
+        groups[-1].append(one)
+        nbytes += one[1]
+    return groups
 
 
 def part_size(count: int) -> int:

@@ -12,6 +12,7 @@ Tested in `tests/sources/test_remote.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import threading
@@ -22,12 +23,12 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, S
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from ..errors import FileChangedError, RemoteError
 from .disk_cache import BLOCK, DiskCache, KeptBlocks
 from .place import Opened, Place, Version
-from .ranges import GAP, MOST, Run, merged, part_size, parts
+from .ranges import GAP, MOST, Run, merged, part_size, parts, together
 from .read_ahead import ReadAhead, Windows
 from .source import WritableBuffer, flat_view, in_range, printable
 
@@ -98,6 +99,14 @@ class Client(Protocol):
         TemporaryError, ConnectionError and TimeoutError for what is worth another try, other OSErrors for what is not,
         with messages that begin with what is wrong and have no secrets.
         """
+
+
+@runtime_checkable
+class ClientOfSeveral(Client, Protocol):
+    """One object, by a protocol that has several ranges in one answer."""
+
+    async def get_several(self, ranges: Sequence[tuple[int, int]], version: ObjectVersion) -> Sequence[Answer] | None:
+        """The bytes of each (offset, count), all within the object; None from a server that does not send them so."""
 
 
 class Target(Protocol):
@@ -254,6 +263,23 @@ class _Asking:
         answers = await _together(self.get(*part, version) for part in parts(offset, count, part_size(count)))
         return answers[0].data if len(answers) == 1 else b"".join(answer.data for answer in answers)
 
+    async def apart(self, ranges: Sequence[tuple[int, int]], version: ObjectVersion) -> list[bytes]:
+        """Ranges that lie apart, small ones of them by one request where the server knows that."""
+        found = await _together(self._several(some, version) for some in together(ranges))
+        return [data for some in found for data in some]
+
+    async def _several(self, ranges: Sequence[tuple[int, int]], version: ObjectVersion) -> list[bytes]:
+        if len(ranges) > 1 and isinstance(self._client, ClientOfSeveral):
+            with contextlib.suppress(TemporaryError, OSError):  # a request for each one is tried again, and tells why
+                async with self._slots:
+                    asked = self._client.get_several(ranges, version)
+                    answers = await asyncio.wait_for(asked, self._transfer.timeout)
+                if answers is not None:
+                    for answer, (_, count) in zip(answers, ranges, strict=True):
+                        _check(answer, count, version)
+                    return [answer.data for answer in answers]
+        return await _together(self.whole(*one, version) for one in ranges)
+
 
 async def _together(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     """The results of all; if one fails, the others end before it is told."""
@@ -301,12 +327,16 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Span:
-    """Some blocks that were asked for together."""
+    """Blocks side by side, which come with an answer."""
 
-    __slots__ = ("blocks", "data")
+    __slots__ = ("answer", "blocks", "number")
 
-    def __init__(self, blocks: range, data: Future[bytes]) -> None:
-        self.blocks, self.data = blocks, data
+    answer: Future[list[bytes]]
+    number: int
+    """Of their bytes in the answer."""
+
+    def __init__(self, blocks: range) -> None:
+        self.blocks = blocks
 
 
 class Remote:
@@ -340,9 +370,9 @@ class Remote:
         self._ahead = ReadAhead(self._asked)
         self._windows: weakref.WeakKeyDictionary[Hashable, Windows] = weakref.WeakKeyDictionary()
         if head:
-            ready: Future[bytes] = Future()
-            ready.set_result(head)
-            self._add(_Span(range(-(-len(head) // _BLOCK)), ready))
+            ready: Future[list[bytes]] = Future()
+            ready.set_result([head])
+            self._come_with(ready, [self._added(range(-(-len(head) // _BLOCK)))])
             if kept is not None:
                 kept.write(0, head)
 
@@ -404,8 +434,10 @@ class Remote:
         """The spans of all of these blocks, asked for if they are not there yet."""
         with self._lock:
             missing = sorted(block for block in blocks if block not in self._of_block)
-            for run in merged([(block * _BLOCK, _BLOCK) for block in missing], self.gap):
-                self._ask(run, window)
+            if missing:
+                runs = merged([(block * _BLOCK, _BLOCK) for block in missing], self.gap)
+                spans = [self._added(self._widened(run, window)) for run in runs]
+                self._come_with(self._asked_apart([self._extent(span) for span in spans]), spans)
             found = {block: self._of_block[block] for block in blocks}
             for span in found.values():
                 if span.blocks.start in self._spans:
@@ -414,7 +446,8 @@ class Remote:
                 self._drop(next(iter(self._spans.values())))
         return found
 
-    def _ask(self, run: Run, window: int) -> None:
+    def _widened(self, run: Run, window: int) -> range:
+        """The blocks of a run, and neighbours that are worth it."""
         first, stop = run.offset // _BLOCK, -(-(run.offset + run.count) // _BLOCK)
         before = self._of_block.get(first - 1)
         if before is not None and window > 1:  # somebody reads on
@@ -427,15 +460,26 @@ class Remote:
         tail = max(last - _TAIL, 0)
         if window > 1 and first >= tail:  # what was written last, and what says where it is
             first, stop = tail, last
-        begin, end = first * _BLOCK, min(stop * _BLOCK, self.size)
-        self._add(_Span(range(first, stop), self._asked(begin, end - begin)))
+        return range(first, stop)
 
-    def _add(self, span: _Span) -> None:
-        if span.blocks.start in self._spans:
-            self._drop(self._spans[span.blocks.start])
-        self._spans[span.blocks.start] = span
-        self._hold(len(span.blocks) * _BLOCK)
-        self._of_block.update(dict.fromkeys(span.blocks, span))
+    def _added(self, blocks: range) -> _Span:
+        """A span of blocks, of which the caller, who holds the lock, says with which answer they come."""
+        span = _Span(blocks)
+        if blocks.start in self._spans:
+            self._drop(self._spans[blocks.start])
+        self._spans[blocks.start] = span
+        self._hold(len(blocks) * _BLOCK)
+        self._of_block.update(dict.fromkeys(blocks, span))
+        return span
+
+    @staticmethod
+    def _come_with(answer: Future[list[bytes]], spans: Iterable[_Span]) -> None:
+        for number, span in enumerate(spans):
+            span.answer, span.number = answer, number
+
+    def _extent(self, span: _Span) -> tuple[int, int]:
+        begin = span.blocks.start * _BLOCK
+        return begin, min(span.blocks.stop * _BLOCK, self.size) - begin
 
     def _hold(self, count: int) -> None:
         self._held += count
@@ -456,10 +500,11 @@ class Remote:
 
     def _data(self, span: _Span) -> bytes:
         try:
-            return self._result(span.data)
+            return self._result(span.answer)[span.number]
         except BaseException:
             with self._lock:
-                self._drop(span)
+                for other in [other for other in self._spans.values() if other.answer is span.answer]:
+                    self._drop(other)
             raise
 
     # -- in bulk --------------------------------------------------------------------------------------------
@@ -547,6 +592,12 @@ class Remote:
             return in_loop(self._by_disk(self._kept, offset, count))
         return in_loop(self._asking.whole(offset, count, self.version))
 
+    def _asked_apart(self, ranges: Sequence[tuple[int, int]]) -> Future[list[bytes]]:
+        """Ranges for metadata, none of them empty."""
+        if self._kept is not None:
+            return in_loop(_together(self._by_disk(self._kept, *one) for one in ranges))
+        return in_loop(self._asking.apart(ranges, self.version))
+
     async def _by_disk(self, kept: KeptBlocks, offset: int, count: int) -> bytes:
         """A range, of which comes from disk what is there; the rest is asked for in whole blocks, and kept."""
         first, stop = offset // BLOCK, -(-(offset + count) // BLOCK)
@@ -562,7 +613,7 @@ class Remote:
         data, start = b"".join(found[number] for number in sorted(found)), offset - first * BLOCK
         return data[start : start + count] if len(data) > count else data
 
-    def _result(self, future: Future[bytes]) -> bytes:
+    def _result(self, future: Future[_T]) -> _T:
         try:
             return future.result()
         except CancelledError:
