@@ -215,6 +215,6 @@ def _unfilter_edges(index: ChunkIndex, storage: ChunkStorage, extent: tuple[int,
     skipped = np.uint32((1 << len(storage.pipeline.filters)) - 1)
     for axis, (length, chunk) in enumerate(zip(extent, storage.chunkshape or (), strict=False)):
         edge = length // chunk - index.origin[axis]
-        if length % chunk and 0 <= edge < index.address.shape[axis]:
-            stored = np.moveaxis(index.address, axis, 0)[edge] != MISSING
-            np.moveaxis(index.filter_mask, axis, 0)[edge][stored] = skipped
+        if length % chunk and edge >= 0:
+            there = (slice(None),) * axis + (slice(edge, edge + 1),)  # none of them in a box that ends before
+            index.filter_mask[there][index.address[there] != MISSING] = skipped
