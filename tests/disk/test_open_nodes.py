@@ -117,17 +117,48 @@ def test_a_relative_path_and_another_working_folder(tmp_path: Path, monkeypatch:
             xr.open_dataset(file, engine="pytables")
 
 
+def test_paths_count_from_the_entry_point_of_the_user(tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "a.h5", "w") as file:
+        file.create_array("/", "a", [0, 1])
+        file.create_array("/g/h", "a", [5, 6, 7], createparents=True)
+        file.create_table("/g", "events", ROWS)
+    for entry in ("/g", "/g/"):
+        with tables.open_file(tmp_path / "a.h5", root_uep=entry) as file:
+            assert xr.open_dataset(file, engine="pytables", group="/h")["a"].values.tolist() == [5, 6, 7]
+            assert xr.open_dataset(file.root.h, engine="pytables")["a"].values.tolist() == [5, 6, 7]
+            assert xr.open_dataarray(file.root.h.a, engine="pytables").values.tolist() == [5, 6, 7]
+            found = xr.open_dataset(file.root.events, engine="pytables", where="a > 1")
+            assert found["b"].values.tolist() == [3.5, 4.5]
+            for whole in (file, file.root):
+                tree = xr.open_datatree(whole, engine="pytables")
+                assert sorted(tree.groups) == ["/", "/events", "/h"]
+                assert "a" not in tree.variables
+
+
+def test_files_of_the_driver_stdio_are_no_hindrance_and_open_by_their_path(tmp_path: Path) -> None:
+    with tables.open_file(tmp_path / "other.h5", "w") as other:
+        other.create_array("/", "a", [1, 2])
+    with tables.open_file(tmp_path / "a.h5", "w", driver="H5FD_STDIO") as file:
+        file.create_earray("/", "a", obj=np.arange(3))
+        file.root.a.append([9])
+        with pytest.raises(ValueError, match=r"a\.h5: .*driver H5FD_STDIO, .*open it by its path"):
+            xr.open_dataset(file.root, engine="pytables")
+        for name, values in (("a.h5", [0, 1, 2, 9]), ("other.h5", [1, 2])):
+            assert xr.open_dataarray(tmp_path / name, engine="pytables").values.tolist() == values
+
+
 def test_what_is_closed_or_in_no_single_file_is_refused(tmp_path: Path) -> None:
     file = tables.open_file(tmp_path / "a.h5", "w")
     array, gone = file.create_array("/", "a", [1]), file.create_array("/", "gone", [1])
+    group = file.create_group("/", "group")
     gone.remove()
     with pytest.raises(ValueError, match=r"Array.*: this object of PyTables is closed, or was removed"):
         xr.open_dataset(gone, engine="pytables")
     with pytest.raises(ValueError, match="storage_options has no effect on an open object of PyTables"):
         xr.open_dataset(array, engine="pytables", storage_options={"key": 1})
     file.close()
-    for what in (file, array):
-        with pytest.raises(ValueError, match=r"is closed"):
+    for what in (file, array, group):
+        with pytest.raises(ValueError, match="this object of PyTables is closed, or was removed"):
             xr.open_dataset(what, engine="pytables")
     with tables.open_file(tmp_path / "split", "w", driver="H5FD_SPLIT") as split:
         split.create_array("/", "a", [1])

@@ -30,14 +30,15 @@ def place_of_node(what: Any, group: object) -> tuple[Place, str]:
 
     Raises ValueError for what is closed, or lies in no single file; FileNotFoundError for a file that was removed.
     """
-    inside, is_file = checked_group(group).lstrip("/"), hasattr(what, "isopen")
+    inside, is_file = checked_group(group).lstrip("/"), isinstance(what, sys.modules["tables"].File)
     if not (what.isopen if is_file else what._v_isopen):
         raise ValueError(
-            f"{printable(repr(what))}: this object of PyTables is closed, or was removed from its file. Open the file "
+            f"{type(what).__name__}: this object of PyTables is closed, or was removed from its file. Open the file "
             "by its path"
         )
     file, path = (what, "/") if is_file else (what._v_file, what._v_pathname)
-    return _place(file, printable(str(file.filename))), posixpath.normpath(posixpath.join(path, inside))
+    whole = posixpath.join("/", file.root_uep, path.lstrip("/"), inside)  # paths of PyTables count from the entry point
+    return _place(file, printable(str(file.filename))), posixpath.normpath(whole)
 
 
 def _place(file: Any, name: str) -> Place:
@@ -48,7 +49,10 @@ def _place(file: Any, name: str) -> Place:
         with hdf5_lock():
             return BytesPlace(file.get_file_image(), f"<memory of {name}>")
     if driver not in PLAIN_DRIVERS:
-        raise ValueError(f"{name}: this file of PyTables is open with the driver {driver}, and in no single file")
+        why = "and in no single file"
+        if driver == "H5FD_STDIO":
+            why = "which does not tell where that is: open it by its path"
+        raise ValueError(f"{name}: this file of PyTables is open with the driver {driver}, {why}")
     return LocalPlace(_path_of(file, name))
 
 

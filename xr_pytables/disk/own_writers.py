@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-PLAIN_DRIVERS: Final = frozenset({None, "H5FD_SEC2", "H5FD_DIRECT", "H5FD_LOG", "H5FD_STDIO", "H5FD_WINDOWS"})
-"""Those that write one file in HDF5's format (PyTables, `parameters.DRIVER`)."""
+PLAIN_DRIVERS: Final = frozenset({None, "H5FD_SEC2", "H5FD_DIRECT", "H5FD_LOG", "H5FD_WINDOWS"})
+"""Those that write one file in HDF5's format by a descriptor (PyTables, `parameters.DRIVER`); what the handle of
+H5FD_STDIO gives for one is the address of C's FILE."""
 
 
 def may_write() -> bool:
