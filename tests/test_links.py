@@ -220,6 +220,31 @@ def test_external_links_in_circles_end(tmp_path: Path) -> None:
         assert tree_paths(tmp_path / "a.h5") == ["/", "/root"]
 
 
+def test_chains_of_external_links_are_followed_as_far_as_by_hdf5(tmp_path: Path) -> None:
+    for number in range(18):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["a"] = h5py.ExternalLink(f"{number - 1}.h5", "/a") if number else [1, 2]
+    for length in (9, 16):
+        with h5py.File(tmp_path / f"{length}.h5") as file:
+            assert values(tmp_path / f"{length}.h5") == {"a": file["a"][:].tolist()} == {"a": [1, 2]}
+    with h5py.File(tmp_path / "17.h5") as file, pytest.raises(KeyError, match="too many links"):
+        file["a"]
+    with pytest.raises(OSError, match=r"1\.h5: .*lead in circles, or through more than 16 files"):
+        xr.open_dataset(tmp_path / "17.h5", engine="pytables", group="/a")
+
+
+def test_the_warning_names_the_file_of_nodes_behind_an_external_link(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["inner/lost"] = h5py.SoftLink("/nothing")
+    with h5py.File(tmp_path / "first.h5", "w") as file:
+        file["group"], file["gone"] = h5py.ExternalLink("other.h5", "/inner"), h5py.SoftLink("/nowhere")
+    with pytest.warns(UserWarning, match=r"first\.h5: 2 node") as told:
+        xr.open_datatree(tmp_path / "first.h5", engine="pytables")
+    message = str(told[0].message)
+    assert "shown: /gone: there is no '/nowhere'" in message
+    assert f"; {tmp_path / 'other.h5'}:/inner/lost: there is no '/nothing'" in message
+
+
 def test_pickles_behind_an_external_link_are_not_executed(tmp_path: Path) -> None:
     with plain_file(tmp_path / "target.h5", "w") as file:
         file.create_array("/", "a", [1])

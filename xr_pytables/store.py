@@ -332,11 +332,11 @@ def _check_dims_used(options: ReadOptions, specs: Sequence[GroupSpec]) -> None:
 
 def _warn(specs: Sequence[GroupSpec], *, alone: bool) -> None:
     """One warning for all that is not shown (there, or at all), one for all that was read differently."""
-    skipped = [node for spec in specs for node in spec.skipped]
     file = specs[0].file
+    skipped = [(node, "" if spec.file == file else f"{spec.file}:") for spec in specs for node in spec.skipped]
     told = []
     if skipped:
-        nodes = [f"{node.path}: {node.reason}" for node in skipped[:_MOST_TOLD]]
+        nodes = [f"{where}{node.path}: {node.reason}" for node, where in skipped[:_MOST_TOLD]]
         told.append(f"{len(skipped)} node(s) are not shown: {'; '.join([*nodes, *_more(skipped)])}")
     inside = _inner_datasets(specs[0]) if alone else None
     if inside:

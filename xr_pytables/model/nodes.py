@@ -47,6 +47,8 @@ _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
 MAX_GROUPS: Final = 1_000_000
 MAX_DEPTH: Final = 256
+MAX_EXTERNAL_LINKS: Final = 16
+"""One behind the other: as many as HDF5 follows."""
 """Levels of groups in a tree: xarray takes seconds for a thousand, and fails for more."""
 _GROUPS_AT_ONCE: Final = 64  # that are asked for together, behind a network
 
@@ -203,9 +205,10 @@ class NodeReader:
         try:
             resolved = file.resolve(path)
         except ExternalLinkError as error:
-            if hops >= 8:
+            if hops >= MAX_EXTERNAL_LINKS:
                 raise MissingNodeError(
-                    f"{file.name}: the external links of {shortened(path)!r} lead in circles"
+                    f"{file.name}: the external links of {shortened(path)!r} lead in circles, or through more than "
+                    f"{MAX_EXTERNAL_LINKS} files"
                 ) from None
             other = self._external_file(file, error.target, str(error))
             return self._find(other, error.target.path, hops + 1)
