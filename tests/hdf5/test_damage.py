@@ -131,6 +131,10 @@ def test_the_member_of_a_family_of_files(tmp_path):
         file["a"] = np.arange(10)
     with pytest.raises(FormatError, match="one member of a family of files"):
         opened((tmp_path / "a00000.h5").read_bytes())
+    with h5py.File(tmp_path / "b%05d.h5", "w", driver="family", memb_size=2048) as file:
+        file["a"] = np.arange(1000)
+    with pytest.raises(FormatError, match=r"of 2048 bytes, .* or the first of a family of files, .*h5repack"):
+        opened((tmp_path / "b00000.h5").read_bytes())
 
 
 def test_one_of_the_files_of_the_split_driver(tmp_path):

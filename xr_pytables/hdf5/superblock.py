@@ -65,7 +65,8 @@ def find_superblock(source: Source) -> Superblock:
         found = decode_superblock(source.read(base, min(_LONGEST, source.size - base)), base)
         if found.end > source.size and not found.swmr:
             raise Damaged(
-                f"a damaged or truncated HDF5 file of {source.size} bytes, which says that it has {found.end} bytes"
+                f"a damaged or truncated HDF5 file of {source.size} bytes, which says that it has {found.end} bytes, "
+                "or the first of a family of files, which HDF5's family driver made: h5repack makes one file of them"
             )
     return found
 
