@@ -47,9 +47,9 @@ _HIDDEN_NAME: Final = re.compile(r"_[pi]_")
 """PyTables' own groups: indexes of tables and the undo log (tables.path)."""
 MAX_GROUPS: Final = 1_000_000
 MAX_DEPTH: Final = 256
+"""Levels of groups in a tree: xarray takes seconds for a thousand, and fails for more."""
 MAX_EXTERNAL_LINKS: Final = 16
 """One behind the other: as many as HDF5 follows."""
-"""Levels of groups in a tree: xarray takes seconds for a thousand, and fails for more."""
 _GROUPS_AT_ONCE: Final = 64  # that are asked for together, behind a network
 
 
