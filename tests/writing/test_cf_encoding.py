@@ -522,6 +522,27 @@ def test_a_file_that_is_made_to_be_appended_to_has_times_in_seconds(path):
         ]
 
 
+@pytest.mark.parametrize("place", [{}, {"group": "/rows", "layout": "table"}], ids=["arrays", "table"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        np.array(["2000-01-01"], "M8[ns]"),
+        np.array(["NaT"], "M8[us]"),
+        np.array([], "M8[ns]"),
+        np.array([86400], "m8[s]"),
+        np.array(["NaT"], "m8[ns]"),
+        np.array([], "m8[us]"),
+    ],
+    ids=["times", "missing times", "no times", "durations", "missing durations", "no durations"],
+)
+def test_what_comes_later_may_be_of_whole_seconds_whatever_came_first(path, first, place):
+    later = np.array([1, 951827696], f"{first.dtype.kind}8[s]")
+    for times in (first, later):
+        to_pytables(xr.Dataset({"v": ("n", times)}), path, append_dim="n", **place)
+    back = open_ours(path, group=place.get("group", "/"))["v"].values
+    np.testing.assert_array_equal(back, np.concatenate([first, later]))
+
+
 # -- anything ----------------------------------------------------------------------------------------------
 
 NUMBERS = {

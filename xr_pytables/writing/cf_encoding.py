@@ -366,30 +366,38 @@ def _from_1970_if_far_apart(variable: Variable) -> Variable:
 
 
 def with_seconds(dataset: Dataset, dim: str) -> Dataset:
-    """The dataset with times along `dim` that nobody chose units for in seconds, where xarray would take longer steps.
+    """The dataset with times and durations along `dim` that nobody chose units for in seconds, where those do.
 
-    It chooses the longest step that the first times allow, and those that are appended later need not be so even.
+    xarray chooses the longest step that the first ones allow, and those that are appended later need not be so even.
     """
     coarse = [
         name
         for name, variable in dataset.variables.items()
-        if dim in variable.dims and variable.dtype.kind == "M" and variable._in_memory and _may_be_seconds(variable)
+        if dim in variable.dims and variable.dtype.kind in "mM" and variable._in_memory and _may_be_seconds(variable)
     ]
     if not coarse:
         return dataset
     changed = dataset.copy(deep=False)
     for name in coarse:
-        first = np.datetime_as_string(np.nanmin(dataset[name].values), unit="s")
-        changed[name].encoding["units"] = f"seconds since {first.replace('T', ' ')}"
+        changed[name].encoding["units"] = _seconds(dataset[name].values)
     return changed
 
 
 def _may_be_seconds(variable: Variable) -> bool:
-    if {"units", "dtype"} & set(variable.encoding) or "units" in variable.attrs or not variable.size:
+    if {"units", "dtype"} & set(variable.encoding) or "units" in variable.attrs:
         return False
     times = np.asarray(variable.data)
     known = times[~np.isnat(times)]
-    return bool(known.size) and bool((known == known.astype("M8[s]")).all())
+    return bool((known == known.astype(f"{times.dtype.kind}8[s]")).all())
+
+
+def _seconds(times: np.ndarray) -> str:
+    """CF's units: seconds, of times from the first one that is known, or from 1970 if none is."""
+    if times.dtype.kind == "m":
+        return "seconds"
+    known = times[~np.isnat(times)]
+    first = np.datetime_as_string(known.min() if known.size else np.datetime64(0, "s"), unit="s")
+    return f"seconds since {first.replace('T', ' ')}"
 
 
 def _parsed(units: object) -> tuple[str | None, int | None]:

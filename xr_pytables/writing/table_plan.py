@@ -31,7 +31,7 @@ from ..model.forms import Form
 from ..model.specs import GroupSpec, VariableSpec
 from ..sources.warning import warn
 from ..where.table_index import TableIndexes, describe_indexes
-from . import layouts
+from . import cf_encoding, layouts
 from .cf_encoding import each
 from .fitting import cast
 from .longer_indexes import describe_longer
@@ -91,6 +91,8 @@ def plan_table(request: WriteRequest, existing: Existing, version: FileIdentity 
     if unlimited_dims is not None and set(unlimited_dims) - {row_dim}:
         raise ValueError(f"{where}: only the rows ({row_dim!r}) of a table can grow, and they always can")
     base = request.filter_words
+    if append_dim is not None:
+        obj = cf_encoding.with_seconds(obj, append_dim)
     columns, attrs = _columns(obj, path, group, encoding, base)
     record = _nested([(column.member, column) for column in columns], where)
     by_member = {column.member: column for column in columns}
