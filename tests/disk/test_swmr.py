@@ -13,9 +13,10 @@ from typing import IO
 
 import h5py
 import numpy as np
+import pytest
 import xarray as xr
 
-from xr_pytables import FileChangedError
+from xr_pytables import FileBusyError, FileChangedError, to_pytables
 
 WRITER = """
     import sys, h5py, numpy as np
@@ -123,3 +124,21 @@ def test_beside_another_reader_in_swmr_mode(tmp_path: Path) -> None:
         ):
             np.testing.assert_array_equal(ds["a"].values, other["a"][:])
     assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_a_file_that_such_a_writer_has_is_not_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    more = xr.Dataset({"more": 1})
+    with writer(path) as (process, to, answer):
+        write(5, to, answer)
+        for mode in ("a", "r+"):
+            with pytest.raises(FileBusyError, match=r"file\.h5: another program has this file open for writing"):
+                to_pytables(more, path, mode=mode)
+        write(6, to, answer)
+        process.kill()
+        process.wait()
+        with pytest.raises(FileBusyError, match="h5clear -s"):
+            to_pytables(more, path, mode="a")
+    with xr.open_dataset(path, engine="pytables") as ds:
+        np.testing.assert_array_equal(ds["a"].values, expected(6))
+    assert os.listdir(tmp_path) == ["file.h5"]

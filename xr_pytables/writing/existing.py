@@ -45,7 +45,13 @@ def look(path: str, mode: Mode) -> tuple[FileIdentity | None, dict[str, GroupSpe
         return None, {}
     version = FileIdentity.of(path)
     with Visit() as visit, _changed_meanwhile(path, version):
-        reader = NodeReader(visit.file(path), _AS_STORED, visit.linked)
+        file = visit.file(path)
+        if file.superblock.open_for_writing:  # which HDF5 does not lock in SWMR mode
+            raise FileBusyError(
+                f"{path}: another program has this file open for writing, or died over it. Close it there first; if it "
+                "died, look at the file with verify, and then take the mark away with h5clear -s"
+            )
+        reader = NodeReader(file, _AS_STORED, visit.linked)
         found = {spec.path: spec for _, spec in reader.tree("/") if spec.file == path and not spec.row_dim}
         visit.check_unchanged()
     return version, found
