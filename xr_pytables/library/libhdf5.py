@@ -87,6 +87,7 @@ _SIGNATURES: dict[str, _Signature] = {
     "H5Fcreate": (_hid, (c_char_p, c_uint, _hid, _hid)),
     "H5Fflush": (c_int, (_hid, c_int)),
     "H5Fget_create_plist": (_hid, (_hid,)),
+    "H5Fget_vfd_handle": (c_int, (_hid, _hid, c_void_p)),
     "H5Fopen": (_hid, (c_char_p, c_uint, _hid)),
     "H5Gclose": (c_int, (_hid,)),
     "H5Gcreate2": (_hid, (_hid, c_char_p, _hid, _hid, _hid)),

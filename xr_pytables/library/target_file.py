@@ -37,6 +37,11 @@ from . import datatypes
 from . import libhdf5 as h5
 from .libhdf5 import Identifier, call, opened
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FORMAT_VERSION: Final = "2.1"
 """Of PyTables' format: attributes of this version are UTF-8."""
 _HEAP_SLACK: Final = 2**18
@@ -111,14 +116,15 @@ class TargetFile:
         if self.id < 0:
             return
         identifier, self.id = self.id, -1  # threads that still have something to write get an error
-        try:
-            with self._giving_way():
-                call("H5Fflush", identifier, _LOCAL)
-        except HDF5Error:
-            with contextlib.suppress(HDF5Error):
-                self._file.close()
-            raise
-        self._file.close()
+        with _unlocked_in_the_end(identifier):
+            try:
+                with self._giving_way():
+                    call("H5Fflush", identifier, _LOCAL)
+            except HDF5Error:
+                with contextlib.suppress(HDF5Error):
+                    self._file.close()
+                raise
+            self._file.close()
 
     @contextlib.contextmanager
     def _giving_way(self) -> Iterator[None]:
@@ -395,6 +401,26 @@ class TargetArray:
             other = np.append(flat, np.uint8(0))
             call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, other.size, other.ctypes.data)
         call("H5Dwrite_chunk", self._dataset, h5.DEFAULT, mask, where, flat.size, flat.ctypes.data)
+
+
+@contextlib.contextmanager
+def _unlocked_in_the_end(file: int) -> Iterator[None]:
+    """Give back the lock on a file that is closed meanwhile.
+
+    HDF5 leaves that to the end of its descriptor, which a child that was forked while the file was open has as well.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = ctypes.POINTER(ctypes.c_int)()
+    call("H5Fget_vfd_handle", file, h5.DEFAULT, ctypes.byref(handle))
+    same = os.dup(handle[0])
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(same, fcntl.LOCK_UN)
+        os.close(same)
 
 
 def _not_opened(path: str, error: HDF5Error) -> OSError:
