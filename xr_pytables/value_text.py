@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from .sources.source import printable
+from .time_units import NANOSECONDS, are_whole
 
 _MOST_SIGNS: Final = 120
 _MOST_ELEMENTS: Final = 12
@@ -50,16 +51,18 @@ def time(value: np.datetime64 | np.timedelta64) -> str:
     """A time without the parts of a second, or of a day, that it does not have."""
     if np.isnat(value):
         return "NaT"
-    if isinstance(value, np.timedelta64):
-        for unit, word in (("D", "days"), ("h", "hours"), ("m", "minutes"), ("s", "seconds")):
-            whole = value.astype(f"m8[{unit}]")
-            if whole == value:
-                return f"{whole.astype(int)} {word}"
+    unit, count = np.datetime_data(value.dtype)
+    if unit not in NANOSECONDS or count != 1:  # of a pickle
         return str(value)
-    day = value.astype("M8[D]")
-    if day == value:
-        return str(day)
-    return str(value.astype("M8[s]")) if value.astype("M8[s]") == value else str(value).rstrip("0")
+    if isinstance(value, np.timedelta64):
+        for whole, word in (("D", "days"), ("h", "hours"), ("m", "minutes"), ("s", "seconds")):
+            if are_whole(np.asarray(value), whole):
+                return f"{value.astype(f'm8[{whole}]').astype(int)} {word}"
+        return str(value)
+    for whole in ("D", "s"):
+        if are_whole(np.asarray(value), whole):
+            return str(value.astype(f"M8[{whole}]"))
+    return str(value).rstrip("0")
 
 
 def cdl(value: object) -> str:

@@ -169,6 +169,8 @@ def test_values_as_text_json_and_cdl(value: object, told: str, json_value: objec
         ("2014-09-01T12:30:00", "2014-09-01T12:30:00"),
         ("2014-09-01T12:30:00.25", "2014-09-01T12:30:00.25"),
         ("NaT", "NaT"),
+        ("1677-09-21T00:12:43.145224193", "1677-09-21T00:12:43.145224193"),
+        ("2262-04-11T23:47:16.854775807", "2262-04-11T23:47:16.854775807"),
     ],
 )
 def test_times_have_no_more_parts_than_they_need(value: str, told: str) -> None:
@@ -178,6 +180,7 @@ def test_times_have_no_more_parts_than_they_need(value: str, told: str) -> None:
 def test_differences_of_times_are_told_in_a_unit() -> None:
     assert element(np.timedelta64(36, "h").astype("m8[ns]")) == "36 hours"
     assert element(np.timedelta64(2, "D").astype("m8[ns]")) == "2 days"
+    assert element(np.timedelta64(-(2**63) + 1, "ns")) == "-9223372036854775807 nanoseconds"
 
 
 # -- headers -----------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from xr_pytables.disk.door import Visit
 from xr_pytables.disk.files import FileIdentity
 from xr_pytables.disk.opened_files import OpenedFile
 from xr_pytables.errors import FileChangedError
+from xr_pytables.model import frames
 from xr_pytables.model.nodes import NodeReader
 from xr_pytables.model.specs import ReadOptions
 from xr_pytables.where.queries import RowQuery, find_rows, plan_query
@@ -1150,3 +1151,13 @@ def test_missing_text_is_what_the_table_says(tmp_path: Path, nan_rep: str, data_
     for where, met in (("s == ''", by_pandas["s"] == ""), ("s != 'a'", by_pandas["s"] != "a")):
         with open_quietly(path, group="f", where=where) as ds:
             assert ds["n"].values.tolist() == np.flatnonzero(met).tolist()
+
+
+@pytest.mark.parametrize("odd", [0, -5, 3652060, 2**62])
+def test_ordinals_of_no_date_are_an_error(odd):
+    first = datetime.date(2014, 9, 1)
+    decoding, dtype = frames.Decoding("ordinals"), np.dtype("M8[s]")
+    found = frames.decode(np.array([first.toordinal(), 1, 3652059]), decoding, dtype)
+    assert found.tolist() == [datetime.datetime(*day) for day in ((2014, 9, 1), (1, 1, 1), (9999, 12, 31))]
+    with pytest.raises(ValueError, match=f"^{odd} is the ordinal of no date$"):
+        frames.decode(np.array([first.toordinal(), odd]), decoding, dtype)

@@ -430,6 +430,7 @@ def test_times_of_any_resolution_are_stored_in_any_units(path, units, resolution
     "times",
     [
         ["1700-01-01", "2250-01-01", "NaT"],
+        ["1700-01-01", "1950-01-01", "2250-01-01", "NaT"],
         ["2244-05-17T02:36:05", "1801-09-27T23:14:03"],
         ["1700-01-01", "1950-01-01T00:00:00.000000001", "2200-01-01"],
         ["1677-09-21T00:12:43.145224193", "2262-04-11T23:47:16.854775807"],
@@ -440,6 +441,28 @@ def test_times_that_are_farther_apart_than_64_bits_reach_are_written(path, times
     group = "/table" if layout == "table" else "/"
     to_pytables(one(times), path, group=group, layout=layout)
     np.testing.assert_array_equal(open_ours(path, group=group)["v"], times)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+@pytest.mark.parametrize(
+    ("times", "units", "stored"),
+    [
+        (["1705-01-01", "2250-01-01"], "seconds since 2000-01-01", [-9309254400, 7889270400]),
+        (
+            ["2250-01-01T00:00:00.000000001", "1750-01-01"],
+            "nanoseconds since 1990-01-01",
+            [8204803200000000001, -7573651200000000000],
+        ),
+    ],
+)
+def test_times_that_are_far_apart_are_written_in_units_that_were_chosen(path, times, units, stored, lazy):
+    times = np.array(times, "M8[ns]")
+    dataset = one(times).chunk(t=2) if lazy else one(times)
+    to_pytables(dataset, path, encoding={"v": {"units": units, "dtype": "i8"}})
+    found = open_ours(path, decode_times=False)["v"]
+    assert found.attrs["units"] == units
+    assert found.values.tolist() == stored
+    np.testing.assert_array_equal(open_ours(path)["v"], times)
 
 
 @pytest.mark.filterwarnings("ignore:Unable to decode time axis:xarray.coding.common.SerializationWarning")

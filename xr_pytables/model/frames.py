@@ -789,6 +789,9 @@ def decode(stored: np.ndarray[Any, Any], decoding: Decoding, dtype: np.dtype[Any
     if decoding.kind == "times":
         return np.ascontiguousarray(stored, "i8").view(dtype).reshape(stored.shape)
     if decoding.kind == "ordinals":
+        odd = stored[(stored < 1) | (stored > datetime.date.max.toordinal())]
+        if odd.size:
+            raise ValueError(f"{odd[0]} is the ordinal of no date")
         return (stored.astype("i8") - _EPOCH).astype("M8[D]").astype(dtype)
     if decoding.kind == "text":
         return _decoded_text(stored, decoding)

@@ -21,6 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..sources.source import printable
+from ..time_units import are_equal, seconds_apart
 from ..value_text import element, one_line, plain
 from ..writing.progress import bar, check_available
 from .opening import Groups, blocks, check_variables, chunks_of, opened
@@ -236,7 +237,7 @@ class _Comparison:
         numbers = x.dtype.kind in "biufc" and y.dtype.kind in "biufc"
         if not numbers and x.dtype.kind != y.dtype.kind:
             return np.ones(x.shape, bool), None
-        unequal = np.asarray(x != y)
+        unequal = ~are_equal(x, y) if x.dtype.kind in "mM" else np.asarray(x != y)
         if x.dtype.kind in "fcmM" and y.dtype.kind in "fcmM":
             unequal &= ~(_missing(x) & _missing(y))
         if not unequal.any() or x.dtype.kind in "SUT":
@@ -290,7 +291,7 @@ def _wide(values: NDArray[Any]) -> NDArray[Any]:
 def _distance(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
     """How far numbers are apart; times in seconds."""
     if x.dtype.kind in "mM":
-        return np.asarray(np.abs((x - y) / np.timedelta64(1, "s")), np.float64)
+        return seconds_apart(x, y)
     with np.errstate(all="ignore"):
         exact = x.dtype.kind in "iu" and y.dtype.kind in "iu"
         if exact:  # float64 holds no large integers

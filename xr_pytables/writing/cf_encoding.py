@@ -7,6 +7,7 @@ computed. Knows no file.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
@@ -18,6 +19,7 @@ from xarray import Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
 from ..model.specs import VariableSpec
+from ..time_units import NANOSECONDS, are_whole, seconds_apart, size_of
 from .fitting import Packing, as_read, cast, checked, packable, packed
 
 Stored = Callable[[str], VariableSpec | None]
@@ -124,7 +126,7 @@ def _announced_block(
 
 def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:
     if variable.dtype.kind in "mM":
-        return _checked_times(_from_1970_if_far_apart(variable), spec, label)
+        return _countable(_checked_times(variable, spec, label))
     if variable.dtype.kind in "OUT":
         return _checked_texts(variable, label)
     if variable.dtype.kind not in "biufcS":
@@ -300,11 +302,7 @@ def _way_out(variable: Variable, spec: VariableSpec | None) -> str:
 _CODES: Final = {
     "day": "D", "hour": "h", "minute": "m", "second": "s", "millisecond": "ms", "microsecond": "us", "nanosecond": "ns",
 }  # fmt: skip
-_NANOSECONDS: Final = {
-    code: int(np.timedelta64(1, code) // np.timedelta64(1, "ns"))  # type: ignore[call-overload]
-    for code in _CODES.values()
-}
-_ROUNDED: Final = np.timedelta64(1, "ms")
+_ROUNDED: Final = datetime.timedelta(milliseconds=1)
 """Times that are stored as floating point may come back that far from where they were."""
 
 
@@ -331,8 +329,7 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
         variable = variable.copy(deep=False, data=np.asarray(variable.data))
     if variable.dtype.kind == "O":  # xarray takes them for datetime64 by the first and the last until it has read all
         return variable
-    resolution, _ = np.datetime_data(variable.dtype)
-    if _NANOSECONDS[step] < _NANOSECONDS[resolution]:  # xarray divides by zero: NaT
+    if NANOSECONDS[step] < size_of(variable.dtype):  # xarray divides by zero: NaT
         finer = np.dtype(f"{variable.dtype.kind}8[{step}]")
         told = (f"{label}: ", str(units), _way_out(variable, spec))
         return variable.copy(deep=False, data=each(variable.data, _in_finer, finer, *told, dtype=finer))
@@ -340,29 +337,41 @@ def _checked_times(variable: Variable, spec: VariableSpec | None, label: str) ->
 
 
 def _in_finer(times: np.ndarray, dtype: np.dtype, label: str, units: str, way_out: str) -> np.ndarray:
-    """Times in a finer resolution. Raises ValueError for those that it does not reach: NumPy wraps them."""
-    finer = times.astype(dtype)
-    lost = times[(finer.astype(times.dtype) != times) & ~np.isnat(times)]
+    """Times in a finer resolution. Raises ValueError for those that it does not reach."""
+    reach, counts = (2**63 - 1) // (size_of(times.dtype) // size_of(dtype)), times.astype("i8")
+    lost = times[((counts > reach) | (counts < -reach)) & ~np.isnat(times)]
     if lost.size:
         raise ValueError(f"{label}{lost[0]} does not fit: it is beyond what 64 bits of {units!r} reach. {way_out}")
-    return finer
+    return times.astype(dtype)
 
 
-def _from_1970_if_far_apart(variable: Variable) -> Variable:
-    """The times, with units where xarray finds none: it counts from the first, and nanoseconds reach 292 years."""
-    given = {"units", "calendar", "dtype"} & set(variable.encoding) or "units" in variable.attrs
-    if given or variable.dtype != "M8[ns]" or isinstance(variable.data, dask.array.Array):
+def _countable(variable: Variable) -> Variable:
+    """The times, in a form that xarray takes if some are so far apart that 64 bits of nanoseconds cannot say how far.
+
+    It counts from each one to the next. In microseconds it can; those that nobody chose coarser units for become the
+    numbers that are stored.
+    """
+    encoding = variable.encoding
+    if variable.dtype != "M8[ns]" or isinstance(variable.data, dask.array.Array) or "units" in variable.attrs:
         return variable
-    times = np.asarray(variable.data).reshape(-1)
-    times = times[~np.isnat(times)]
-    if not times.size or int(times.max().astype("i8")) - int(times.min().astype("i8")) < 2**63:
+    times = np.asarray(variable.data)
+    known = times[~np.isnat(times)]
+    ends = (int(known.min().astype("i8")), int(known.max().astype("i8"))) if known.size else (0, 0)
+    if ends[1] - ends[0] < 2**63:
         return variable
-    is_a_leap = np.abs(np.diff(times.astype("f8"))) >= 2**63
-    if not is_a_leap.any() and (times == times.astype("M8[us]")).all():
+    units = encoding.get("units", "nanoseconds since 1970-01-01")
+    step, since = _parsed(units)
+    if step != "ns" and are_whole(known, "us").all():
+        return variable.copy(deep=False, data=times.astype("M8[us]"))
+    calendar, dtype = encoding.get("calendar", "proleptic_gregorian"), _dtype_of(encoding.get("dtype"), np.dtype("i8"))
+    is_plain = (
+        calendar in _GREGORIAN and dtype == np.dtype("i8") and not {"_FillValue", "missing_value"} & set(encoding)
+    )
+    if step != "ns" or since is None or not is_plain or ends[0] - since <= -(2**63) or ends[1] - since >= 2**63:
         return variable
-    variable = variable.copy(deep=False)
-    variable.encoding = {**variable.encoding, "units": "nanoseconds since 1970-01-01"}
-    return variable
+    numbers = np.where(np.isnat(times), np.iinfo("i8").min, times.astype("i8") - since)
+    kept = {key: value for key, value in encoding.items() if key not in ("units", "calendar", "dtype")}
+    return Variable(variable.dims, numbers, {**variable.attrs, "units": units, "calendar": calendar}, kept)
 
 
 def with_seconds(dataset: Dataset, dim: str) -> Dataset:
@@ -387,8 +396,7 @@ def _may_be_seconds(variable: Variable) -> bool:
     if {"units", "dtype"} & set(variable.encoding) or "units" in variable.attrs:
         return False
     times = np.asarray(variable.data)
-    known = times[~np.isnat(times)]
-    return bool((known == known.astype(f"{times.dtype.kind}8[s]")).all())
+    return bool(are_whole(times[~np.isnat(times)], "s").all())
 
 
 def _seconds(times: np.ndarray) -> str:
@@ -416,7 +424,7 @@ def _parsed(units: object) -> tuple[str | None, int | None]:
     except ValueError:  # no date of pandas' calendar
         return code, None
     moment = (when if when.tz is None else when.tz_convert(None)).to_datetime64()
-    return code, int(moment.astype("i8")) * _NANOSECONDS[np.datetime_data(moment.dtype)[0]]
+    return code, int(moment.astype("i8")) * size_of(moment.dtype)
 
 
 def _way_to_finer(name: Hashable | None, times: np.ndarray) -> str:
@@ -424,7 +432,7 @@ def _way_to_finer(name: Hashable | None, times: np.ndarray) -> str:
     if name is None:
         return "Choose finer units in encoding"
     since = " since 1970-01-01" if times.dtype.kind == "M" else ""
-    finer = next(word for word in _FINER if (times == times.astype(f"{times.dtype.kind}8[{_CODES[word]}]")).all())
+    finer = next(word for word in _FINER if are_whole(times, _CODES[word]).all())
     return (
         f"Round the times, or write all of {name!r} in finer units first: read it, and write it with mode='a' alone "
         f"and encoding={{{name!r}: {{'units': '{finer}s{since}', 'dtype': 'int64'}}}}"
@@ -439,7 +447,7 @@ def _on_steps(times: np.ndarray, step: str, since: int, label: str, units: str, 
 
     In integers: differences of 300 years do not fit 64 bits of nanoseconds.
     """
-    own, size = _NANOSECONDS[np.datetime_data(times.dtype)[0]], _NANOSECONDS[step]
+    own, size = size_of(times.dtype), NANOSECONDS[step]
     count = max(size // own, 1)
     is_between = times.astype("i8") % count != since // own % count
     between = times[~np.isnat(times) & (is_between | (since % min(own, size) != 0))]
@@ -477,11 +485,11 @@ def _encoded_times(
     if times.dtype.kind == "O" and pd.isna(times).any():
         raise ValueError(f"{label}: missing values among dates of cftime have no form. Convert them to datetime64")
     encoding = {**{key: value for key, value in attrs.items() if key != "dtype"}, "dtype": dtype}
-    # as a block, not as a whole: of a whole xarray would choose other units where these do not do
-    block = dask.array.from_array(times, chunks=-1, name=False)
+    block = _countable(Variable(_dims_of(times), times, encoding=encoding))
+    # not as a whole: of that xarray would choose other units where these do not do
+    block = block.copy(deep=False, data=dask.array.from_array(block.data, chunks=-1, name=False))
     try:
-        coded = conventions.encode_cf_variable(Variable(_dims_of(times), block, encoding=encoding))
-        numbers = coded.data.compute(scheduler="synchronous")
+        numbers = conventions.encode_cf_variable(block).data.compute(scheduler="synchronous")
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"{label}: {_told(error).rstrip('.')}. {way_out}") from None
     return _same_times(times, numbers, dtype, attrs, label, way_out)
@@ -536,7 +544,6 @@ def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.nda
         return same
     with np.errstate(over="ignore"):
         if one.dtype.kind == "O":
-            limit = _ROUNDED.astype(object)
             for place in np.flatnonzero(~missing & ~pd.isna(other)):
                 own, found = one[place], other[place]
                 calendars = {own.calendar, found.calendar}
@@ -545,9 +552,9 @@ def _equal_times(one: np.ndarray, other: np.ndarray, *, rounded: bool) -> np.nda
 
                     found = cftime.datetime(*found.timetuple()[:6], found.microsecond, calendar=own.calendar)
                 if own.calendar == found.calendar:  # others do not compare
-                    same[place] = abs(own - found) <= limit if rounded else own == found
+                    same[place] = abs(own - found) <= _ROUNDED if rounded else own == found
             return same
         same |= one == other
         if rounded:
-            same |= np.abs(one - other) <= _ROUNDED
+            same |= seconds_apart(one, other) <= _ROUNDED.total_seconds()
     return same
