@@ -144,11 +144,13 @@ class _Part(NamedTuple):
 
 
 def _byte_ranges(body: bytes) -> Iterator[_Part]:
-    """The parts of an answer of type multipart/byteranges (RFC 9110, 14.6). Each says where its bytes end."""
+    """The parts of an answer of type multipart/byteranges (RFC 9110, 14.6), up to one that is not as long as told."""
     at = 0
     while (end := body.find(b"\r\n\r\n", at)) >= 0 and (told := _RANGE_OF_PART.search(body, at, end + 2)) is not None:
         first, last, size = map(int, told.groups())
         at = end + 4 + max(last - first + 1, 0)
+        if not body.startswith(b"\r\n--", at):  # where it ends, there is what separates parts
+            return
         yield _Part(first, size, memoryview(body)[end + 4 : at])
 
 
