@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,6 +243,27 @@ def test_an_archive_that_is_replaced_is_noticed(memory, kind: str, around: str, 
         os.utime(tmp_path / "x", (1, 1))
         with pytest.raises(FileChangedError, match=r"in an archive of .* bytes"):
             source.read(1_200_000, 10)
+
+
+@pytest.mark.parametrize("chain", ["blockcache::", "cached::", "filecache::", "zip://a.h5::filecache::"])
+def test_caches_that_know_no_versions_are_refused(memory, chain: str):
+    with zipfile.ZipFile(memory.open("/stores/a.zip", "wb"), "w") as archive:
+        archive.writestr("a.h5", DATA)
+    with pytest.raises(ValueError, match=r"stores/a\.zip: \w+:: may mix two versions .* cache_dir= keeps"):
+        xr.open_dataset(f"{chain}memory://stores/a.zip", engine="pytables")
+
+
+def test_a_copy_in_another_process_is_of_the_same_version(memory, tmp_path: Path):
+    target = UrlTarget("simplecache::memory://stores/a.bin", {"simplecache": {"cache_storage": str(tmp_path)}})
+    place = RemotePlace.of(target, Transfer(pause=0.0, tries=2))
+    opened = place.open(None)
+    assert opened.source.read(1_200_000, 10) == DATA[1_200_000:1_200_010]
+    memory.pipe_file("/stores/a.bin", DATA[::-1])
+    memory.store["/stores/a.bin"].created += datetime.timedelta(seconds=1)  # however coarse the clock is
+    assert opened.source.read(2_200_000, 10) == DATA[2_200_000:2_200_010]  # the copy stays
+    elsewhere = UrlTarget(target.url, {"simplecache": {"cache_storage": str(tmp_path / "another")}})
+    with pytest.raises(FileChangedError, match="was replaced since it was opened"):
+        RemotePlace.of(elsewhere, place.transfer).open(opened.version()).source.read(2_200_000, 10)
 
 
 def test_a_folder_of_local_files(tmp_path: Path):

@@ -27,6 +27,8 @@ _TIMES: Final = ("mtime", "LastModified", "last_modified", "updated", "created")
 """What file systems call the same."""
 _NOT_THERE: Final = (404, 410)
 """Statuses of HTTP."""
+_MIXING: Final = frozenset({"blockcache", "cached", "filecache"})
+"""Protocols of what keeps parts of files, or replaces its copies, without a look at which version they are of."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,12 @@ class AnyClient:
     def __init__(self, filesystem: Any, path: str) -> None:
         self._filesystem, self._path = filesystem, path
         protocols = _protocols(filesystem)
-        self._copies = bool({"simplecache", "filecache"}.intersection(protocols))
+        for protocol in _MIXING.intersection(protocols):
+            raise ValueError(
+                f"{shown(path)}: {protocol}:: may mix two versions of a file that is replaced. cache_dir= keeps what "
+                "was read by version; simplecache:: copies the whole file"
+            )
+        self._copies = "simplecache" in protocols
         inner = filesystem.fs if "dir" in protocols else filesystem  # as asynchronous as what it wraps
         self._is_async = bool(type(inner).async_impl)
         archive = vars(filesystem).get("of")  # what fsspec's archives are read from
@@ -146,14 +153,16 @@ class AnyClient:
         self._archive = AnyClient(archive.fs, archive.path) if archive is not None and known else None
         self._pool: ThreadPoolExecutor | None = None
         self._found: ObjectVersion | None = None
+        """Of the copy."""
 
     async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
         try:
-            before = version or await self._now_there()
-            self._found = self._found or before
+            if self._copies and self._found is None:  # the copy is made of what is there, and stays
+                self._found = await self._now_there()
+            before = version or self._found or await self._now_there()
             count = max(min(count, before.size - offset), 0)
             data = await self._call("cat_file", start=offset, end=offset + count) if count else b""
-            after = self._found if self._copies else await self._now_there()
+            after = self._found or await self._now_there()
         except (IsADirectoryError, PermissionError, RemoteError):
             raise
         except Exception as error:  # whatever a file system raises
