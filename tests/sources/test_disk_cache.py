@@ -117,6 +117,17 @@ def test_any_range_is_that_of_the_object(server: Server, folder: Path) -> None:
     assert source.read(0, 100) == DATA[:100]
 
 
+def test_places_that_lie_apart_are_asked_for_together(server: Server, folder: Path) -> None:
+    ranges = [(1_500_000 + 700_000 * i, 1000) for i in range(5)]
+    for asked in ([HEAD, *[BLOCK] * 5], [PROBE]):
+        source = place(server, folder).open(None).source
+        assert source.read_many(ranges) == [DATA[offset : offset + count] for offset, count in ranges]
+        assert [count for _, _, count in server.asked] == asked
+        assert len(server.headers) == min(len(asked), 2)
+        server.asked.clear()
+        server.headers.clear()
+
+
 def test_what_is_there_in_part_is_asked_for_in_part(server: Server, folder: Path) -> None:
     opened(server, folder).ask(2_000_000, 100_000)
     source = opened(server, folder)

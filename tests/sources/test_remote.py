@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -179,6 +181,28 @@ def test_blocks_of_all_objects_are_bounded_together(server, monkeypatch):
     del source, sources
     gc.collect()
     assert remote._held.bytes == before
+
+
+def test_neighbours_are_not_asked_for_twice(server):
+    source = opened(server, Transfer(gap=0, pause=0.0))
+    end = len(DATA)
+    for ranges in ([(5_000_000, 10), (5_040_000, 10)], [(end - 200_000, 10), (end - 100_000, 10)]):
+        server.asked.clear()
+        assert source.read_many(ranges) == [DATA[offset : offset + count] for offset, count in ranges]
+        asked = sorted(server.asked)
+        assert all(offset + count <= after for (_, offset, count), (_, after, _) in itertools.pairwise(asked)), asked
+
+
+def test_nothing_of_an_answer_stays_that_is_not_kept(server, monkeypatch):
+    monkeypatch.setattr(remote, "_KEPT", 1 << 18)
+    source = opened(server)
+    answers = source._have({offset // _BLOCK: None for offset, _ in APART}, 1)
+    alive = [weakref.ref(span.answer) for span in answers.values()]
+    assert all(len(span.answer.result(WATCHDOG)[span.number]) == _BLOCK for span in answers.values())
+    assert len(set(alive)) == 2
+    del answers
+    left = [answer.result() for ref in set(alive) if (answer := ref()) is not None]
+    assert sum(len(data) for found in left for data in found) == source._held <= 1 << 18
 
 
 def test_fetched_ranges_are_a_source(server):
@@ -370,6 +394,7 @@ def test_one_of_several_that_fails_leaves_nothing_that_fails_later(server):
     )
     with pytest.raises(PermissionError, match=r"a\.h5: bytes .* the server says 403"):
         source.read_many(APART)
+    assert source.read(*APART[18]) == DATA[APART[18][0] : APART[18][0] + 100]  # which came with another answer
     server.always = None
     assert read_apart(source)
 

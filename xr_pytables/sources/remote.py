@@ -434,21 +434,26 @@ class Remote:
         """The spans of all of these blocks, asked for if they are not there yet."""
         with self._lock:
             missing = sorted(block for block in blocks if block not in self._of_block)
-            if missing:
-                runs = merged([(block * _BLOCK, _BLOCK) for block in missing], self.gap)
-                spans = [self._added(self._widened(run, window)) for run in runs]
-                self._come_with(self._asked_apart([self._extent(span) for span in spans]), spans)
+            runs = merged([(block * _BLOCK, _BLOCK) for block in missing], self.gap)
+            spans = [self._added(more) for run in runs if (more := self._widened(run, window))]
+            rest = iter(spans)
+            for ranges in together([self._extent(span) for span in spans]):
+                self._come_with(in_loop(self._brought(ranges)), [next(rest) for _ in ranges])
             found = {block: self._of_block[block] for block in blocks}
             for span in found.values():
                 if span.blocks.start in self._spans:
                     self._spans.move_to_end(span.blocks.start)
             while (self._held > _KEPT or _held.bytes > _KEPT_OF_ALL) and len(self._spans) > 1:
-                self._drop(next(iter(self._spans.values())))
+                self._drop_together(next(iter(self._spans.values())))
         return found
 
     def _widened(self, run: Run, window: int) -> range:
-        """The blocks of a run, and neighbours that are worth it."""
+        """The blocks of a run, and neighbours that are worth it; none if all come as neighbours of others."""
         first, stop = run.offset // _BLOCK, -(-(run.offset + run.count) // _BLOCK)
+        while first in self._of_block:
+            first += 1
+        if first >= stop:
+            return range(0)
         before = self._of_block.get(first - 1)
         if before is not None and window > 1:  # somebody reads on
             window = max(window, min(2 * len(before.blocks), _AHEAD))
@@ -498,13 +503,17 @@ class Remote:
             if self._of_block.get(block) is span:
                 del self._of_block[block]
 
+    def _drop_together(self, span: _Span) -> None:
+        """Forget all spans of an answer, which is in memory for as long as there is one. The caller holds the lock."""
+        for other in [other for other in self._spans.values() if other.answer is span.answer]:
+            self._drop(other)
+
     def _data(self, span: _Span) -> bytes:
         try:
             return self._result(span.answer)[span.number]
         except BaseException:
             with self._lock:
-                for other in [other for other in self._spans.values() if other.answer is span.answer]:
-                    self._drop(other)
+                self._drop_together(span)
             raise
 
     # -- in bulk --------------------------------------------------------------------------------------------
@@ -588,30 +597,31 @@ class Remote:
             nothing: Future[bytes] = Future()
             nothing.set_result(b"")
             return nothing
-        if self._kept is not None:
-            return in_loop(self._by_disk(self._kept, offset, count))
-        return in_loop(self._asking.whole(offset, count, self.version))
+        return in_loop(self._one(offset, count))
 
-    def _asked_apart(self, ranges: Sequence[tuple[int, int]]) -> Future[list[bytes]]:
-        """Ranges for metadata, none of them empty."""
-        if self._kept is not None:
-            return in_loop(_together(self._by_disk(self._kept, *one) for one in ranges))
-        return in_loop(self._asking.apart(ranges, self.version))
+    async def _one(self, offset: int, count: int) -> bytes:
+        (found,) = await self._brought([(offset, count)])
+        return found
 
-    async def _by_disk(self, kept: KeptBlocks, offset: int, count: int) -> bytes:
-        """A range, of which comes from disk what is there; the rest is asked for in whole blocks, and kept."""
-        first, stop = offset // BLOCK, -(-(offset + count) // BLOCK)
-        found = await asyncio.to_thread(kept.read, range(first, stop))
-        missing = [(number * BLOCK, BLOCK) for number in range(first, stop) if number not in found]
-
-        async def ask(run: Run) -> tuple[int, bytes]:
-            data = await self._asking.whole(run.offset, min(run.count, self.size - run.offset), self.version)
-            await asyncio.to_thread(kept.write, run.offset // BLOCK, data)
-            return run.offset // BLOCK, data
-
-        found.update(await _together(map(ask, merged(missing, 0, self.size))))
-        data, start = b"".join(found[number] for number in sorted(found)), offset - first * BLOCK
-        return data[start : start + count] if len(data) > count else data
+    async def _brought(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Ranges, of which comes from disk what is there; the rest is asked for in whole blocks, and kept."""
+        if (kept := self._kept) is None:
+            return await self._asking.apart(ranges, self.version)
+        wanted = [range(offset // BLOCK, -(-(offset + count) // BLOCK)) for offset, count in ranges]
+        found: dict[int, bytes | memoryview] = {}
+        for some in await asyncio.to_thread(lambda: [kept.read(blocks) for blocks in wanted]):
+            found |= some
+        missing = {number for blocks in wanted for number in blocks if number not in found}
+        runs = merged([(number * BLOCK, BLOCK) for number in sorted(missing)], 0, self.size)
+        asked = [(run.offset, min(run.count, self.size - run.offset)) for run in runs]
+        for (offset, count), data in zip(asked, await self._asking.apart(asked, self.version), strict=True):
+            await asyncio.to_thread(kept.write, offset // BLOCK, data)
+            found |= {(offset + at) // BLOCK: memoryview(data)[at : at + BLOCK] for at in range(0, count, BLOCK)}
+        brought = []
+        for (offset, count), blocks in zip(ranges, wanted, strict=True):
+            data, start = b"".join(found[number] for number in blocks), offset - blocks.start * BLOCK
+            brought.append(data[start : start + count] if len(data) > count else data)
+        return brought
 
     def _result(self, future: Future[_T]) -> _T:
         try:
