@@ -200,6 +200,39 @@ def test_a_fill_value_that_becomes_another_in_zarr_is_refused(
         np.testing.assert_array_equal(found["b"], [0, 1, 2, np.nan, 4])
 
 
+@pytest.mark.usefixtures("quiet")
+def test_what_zarr_cannot_have_costs_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    long = np.arange(6, dtype=np.longdouble)
+    with h5py.File(path, "w") as file:
+        file["good"] = np.arange(5)
+        file["odd\\name"] = file["zarr.json"] = np.arange(3)
+        file["fine/good"] = np.arange(4)
+        file["odd\\group/v"] = np.arange(3)
+        if long.itemsize > 8:  # not so on Windows
+            file["long"], file["twice"], file["records"] = long, long + 1j, long.view([("a", long.dtype)])
+    left_out = {"long", "twice", "odd\\name"}
+    with pytest.warns(UserWarning, match=r"left out") as told:
+        references = to_kerchunk(path)
+    assert ("/long: its type (float128) has no equal in Zarr" in str(told[0].message)) is (long.itemsize > 8)
+    assert "/odd\\name: there is a backslash in its name, which Zarr takes for a slash" in str(told[0].message)
+    assert "/odd\\group: there is a backslash" in str(told[0].message)
+    for found, others in ((through_kerchunk(references), set()), (through_virtualizarr(path, "/"), {"zarr.json"})):
+        assert_same_values(found, open_quietly(path))
+        assert set(found.variables) == {"good", "zarr.json"} - others
+        assert left_out.isdisjoint(found.variables)
+    assert np.array_equal(through_kerchunk(references, "/fine")["good"], np.arange(4))
+
+
+def test_references_are_written_to_this_machine(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^out must be a local path, not memory://x\.parq"):
+        to_kerchunk(whole, "memory://x.parq")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        to_kerchunk(whole, f"file://{tmp_path}/a%20b.json")
+    assert np.array_equal(through_kerchunk(str(tmp_path / "a b.json"))["zlib"], NOISE.round(1))
+
+
 def test_times_coordinates_and_attributes(tmp_path: Path) -> None:
     ds = xr.Dataset(
         {"v": (("t",), np.arange(3.0), {"units": "K", "list": [1, 2], "flag": True})},

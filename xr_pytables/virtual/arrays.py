@@ -135,9 +135,16 @@ def virtual_arrays(file: File, spec: GroupSpec) -> Iterator[tuple[str, VirtualAr
         try:
             if "/" in name:
                 raise NotVirtualError("there is a slash in its name")
+            check_name(name)
             yield name, virtual_array(file, variable)
         except (NotVirtualError, FormatError) as error:
             yield name, str(error)
+
+
+def check_name(name: str) -> None:
+    """Raise NotVirtualError for the name of a variable, or the path of a group, that is another in Zarr."""
+    if "\\" in name:
+        raise NotVirtualError("there is a backslash in its name, which Zarr takes for a slash")
 
 
 def virtual_array(file: File, spec: VariableSpec) -> VirtualArray:
@@ -198,7 +205,8 @@ def _check_type(file: File, spec: VariableSpec) -> None:
     ends = datatype.kind == "string" and datatype.stored_size > 1 and datatype.padding != "null-padded"
     if datatype.dtype is None or not datatype.exact or datatype.dtype.kind not in "biufcSV" or ends:
         raise NotVirtualError(f"its type ({datatype.dtype or datatype.kind}) has no equal in Zarr")
-    if datatype.dtype.kind == "V" or spec.dtype.kind in "mM":
+    too_long = datatype.dtype.itemsize > {"f": 8, "c": 16}.get(datatype.dtype.kind, datatype.dtype.itemsize)
+    if too_long or datatype.dtype.kind == "V" or spec.dtype.kind in "mM":
         raise NotVirtualError(f"its type ({spec.dtype}) has no equal in Zarr")
 
 

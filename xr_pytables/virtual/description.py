@@ -23,7 +23,7 @@ from ..sources.place import Place
 from ..sources.remote import RemotePlace
 from ..sources.url import shown
 from ..sources.warning import warn
-from .arrays import NotVirtualError, VirtualArray, virtual_arrays
+from .arrays import NotVirtualError, VirtualArray, check_name, virtual_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,11 @@ def described(place: Place, group: str, fit: Callable[[VirtualArray], VirtualArr
         file = visit.file(place)
         for relative, spec in NodeReader(file, options, visit.linked).tree(checked_group(group)):
             arrays = []
+            try:
+                check_name(relative)
+            except NotVirtualError as error:
+                left_out.append(f"{spec.path}: {error}")
+                continue
             for name, found in virtual_arrays(file, spec):
                 try:
                     if isinstance(found, str):

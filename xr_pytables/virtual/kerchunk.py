@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..disk.door import place_of
+from ..sources.url import local_argument
 from .arrays import NotVirtualError, VirtualArray
 from .chunk_codec import NAME
 from .description import VirtualGroup, described, json_attributes, missing_chunks, split_fill, url_of
@@ -54,6 +55,7 @@ def to_kerchunk(
     out, with one warning that gives the reasons. Filters that numcodecs lacks, and columns of tables, need this package
     where they are read. Raises ValueError for what has no plain path or URL, and what opening raises.
     """
+    target = None if out is None else local_argument(out, "out")
     place = place_of(path, storage_options=storage_options)
     url = url_of(place)
     references: _References = {"version": 1, "refs": {}}
@@ -62,8 +64,8 @@ def to_kerchunk(
         _add_group(references["refs"], one, url)
     for one in groups:
         _consolidate(references["refs"], one.path)
-    if out is not None:
-        _write(references, os.fspath(out))
+    if target is not None:
+        _write(references, target)
     return references
 
 

@@ -66,6 +66,8 @@ def _group(group: VirtualGroup, url: str) -> ManifestGroup:
 
 def _in_the_file(array: VirtualArray) -> VirtualArray:
     """The array, of which all chunks are in the file. Raises NotVirtualError."""
+    if array.name == "zarr.json":
+        raise NotVirtualError("Zarr has metadata under its name")
     split_fill(array)  # raises if it has a wrong one
     if array.inline and not array.odd:
         raise NotVirtualError("its data lie in an object header, not in a chunk")
