@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask.array
 import fsspec
 import numpy as np
 import pytest
@@ -110,6 +111,16 @@ def test_a_store_that_cannot_refuse_says_so(memory: MemoryFileSystem, monkeypatc
 def test_what_cannot_be_done_in_a_store_is_refused(url: str, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_pytables(DATASET, url, **arguments)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket/folder/", "memory://upload/", "memory://"])
+def test_a_url_without_a_name_is_refused_before_anything_is_computed(url: str) -> None:
+    def block(values: np.ndarray) -> np.ndarray:
+        raise AssertionError("computed")
+
+    field = dask.array.from_array(FIELD).map_blocks(block, dtype=float, meta=np.empty((0, 0)))
+    with pytest.raises(ValueError, match=rf"^{url}: this names no object but a folder"):
+        to_pytables(xr.Dataset({"v": (("y", "x"), field)}), url)
 
 
 def test_many_files_and_shared_writes_are_local(tmp_path: Path) -> None:

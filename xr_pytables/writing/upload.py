@@ -41,6 +41,8 @@ def uploaded(url: str, *, mode: str | None, compute: bool, options: Mapping[str,
             f"{name}: whoever reads there could find half of a file. Write a local file, and copy it: only "
             f"{', '.join(sorted(_WHOLE))} take objects as a whole"
         )
+    if url.endswith("/") or not path.strip("/") or ("/" not in path and protocol != "memory"):
+        raise ValueError(f"{name}: this names no object but a folder, or a bucket. Add the name of the file")
     new = mode in ("w-", "x")
     if new and filesystem.exists(path):
         raise _exists(name)
