@@ -278,6 +278,25 @@ def test_a_server_that_sends_one_range_each_is_asked_for_several_only_once(serve
     assert len(server.headers) == len(APART)
 
 
+@pytest.mark.parametrize("number", [400, 403, 416, 501])
+@pytest.mark.parametrize("always", [True, False], ids=["whatever is asked for", "several"])
+def test_a_server_is_known_not_to_send_several_only_if_it_refuses_nothing_else(server, number, always):
+    source, asked = opened(server), list[int]()
+    server.objects["b.h5"] = DATA
+
+    def refusing(handler: Handler) -> bool:
+        ranges = len(handler.extents(len(DATA)))
+        if handler.name == "b.h5":
+            asked.append(ranges)
+        return handler.name == "a.h5" and (always or ranges > 1) and status(number)(handler)
+
+    server.always = refusing
+    with pytest.raises(OSError, match=rf"says {number}") if always else contextlib.nullcontext():
+        assert read_apart(source)
+    assert read_apart(RemotePlace.of(UrlTarget(server.url("b.h5")), QUICK).open(None).source)
+    assert sorted(asked) == ([1, 4, 16] if always else [1] * 21)
+
+
 KIND = {"Content-Type": "multipart/byteranges; boundary=THIS"}
 
 

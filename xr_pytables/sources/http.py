@@ -23,8 +23,10 @@ _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _RANGE_OF_PART: Final = re.compile(rb"(?i:\r\ncontent-range): *bytes (\d{1,19})-(\d{1,19})/(\d{1,19}) *\r\n")
 _MOST_UNASKED: Final = 1 << 16  # bytes of an answer that are read to see whether it is too long
-_NO_SEVERAL: Final = frozenset({200, 206, 400, 403, 416, 501})
-"""Statuses of servers that do not send several ranges at once, or refuse whoever asks for them."""
+_NO_SEVERAL: Final = frozenset({200, 206})
+"""Statuses of servers that do not send several ranges at once."""
+_REFUSED: Final = frozenset({400, 403, 416, 501})
+"""Statuses of servers that refuse whoever asks for several, and of other troubles with an object."""
 _ONE_RANGE_EACH: Final = set[str]()
 """The hosts of which that is known."""
 
@@ -34,6 +36,9 @@ class HTTPClient:
 
     def __init__(self, filesystem: Any, url: str) -> None:
         self._filesystem, self._url = filesystem, url
+        self._host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        self._refused = False
+        """Whether several ranges were; if one is not after that, it is because there were several."""
 
     async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
         async with self._response([(offset, count)], version) as response:
@@ -42,16 +47,18 @@ class HTTPClient:
             found = await _body(response, length + _MOST_UNASKED)
             if len(found) > length:
                 raise RemoteError(f"the server sent {len(found)} bytes or more where it said {length}")
+            if self._refused:
+                _ONE_RANGE_EACH.add(self._host)
             return Answer(found, _version(size, response.headers))
 
     async def get_several(self, ranges: Sequence[tuple[int, int]], version: ObjectVersion) -> list[Answer] | None:
-        host = self._url.partition("://")[2].partition("/")[0].rpartition("@")[2]
-        if host in _ONE_RANGE_EACH:
+        if self._host in _ONE_RANGE_EACH:
             return None
         async with self._response(ranges, version) as response:
             if response.status != 206 or response.content_type != "multipart/byteranges":
                 if response.status in _NO_SEVERAL:
-                    _ONE_RANGE_EACH.add(host)
+                    _ONE_RANGE_EACH.add(self._host)
+                self._refused = response.status in _REFUSED
                 return None
             body = await _body(response, sum(count for _, count in ranges) + _MOST_UNASKED)
             parts = list(_byte_ranges(body))
