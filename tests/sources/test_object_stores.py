@@ -121,6 +121,14 @@ def test_no_credentials_are_shown(bucket, options):
     assert "someone" not in told
 
 
+@pytest.mark.parametrize(("chain", "error"), [("", RemoteError), ("blockcache::", ValueError)])
+def test_no_credentials_in_a_url_are_shown(options, chain: str, error: type[Exception]):
+    with pytest.raises(error) as caught:
+        opened({"s3": options} if chain else options, f"{chain}s3://someone:geheim@bucket/a.bin")
+    assert "bucket" in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
 def test_nobody_there(options):
     nowhere = {
         **options,

@@ -598,10 +598,11 @@ def test_whoever_stops_listening_leaves_no_request_under_way(server):
 )
 def test_names_have_no_secrets_and_no_control_characters(url, name):
     assert shown(url) == name
-    told = without_secrets(f"cannot get {url} now", url)
-    assert "pw" not in told
-    assert "abc" not in told
-    assert "sig=1" not in told
+    for part in (url, url.partition("://")[2]):  # file systems take the scheme off
+        told = without_secrets(f"cannot get {part} now", part)
+        assert "pw" not in told
+        assert "abc" not in told
+        assert "sig=1" not in told
 
 
 def test_no_secret_in_any_message_or_repr(server):

@@ -142,8 +142,8 @@ class AnyClient:
         protocols = _protocols(filesystem)
         for protocol in _MIXING.intersection(protocols):
             raise ValueError(
-                f"{shown(path)}: {protocol}:: may mix two versions of a file that is replaced. cache_dir= keeps what "
-                "was read by version; simplecache:: copies the whole file"
+                f"{without_secrets(shown(path), path)}: {protocol}:: may mix two versions of a file that is replaced. "
+                "cache_dir= keeps what was read by version; simplecache:: copies the whole file"
             )
         self._copies = "simplecache" in protocols
         inner = filesystem.fs if "dir" in protocols else filesystem  # as asynchronous as what it wraps

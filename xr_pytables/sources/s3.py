@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..errors import FileChangedError, RemoteError
 from .remote import Answer, ObjectVersion, TemporaryError
+from .url import without_secrets
 
 _TEMPORARY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -19,7 +20,7 @@ class S3Client:
     """One object by an `s3fs.S3FileSystem`."""
 
     def __init__(self, filesystem: Any, path: str) -> None:
-        self._filesystem = filesystem
+        self._filesystem, self._path = filesystem, path
         self._bucket, self._key, self._number = filesystem.split_path(path)
 
     async def get(self, offset: int, count: int, version: ObjectVersion | None) -> Answer:
@@ -34,7 +35,7 @@ class S3Client:
             async with response["Body"] as body:
                 data = await body.read()
         except Exception as error:  # whatever botocore and its transport raise
-            raise _understood(error, version) from None
+            raise _understood(error, version, without_secrets(str(error), self._path)) from None
         found = _CONTENT_RANGE.fullmatch(response.get("ContentRange") or "")
         size = int(found[3]) if found else int(response["ContentLength"])
         if (int(found[1]) if found else 0) != offset:
@@ -44,8 +45,8 @@ class S3Client:
         )
 
 
-def _understood(error: Exception, version: ObjectVersion | None) -> Exception:
-    """The error of a client as one of ours."""
+def _understood(error: Exception, version: ObjectVersion | None, text: str) -> Exception:
+    """The error of a client, with its text, as one of ours."""
     cause: BaseException | None = error
     status, code = 0, ""
     while cause is not None and not status:
@@ -54,7 +55,7 @@ def _understood(error: Exception, version: ObjectVersion | None) -> Exception:
             status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = str(response.get("Error", {}).get("Code", ""))
         cause = cause.__cause__
-    told = f"the store says {status} {code}" if status else f"{type(error).__name__}: {error}"
+    told = f"the store says {status} {code}" if status else f"{type(error).__name__}: {text}"
     if status == 412 or (status == 416 and version is not None):
         return FileChangedError(f"the object was replaced since it was opened ({told})")
     if status == 416:

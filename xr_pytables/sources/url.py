@@ -75,8 +75,8 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def _secrets(part: str) -> list[str]:
-    """What stands before the host and behind the path, the longest text first."""
-    rest = part.partition("://")[2]
+    """What stands before the host and behind the path, the longest text first. The scheme may have been taken off."""
+    rest = part.partition("://")[2] or part
     user = rest.partition("/")[0].rpartition("@")[0]
     password = user.partition(":")[2]
     found = [user, password, unquote(password), rest.partition("?")[2], rest.partition("#")[2]]
