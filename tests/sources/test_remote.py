@@ -271,7 +271,7 @@ def test_a_server_that_sends_one_range_each_is_asked_for_several_only_once(serve
     server.has_several = False
     source = opened(server)
     assert read_apart(source)
-    assert len(server.headers) == len(APART) + 2  # both requests for several were under way
+    assert len(server.headers) - len(APART) in (1, 2)  # the second one may have been under way
     server.headers.clear()
     again = RemotePlace.of(UrlTarget(server.url()), QUICK).open(source.version).source
     assert read_apart(again)
