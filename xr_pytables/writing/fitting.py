@@ -103,7 +103,10 @@ def _pack(values: _Array, form: Packing, out: _Array) -> str | None:
     if form.scale_factor is not None:
         numbers /= form.scale_factor
     np.rint(numbers, out=numbers)
-    low, high = np.fmin.reduce(numbers, axis=None), np.fmax.reduce(numbers, axis=None)
+    low, high = numbers.min(), numbers.max()  # far faster than fmin and fmax, and NaN if there is one
+    has_missing = bool(np.isnan(low))
+    if has_missing:
+        low, high = np.fmin.reduce(numbers, axis=None), np.fmax.reduce(numbers, axis=None)
     limits = np.iinfo(form.dtype)
     if not (np.isnan(low) or (_is_within(low, limits) and _is_within(high, limits))):
         outside = low if not _is_within(low, limits) else high
@@ -118,12 +121,12 @@ def _pack(values: _Array, form: Packing, out: _Array) -> str | None:
         reason = _taken_for_missing(values, taken, form)
         if reason is not None:
             return reason
-    missing = np.isnan(numbers)
-    if not missing.any():
+    if not has_missing:
         out[...] = numbers
         return None
     if form.fill is None:
         return f"NaN has no form in {form} without a _FillValue"
+    missing = np.isnan(numbers)
     numbers[missing] = 0
     out[...] = numbers
     out[missing] = form.fill
