@@ -27,7 +27,7 @@ FLOORS: dict[str, set[str]] = {
     "model": {"chunks", "hdf5", "sources"},
     "disk": {"hdf5", "sources"},
     "arrays": {"chunks", "disk", "hdf5", "model", "sources"},
-    "where": {"arrays", "chunks", "disk", "hdf5", "model", "parsing"},
+    "where": {"arrays", "chunks", "disk", "hdf5", "model", "parsing", "time_units"},
     "library": {"chunks", "disk", "hdf5", "model", "sources"},
     "writing": {"arrays", "chunks", "disk", "hdf5", "library", "model", "parsing", "sources", "time_units", "where"},
     "accessor": {"writing"},

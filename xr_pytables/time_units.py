@@ -15,6 +15,10 @@ NANOSECONDS: Final = {
     "D": 86400 * 10**9, "h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1,
 }  # fmt: skip
 """Of each of NumPy's units that xarray may meet."""
+OF_WORD: Final = {
+    "day": "D", "hour": "h", "minute": "m", "second": "s", "millisecond": "ms", "microsecond": "us", "nanosecond": "ns",
+}  # fmt: skip
+"""NumPy's units for the words of CF."""
 
 
 def size_of(dtype: np.dtype[Any]) -> int:

@@ -22,10 +22,10 @@ import pandas as pd
 from ..model.frames import FREQUENCY, TIME_ZONE, is_zone_name
 from ..model.specs import GroupSpec, VariableSpec
 from ..parsing import expression
+from ..time_units import NANOSECONDS
 from .spellings import OPERATORS, as_list, instead, listed, plain
-from .time_queries import OF_RESOLUTION, is_not_least, nanoseconds, with_fraction
+from .time_queries import is_not_least, nanoseconds, with_fraction
 
-_DAY: Final = 86400 * OF_RESOLUTION["s"]
 _EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
 _TURNED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Eq: ast.Eq, ast.NotEq: ast.NotEq,
@@ -219,9 +219,9 @@ def _stored(spec: VariableSpec, value: Any) -> Fraction | bytes:
     if isinstance(moment, pd.Period):
         return Fraction(moment.ordinal)
     if decoding.kind == "ordinals":
-        return Fraction(nanoseconds(moment), _DAY) + _EPOCH
+        return Fraction(nanoseconds(moment), NANOSECONDS["D"]) + _EPOCH
     unit, _ = np.datetime_data(spec.dtype)
-    return Fraction(nanoseconds(moment), OF_RESOLUTION[unit])
+    return Fraction(nanoseconds(moment), NANOSECONDS[unit])
 
 
 def _period(value: Any, freq: Any) -> Any:

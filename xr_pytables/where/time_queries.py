@@ -23,16 +23,11 @@ import pandas as pd
 from ..model.forms import Form
 from ..model.specs import VariableSpec
 from ..parsing import expression
+from ..time_units import NANOSECONDS, OF_WORD
 from .conditions import MAX_LENGTH
 from .spellings import as_list, is_list, listed
 
 _UNITS: Final = re.compile(r"\s*(\w+)\s+since\s+(\S.*?)\s*")
-_NANOSECONDS: Final = {
-    "nanosecond": 1, "microsecond": 10**3, "millisecond": 10**6, "second": 10**9, "minute": 60 * 10**9,
-    "hour": 3600 * 10**9, "day": 86400 * 10**9,
-}  # fmt: skip
-OF_RESOLUTION: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-"""Nanoseconds of each of pandas' units."""
 _LEAST: Final = -(2**63)
 """What stands for missing times in integers, and no condition can name."""
 _BEYOND: Final = 2**63 - Fraction(1, 2)
@@ -258,7 +253,7 @@ class _Clock:
         """Raises ValueError for units and calendars that have no exact numbers here."""
         units, calendar = str(spec.attributes["units"]), spec.attributes.get("calendar", "standard")
         found = _UNITS.fullmatch(units)
-        unit = _NANOSECONDS.get(found[1].lower().removesuffix("s")) if found else None
+        unit = OF_WORD.get(found[1].lower().removesuffix("s")) if found else None
         if found is None or unit is None:
             raise ValueError(f"its units {units!r} are not known here; compare it with a number")
         begin = _timestamp(found[2])
@@ -267,7 +262,7 @@ class _Clock:
         packed = [key for key in ("scale_factor", "add_offset") if key in spec.attributes]
         if packed:
             raise ValueError(f"its times have the attribute {packed[0]!r}; compare it with a number")
-        return cls(unit, begin)
+        return cls(NANOSECONDS[unit], begin)
 
 
 def _timestamp(value: object) -> pd.Timestamp:
@@ -283,7 +278,7 @@ def _timestamp(value: object) -> pd.Timestamp:
 
 def nanoseconds(time: pd.Timestamp | pd.Timedelta) -> int:
     """Of a duration, or since 1970; exact for times far from it, too."""
-    return int(time.asm8.view("i8")) * OF_RESOLUTION[time.unit]
+    return int(time.asm8.view("i8")) * NANOSECONDS[time.unit]
 
 
 def _seconds(time: pd.Timestamp) -> float:

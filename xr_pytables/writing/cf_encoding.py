@@ -19,7 +19,7 @@ from xarray import Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
 from ..model.specs import VariableSpec
-from ..time_units import NANOSECONDS, are_whole, seconds_apart, size_of
+from ..time_units import NANOSECONDS, OF_WORD, are_whole, seconds_apart, size_of
 from .fitting import Packing, as_read, cast, checked, packable, packed
 
 Stored = Callable[[str], VariableSpec | None]
@@ -299,9 +299,6 @@ def _way_out(variable: Variable, spec: VariableSpec | None) -> str:
 
 # -- times -------------------------------------------------------------------------------------------------
 
-_CODES: Final = {
-    "day": "D", "hour": "h", "minute": "m", "second": "s", "millisecond": "ms", "microsecond": "us", "nanosecond": "ns",
-}  # fmt: skip
 _ROUNDED: Final = datetime.timedelta(milliseconds=1)
 """Times that are stored as floating point may come back that far from where they were."""
 
@@ -416,7 +413,7 @@ def _parsed(units: object) -> tuple[str | None, int | None]:
     if not isinstance(units, str):
         return None, None
     step, since, reference = (part.strip() for part in units.partition(" since "))
-    code = _CODES.get(step.lower().removesuffix("s"))
+    code = OF_WORD.get(step.lower().removesuffix("s"))
     if not since:
         return code, 0
     try:
@@ -432,7 +429,7 @@ def _way_to_finer(name: Hashable | None, times: np.ndarray) -> str:
     if name is None:
         return "Choose finer units in encoding"
     since = " since 1970-01-01" if times.dtype.kind == "M" else ""
-    finer = next(word for word in _FINER if are_whole(times, _CODES[word]).all())
+    finer = next(word for word in _FINER if are_whole(times, OF_WORD[word]).all())
     return (
         f"Round the times, or write all of {name!r} in finer units first: read it, and write it with mode='a' alone "
         f"and encoding={{{name!r}: {{'units': '{finer}s{since}', 'dtype': 'int64'}}}}"
