@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_pytables.chunks import codecs, libblosc2
-from xr_pytables.chunks.codecs import ChunkType, Workspace, decode_chunk, encode_chunk, why_not
+from xr_pytables.chunks.codecs import ChunkType, Workspace, decode_chunk, encode_chunk, encode_parts, why_not
 from xr_pytables.chunks.filters import (
     BLOSC,
     BLOSC2,
@@ -188,6 +188,19 @@ def test_shuffle_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = FilterPipeline((Filter(BLOSC, (2, 2, 4, 4000, 5, 1, 1), "blosc"),))
     encoded, _ = encode_chunk(bytes_of(data), steps, ChunkType((1000,), data.dtype))
     np.testing.assert_array_equal(decode_chunk(np.frombuffer(encoded, np.uint8), 0, steps, 4000), bytes_of(data))
+
+
+def test_nothing_is_copied_for_a_checksum_at_the_end() -> None:
+    data = np.arange(1000, dtype="u2").view("u1")
+    checksum, shuffle = Filter(FLETCHER32, (), "fletcher32", optional=False), Filter(SHUFFLE, (2,), "shuffle")
+    chunk = ChunkType((2000,), data.dtype)
+    parts, mask = encode_parts(data, FilterPipeline((checksum,)), chunk)
+    assert (parts[0] is data, len(parts[1]), mask) == (True, 4, 0)
+    for steps in ((checksum,), (shuffle, checksum), (checksum, shuffle)):
+        pieces, _ = encode_parts(data, FilterPipeline(steps), chunk)
+        whole, _ = encode_chunk(data, FilterPipeline(steps), chunk)
+        np.testing.assert_array_equal(np.concatenate(pieces), whole)
+        np.testing.assert_array_equal(decode_chunk(whole, 0, FilterPipeline(steps), 2000), data)
 
 
 def test_checksum_in_the_byte_order_of_old_hdf5_is_accepted() -> None:

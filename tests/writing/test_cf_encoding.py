@@ -299,6 +299,7 @@ def test_blocks_of_another_dtype_than_dask_announces_are_not_cast_silently(path)
 WRONG_BLOCKS = {
     "longer": (lambda block: np.arange(len(block) + 1.0), ValueError, r"shape \(3,\) came where \(2,\) was announced"),
     "wider": (lambda block: np.zeros((len(block), 2)), ValueError, r"shape \(2, 2\) came where \(2,\) was announced"),
+    "empty": (lambda block: block[:0], (ValueError, OSError), r"(came where \(2,\)|the shape that) was announced"),
     "larger": (lambda block: np.full(len(block), 1e39), ValueError, r"1e\+39 does not fit: float32"),
     "text": (lambda block: np.array(["a"] * len(block), object), TypeError, "dtype object came where float32"),
     "times": (lambda block: np.zeros(len(block), "M8[s]"), TypeError, r"dtype datetime64\[s\] came where float32"),

@@ -360,7 +360,7 @@ def test_empty_chunks_replace_what_was_there(path):
 def test_threads_bound_the_threads_that_encode(path, monkeypatch, threads, lazy):
     active, most, lock = 0, 0, threading.Lock()
     both = threading.Event()
-    real = encoder.encode_chunk
+    real = encoder.encode_parts
 
     def counted(*args):
         nonlocal active, most
@@ -378,7 +378,7 @@ def test_threads_bound_the_threads_that_encode(path, monkeypatch, threads, lazy)
                 active -= 1
 
     monkeypatch.setattr("xr_pytables.chunks.team.usable_cpus", lambda: 4)
-    monkeypatch.setattr(encoder, "encode_chunk", counted)
+    monkeypatch.setattr(encoder, "encode_parts", counted)
     monkeypatch.setattr(encoder, "_BATCH_BYTES", 1)
     values = np.arange(4000.0)
     data = dask.array.from_array(values, chunks=500) if lazy else values

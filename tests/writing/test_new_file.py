@@ -204,7 +204,7 @@ def test_a_damaged_note_is_an_error_and_the_old_file_stays(path, damage):
         "flip": "the checksum of what begins at",
         "cut": "is damaged: it has no end",
         "swap": r"is about the block of \(4, 3\) at \(0, 0\), expected that of \(4, 3\) at \(0, 3\)",
-        "remove": r"file\.h5:/v: only 5 of 6 blocks were stored, not the one at \(0, 3\)",
+        "remove": r"file\.h5:/: variable 'v': only 5 of 6 blocks were stored, not the one at \(0, 3\)",
     }[damage]
     with pytest.raises(OSError, match=message):
         job.commit()

@@ -237,18 +237,29 @@ def _unpacked(step: Filter, data: Bytes, workspace: Workspace, keep: tuple[NDArr
         raise ChunkError(f"{codec.name} cannot decode the {data.size} bytes stored: {error}") from error
 
 
-def encode_chunk(data: Bytes, pipeline: FilterPipeline, chunk: ChunkType) -> tuple[bytes | bytearray | Bytes, int]:
+def encode_chunk(data: Bytes, pipeline: FilterPipeline, chunk: ChunkType) -> tuple[Bytes, int]:
     """Apply the filters to one whole chunk (edge chunks padded): (bytes to store, filter mask).
+
+    As `encode_parts`, in one piece.
+    """
+    parts, mask = encode_parts(data, pipeline, chunk)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), mask
+
+
+def encode_parts(data: Bytes, pipeline: FilterPipeline, chunk: ChunkType) -> tuple[tuple[Bytes, ...], int]:
+    """Apply the filters to one whole chunk (edge chunks padded): (bytes to store, one behind the other, filter mask).
 
     `data` are the chunk's elements as stored, in C order. The bytes are those that PyTables' and HDF5's own filters
     make, or decode to the same with them; where such a filter would leave itself out because it gains nothing, its bit
-    is set in the mask. May return `data` itself. Raises ChunkError if a filter cannot be applied, ValueError if `data`
-    has not the size of the chunk.
+    is set in the mask. May return `data` itself; a checksum at the end is a part of its own, for which nothing needs
+    to be copied. Raises ChunkError if a filter cannot be applied, ValueError if `data` has not the size of the chunk.
     """
     if data.size != chunk.nbytes:
         raise ValueError(f"{data.size} bytes are not one chunk of {chunk.nbytes}")
     mask = 0
     for i, step in enumerate(pipeline.filters):
+        if step.id == FLETCHER32 and i == len(pipeline.filters) - 1:
+            return (data, _checksum(data)), mask
         codec = find_codec(step.id)
         if codec is None or codec.encode is None:
             raise ChunkError(f"HDF5 filter {step.id} ({step.name}) cannot be applied here")
@@ -262,7 +273,7 @@ def encode_chunk(data: Bytes, pipeline: FilterPipeline, chunk: ChunkType) -> tup
             mask |= 1 << i
         else:
             raise ChunkError(f"{codec.name} does not make the chunk smaller, and is not optional")
-    return data, mask
+    return (data,), mask
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -374,10 +385,11 @@ def _verify(data: Bytes, values: tuple[int, ...], out: Bytes) -> Bytes:
 
 
 def _add_checksum(data: Bytes, values: tuple[int, ...], chunk: ChunkType) -> Bytes:
-    out = np.empty(data.size + _CHECKSUM_BYTES, np.uint8)
-    out[:-_CHECKSUM_BYTES] = data
-    out[-_CHECKSUM_BYTES:] = np.frombuffer(fletcher32(data).to_bytes(_CHECKSUM_BYTES, "little"), np.uint8)
-    return out
+    return np.concatenate([data, _checksum(data)])
+
+
+def _checksum(data: Bytes) -> Bytes:
+    return np.frombuffer(fletcher32(data).to_bytes(_CHECKSUM_BYTES, "little"), np.uint8)
 
 
 def _unpack_bzip2(data: Bytes, values: tuple[int, ...], out: Bytes) -> bytes:

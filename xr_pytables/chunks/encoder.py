@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import team
-from .codecs import ChunkType, Workspace, encode_chunk
+from .codecs import ChunkType, Workspace, encode_parts
 from .index import ChunkStorage
 from .libblosc2 import Bytes
 
@@ -43,8 +43,8 @@ class EncodedChunk:
 
     corner: tuple[int, ...]
     """Its first element."""
-    data: bytes | bytearray | Bytes
-    """Valid until the thread that made it encodes the next ones."""
+    parts: tuple[Bytes, ...]
+    """Its bytes, one behind the other; valid until the thread that made it encodes the next ones."""
     mask: int
     """Bit *i* set: filter *i* was not applied."""
 
@@ -126,7 +126,7 @@ class _Encoder:
             data = self._flat(self._part(corner), room[number * size : (number + 1) * size])
             if self.leave_out and is_fill(data, self.fill):
                 continue
-            encoded.append(EncodedChunk(corner, *encode_chunk(data, self.storage.pipeline, self.type)))
+            encoded.append(EncodedChunk(corner, *encode_parts(data, self.storage.pipeline, self.type)))
         return encoded
 
     def _part(self, corner: tuple[int, ...]) -> NDArray[Any]:

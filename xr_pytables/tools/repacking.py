@@ -436,7 +436,7 @@ def _put(array: Any) -> Callable[[Sequence[EncodedChunk]], None]:
         with lock:
             h5.silence_this_thread()
             for chunk in chunks:
-                array.write_chunk(chunk.corner, chunk.data, chunk.mask)
+                array.write_chunk(chunk.corner, np.concatenate(chunk.parts), chunk.mask)
 
     return put
 
@@ -463,7 +463,7 @@ def _copy_chunks(file: File, new: TargetFile, plan: ArrayPlan, threads: int | No
                 data, left_out = raw, int(mask[i])
                 if finish and left_out:
                     data, left_out = _finished(raw, left_out, info.filters, kind, workspace)
-                chunks.append(EncodedChunk(tuple(corners[i].tolist()), data, left_out))
+                chunks.append(EncodedChunk(tuple(corners[i].tolist()), (np.frombuffer(data, np.uint8),), left_out))
             put(chunks)
             done(len(part) * storage.chunk_nbytes)
 

@@ -20,7 +20,7 @@ from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
 from ..model.specs import VariableSpec
 from ..time_units import NANOSECONDS, OF_WORD, are_whole, seconds_apart, size_of
-from .fitting import Packing, as_read, cast, checked, packable, packed
+from .fitting import Packing, as_announced, as_read, checked, packable, packed
 
 Stored = Callable[[str], VariableSpec | None]
 """The array in the file that takes the values of a variable; None if it is written anew."""
@@ -104,24 +104,39 @@ def _as_announced(variable: Variable, label: str) -> Variable:
     data = variable.data
     if not isinstance(data, dask.array.Array):
         return variable
-    blocks = data.map_blocks(
-        _announced_block, data.chunks, data.dtype, label, dtype=data.dtype, chunks=data.chunks, meta=data._meta
-    )
+    sides = tuple(map(_side, data.chunks))
+    blocks = data.map_blocks(_announced_block, sides, data.dtype, label, dtype=data.dtype, meta=data._meta)
     return variable.copy(deep=False, data=blocks)
 
 
+def before_check(data: dask.array.Array) -> dask.array.Array:
+    """The blocks of a variable that only `_as_announced` looks at, for who does that himself; or `data`."""
+    if not data.name.startswith(f"{_announced_block.__name__}-"):
+        return data
+    (name,) = data.dask.dependencies[data.name]
+    return dask.array.Array(data.dask, name, data.chunks, meta=data._meta)
+
+
+def _side(sizes: tuple[int, ...]) -> range | tuple[int, ...]:
+    """Sizes of blocks (elements), or where they begin if they are regular: each task has them, and they may be many."""
+    if sizes and sizes[0] and all(size == sizes[0] for size in sizes[:-1]) and 0 < sizes[-1] <= sizes[0]:
+        return range(0, sum(sizes), sizes[0])
+    return sizes
+
+
+def _size(side: range | tuple[int, ...], number: int) -> int:
+    """Of one block, in elements."""
+    return min(side.step, side.stop - side[number]) if isinstance(side, range) else side[number]
+
+
 def _announced_block(
-    block: Any, chunks: tuple[tuple[int, ...], ...], dtype: np.dtype, label: str, block_id: tuple[int, ...] = ()
+    block: Any,
+    sides: tuple[range | tuple[int, ...], ...],
+    dtype: np.dtype,
+    label: str,
+    block_id: tuple[int, ...] = (),
 ) -> Any:
-    expected = tuple(sizes[number] for sizes, number in zip(chunks, block_id, strict=True))
-    if np.shape(block) != expected:
-        raise ValueError(f"{label}: a block of shape {np.shape(block)} came where {expected} was announced")
-    if np.ma.is_masked(block):
-        raise ValueError(
-            f"{label}: a block with masked elements came where plain ones were announced. Fill them with NaN: "
-            "data.map_blocks(np.ma.filled, np.nan)"
-        )
-    return cast(np.asarray(block), dtype, label)
+    return as_announced(block, tuple(map(_size, sides, block_id)), dtype, label)
 
 
 def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:

@@ -30,7 +30,7 @@ from ..disk.arenas import OwnRoom, Room, SharedRoom
 from ..disk.transaction import Transaction
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
-from .new_file import Part, finish, parts_of, prepare, streamed
+from .new_file import Part, finish, parts_of, prepare, sources_of, streamed
 from .plans import WritePlan
 from .progress import Done, bar, nobody, watched
 from .targets import USUAL, Effort, OwnNotes, SharedNotes, itemsize, waiting
@@ -74,7 +74,8 @@ def execute(
             with jobs[0][1].naming_the_target() if jobs else contextlib.nullcontext():  # they are on one disk, mostly
                 growing = _begun(new, effort, done)
                 values = [put_aside(*job) for job in old]
-                lazy = [variable.data for job in (*new, *old) for _, variable in streamed(job[0])]
+                lazy = [data for each in growing for data in sources_of(each.plan, each.parts)]
+                lazy += [variable.data for plan, _ in old for _, variable in streamed(plan)]
                 targets = [part.target for each in growing for part in each.parts]
                 targets += [target for each in values for target in targets_of(each)]
                 with watched(lambda: stored_bytes(growing), done):
@@ -209,10 +210,9 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
     begun = dask.delayed(begin_delayed, pure=False)(plan.without_lazy_data(), transaction, effort)
     ready = begun
     if parts:
-        arrays = [variable.data for _, variable in streamed(plan)]
         targets = waiting(begun, transaction, [part.target for part in parts])
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store(arrays, targets, lock=False, compute=False)
+        ready = dask.array.store(sources_of(plan, parts), targets, lock=False, compute=False)
     commit_step = dask.delayed(commit_delayed, pure=False)
     return Write(commit_step(ready, plan.without_data(), transaction, parts, effort, fsync), [transaction])
 

@@ -147,6 +147,18 @@ def _range(form: Packing) -> str:
     return f"{low:.6g} to {high:.6g}"
 
 
+def as_announced(block: Any, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> _Array:
+    """A block of Dask in the dtype that was announced. Raises ValueError for another shape, and as `cast` does."""
+    if np.shape(block) != shape:
+        raise ValueError(f"{label}: a block of shape {np.shape(block)} came where {shape} was announced")
+    if np.ma.is_masked(block):
+        raise ValueError(
+            f"{label}: a block with masked elements came where plain ones were announced. Fill them with NaN: "
+            "data.map_blocks(np.ma.filled, np.nan)"
+        )
+    return cast(np.asarray(block), dtype, label)
+
+
 def cast(values: _Array, dtype: np.dtype[Any], label: str) -> _Array:
     """`values` as `dtype`, in either byte order; objects and records stay as they are.
 

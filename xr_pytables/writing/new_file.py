@@ -39,6 +39,7 @@ from ..sources.local import LocalFile
 from . import chunk_writer
 from .alignment import Blocks, conflict
 from .blocks import BlockTarget, InMemory, PutAside, Values
+from .cf_encoding import before_check
 from .plans import VariablePlan, WritePlan
 from .progress import Done, nobody
 from .structure import write_structure
@@ -116,7 +117,7 @@ def _write_memory(path: str, plan: WritePlan, effort: Effort, done: Done) -> Non
     for name, (storage, values) in in_memory.items():
         if storage is not None:
             target = ArenaTarget(path, room, OwnNotes(), 0, name, storage, effort, effort.threads, budget, done)
-            indexes[name], storages[name] = _written_at_once(target, name, values), storage
+            indexes[name], storages[name] = _written_at_once(target, values), storage
     _write_indexes(path, _Chunks(indexes, room.take(_size_of_trees(indexes, storages))), storages, room)
 
 
@@ -144,7 +145,8 @@ def parts_of(
     """Where the blocks of each Dask array go. What HDF5 has to write, and blocks that share chunks, go to files."""
     parts = []
     for number, (path, variable) in enumerate(streamed(plan)):
-        layout, blocks, label = variable.layout, variable.data.chunks, f"{transaction.target}:{path}"
+        layout, blocks = variable.layout, variable.data.chunks
+        label = f"{transaction.target}:{posixpath.dirname(path)}: variable {variable.name!r}"
         storage = planned_storage(layout)
         target: ArenaTarget | BlockTarget
         if storage is None or conflict(blocks, storage.chunkshape or (), (0,) * len(blocks)):
@@ -156,6 +158,14 @@ def parts_of(
             )
         parts.append(Part(path, layout.shape, storage, blocks, target))
     return parts
+
+
+def sources_of(plan: WritePlan, parts: Sequence[Part]) -> list[dask.array.Array]:
+    """What Dask has to compute for the targets of `parts`. An `ArenaTarget` looks at blocks itself."""
+    return [
+        before_check(variable.data) if isinstance(part.target, ArenaTarget) else variable.data
+        for part, (_, variable) in zip(parts, streamed(plan), strict=True)
+    ]
 
 
 # -- the last step -----------------------------------------------------------------------------------------
@@ -213,7 +223,7 @@ def _gathered(parts: Sequence[Part], transaction: Transaction, room: Room, effor
         if part.storage is None:
             continue
         if isinstance(part.target, ArenaTarget):
-            indexes[part.path] = _located(part.target, part.path, part.blocks, transaction.target)
+            indexes[part.path] = _located(part.target, part.blocks)
         else:
             values = _put_aside(part, transaction)
             target = ArenaTarget(
@@ -228,7 +238,7 @@ def _gathered(parts: Sequence[Part], transaction: Transaction, room: Room, effor
                 budget,
                 done,
             )
-            indexes[part.path] = _written_at_once(target, part.path, values)
+            indexes[part.path] = _written_at_once(target, values)
         storages[part.path] = part.storage
     return _Chunks(indexes, room.take(_size_of_trees(indexes, storages)))
 
@@ -245,14 +255,14 @@ def _put_aside(part: Part, transaction: Transaction) -> PutAside:
     return values
 
 
-def _written_at_once(target: ArenaTarget, path: str, values: Block) -> ChunkIndex:
+def _written_at_once(target: ArenaTarget, values: Block) -> ChunkIndex:
     """Write all values of an array from this process; where its chunks are."""
     if math.prod(values.shape):
         target.write((0,) * target.ndim, values)
-    return _located(target, path, tuple((size,) for size in target.shape), target.file)
+    return _located(target, tuple((size,) for size in target.shape))
 
 
-def _located(target: ArenaTarget, path: str, blocks: Blocks, file: str) -> ChunkIndex:
+def _located(target: ArenaTarget, blocks: Blocks) -> ChunkIndex:
     """Where the chunks of an array are, by the notes of all its blocks. Raises OSError if one is missing."""
     storage = target.storage
     index = _no_chunks(storage)
@@ -268,11 +278,12 @@ def _located(target: ArenaTarget, path: str, blocks: Blocks, file: str) -> Chunk
             address[at], size[at], mask[at] = chunks["address"], chunks["size"], chunks["mask"]
     if missing:
         raise OSError(
-            f"{file}:{path}: only {count - len(missing)} of {count} blocks were stored, not the one at {missing[0]}; "
-            "the file was not replaced. Every worker must see the folder of the file"
+            f"{target.label}: only {count - len(missing)} of {count} blocks were stored, not the one at {missing[0]}; "
+            "the file was not replaced. Every worker must see the folder of the file, and each block must have the "
+            "shape that was announced"
         )
     if target.effort.write_empty_chunks and not address.all():
-        raise OSError(f"{file}:{path}: {np.count_nonzero(address == MISSING)} chunks were not stored")
+        raise OSError(f"{target.label}: {np.count_nonzero(address == MISSING)} chunks were not stored")
     return index
 
 

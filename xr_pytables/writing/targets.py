@@ -32,7 +32,7 @@ from ..disk.transaction import Transaction, in_folder
 from ..errors import FileBusyError, SegmentError
 from ..library.target_file import TargetFile
 from ..sources.positioned import BINARY
-from .fitting import cast
+from .fitting import as_announced
 from .progress import Done, nobody
 from .segment import Segment, SegmentWriter
 
@@ -205,7 +205,8 @@ class ArenaTarget:
         return len(self.storage.shape)
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        values = cast(np.asarray(block), self.dtype, self.label)  # raises ValueError for what would be lost
+        shape = tuple(int(part.stop - (part.start or 0)) for part in key)
+        values = as_announced(block, shape, self.dtype, self.label)
         if not values.size:
             return  # it would have the place of the block that begins where it does
         with in_folder(os.path.dirname(self.file)):
@@ -224,13 +225,12 @@ class ArenaTarget:
         descriptor = os.open(self.file, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | BINARY)
 
         def put(chunks: Sequence[EncodedChunk]) -> None:
-            data = [np.frombuffer(chunk.data, np.uint8) for chunk in chunks]
-            sizes = [each.size for each in data]
+            sizes = [sum(part.size for part in chunk.parts) for chunk in chunks]
             nonlocal chunks_left
             chunks_left -= len(chunks)
             # the others are about as large as these
             place = self.room.take(sum(sizes), sum(sizes) * max(chunks_left, 0) // len(chunks), certain=certain)
-            write_in_a_row(descriptor, data, place)
+            write_in_a_row(descriptor, [part for chunk in chunks for part in chunk.parts], place)
             for chunk, size in zip(chunks, sizes, strict=True):
                 records.append((chunk.corner, place, size, chunk.mask))
                 place += size
