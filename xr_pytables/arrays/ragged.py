@@ -47,16 +47,17 @@ class VariableLengthArray(PyTablesArray):
 
     def _shown(self, key: Selection) -> np.ndarray:
         fill = self._fill_value()  # one object of the heap, however many elements have it: it is read once
-        descriptors, data = self._read_rows(key, lambda found: found[~_repeats(found, fill)])
+        descriptors, data = self._read_rows(key, lambda found: _each_once(found, fill))
         flat = descriptors.reshape(-1)
-        repeats = _repeats(flat, fill)
-        ends = np.cumsum(vlen.lengths(flat[~repeats]))
-        rows = np.empty(flat.shape, object)
-        rows[~repeats] = np.fromiter(_rows(data, ends, self.spec), object, len(ends))
-        if repeats.any():
-            value = rows[np.argmax(flat == fill)]
-            for place in np.flatnonzero(repeats).tolist():
-                rows[place] = value.copy() if isinstance(value, np.ndarray) else value
+        ends = np.cumsum(vlen.lengths(_each_once(flat, fill)))
+        values = np.fromiter(_rows(data, ends, self.spec), object, len(ends))
+        if len(values) == len(flat):
+            return values.reshape(descriptors.shape)
+        rows, repeats = np.empty(flat.shape, object), _repeats(flat, fill)
+        rows[~repeats] = values
+        value = rows[np.argmax(flat == fill)]
+        for place in np.flatnonzero(repeats).tolist():
+            rows[place] = value.copy() if isinstance(value, np.ndarray) else value
         return rows.reshape(descriptors.shape)
 
     def fetch(self, key: Selection) -> tuple[np.ndarray, np.ndarray]:
@@ -114,11 +115,14 @@ class VariableLengthArray(PyTablesArray):
 
 def _repeats(descriptors: np.ndarray, fill: Any) -> np.ndarray:
     """Which of the descriptors (1-D) are the fill value, but for the first."""
-    if not fill["length"] or not len(descriptors):
-        return np.zeros(descriptors.shape, bool)
     repeats: np.ndarray = descriptors == fill
     repeats[np.argmax(repeats)] = False
     return repeats
+
+
+def _each_once(descriptors: np.ndarray, fill: Any) -> np.ndarray:
+    """The descriptors (1-D) without those that repeat the fill value."""
+    return descriptors[~_repeats(descriptors, fill)] if fill["length"] and len(descriptors) else descriptors
 
 
 def _rows(data: np.ndarray, ends: np.ndarray, spec: VariableSpec) -> list[Any]:
