@@ -23,7 +23,7 @@ import xarray as xr
 from xr_pytables import begin_write, save_mfdataset, to_pytables
 from xr_pytables.disk import folders
 from xr_pytables.disk.folders import joined, remove_stale
-from xr_pytables.disk.transaction import Transaction
+from xr_pytables.disk.transaction import Transaction, in_folder
 from xr_pytables.writing import changes, execution
 from xr_pytables.writing.targets import Effort
 
@@ -419,7 +419,7 @@ def test_a_child_gives_up_no_lock_of_its_parent(path: Path) -> None:
     code = textwrap.dedent("""
         import os, sys
         from xr_pytables.disk.folders import remove_stale
-        from xr_pytables.disk.transaction import Transaction
+        from xr_pytables.disk.transaction import Transaction, in_folder
         transaction = Transaction.beside(sys.argv[1])
         transaction.begin_shared()
         transaction.join()
@@ -503,3 +503,13 @@ def test_many_files_leave_nothing_when_they_are_computed(path: Path) -> None:
     paths = [path.with_name(f"{number}.h5") for number in range(3)]
     save_mfdataset([rows, rows * 2, rows * 3], paths, compute=False).compute()
     assert sorted(os.listdir(path.parent)) == ["0.h5", "1.h5", "2.h5"]
+
+
+def test_a_file_of_the_folder_that_is_gone_tells_who_is_late(tmp_path):
+    folder = tmp_path / f".file.h5{folders._MARK}1234"
+    folder.mkdir()
+    said = rf"{tmp_path}/file\.h5: process {os.getpid()} on .* is late: the write is over, .*growing\.h5 is gone"
+    with pytest.raises(FileNotFoundError, match=said), in_folder(str(folder)):
+        os.open(folder / "growing.h5", os.O_WRONLY)
+    with pytest.raises(FileNotFoundError, match=r"^it says so itself$"), in_folder(str(folder)):
+        raise FileNotFoundError("it says so itself")

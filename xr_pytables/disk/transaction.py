@@ -296,12 +296,15 @@ class Transaction:
 
 @contextlib.contextmanager
 def in_folder(folder: str) -> Iterator[None]:
-    """If the folder of a transaction is not there, say of which file, and which process it is that misses it."""
+    """If the folder of a transaction or a file in it is not there, say of which file, and which process misses it."""
     try:
         yield
     except FileNotFoundError as error:
         if os.path.exists(folder):
-            raise
+            if error.errno is None:  # it says so itself
+                raise
+            late = f"process {os.getpid()} on {platform.node()} is late: the write is over, {error.filename} is gone"
+            raise FileNotFoundError(error.errno, f"{target_of(folder)}: {late}") from None
         raise FileNotFoundError(
             error.errno,
             f"{target_of(folder)}: process {os.getpid()} on {platform.node()} does not see the folder {folder}, where "

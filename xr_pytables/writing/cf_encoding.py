@@ -64,7 +64,8 @@ def _by_xarray(
         names = names or [str(name) for name, variable in variables.items() if variable.dtype.kind == "O"]
         label = f"{where}: variable {' or '.join(map(repr, names))}" if names else where
         kind = TypeError if isinstance(error, TypeError) else ValueError  # NumPy's own take other arguments
-        raise kind(f"{label}: {_told(error)}") from None
+        told = _told(error)  # of a check of ours, where an encoder has a look at values of Dask, with its label
+        raise kind(told if told.startswith(f"{where}: ") else f"{label}: {told}") from None
 
 
 def _told(error: Exception) -> str:
