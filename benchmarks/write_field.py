@@ -7,9 +7,10 @@ The field is a Dask array over values in memory, one block per chunk of 24 x 181
 and nothing else. All writers use Dask's threads, the same chunks and the same codec, and take turns in every round, so
 that all see the same machine; printed are medians in MB/s of data, and for `to_pytables` the ratio to each peer. Peers
 neither wait for the disk nor write checksums, so the ratios are of `fsync=False` and `fletcher32=False`; beside stands
-what either costs. `--packed` stores the values as 16-bit integers with a scale, which every writer computes itself, and
-only `to_pytables` checks. With `--scheduler distributed` two worker processes of one thread each make the blocks and
-write them. Blosc2, which no peer writes, is compared with Zarr's Blosc of the same inner codec.
+what either costs, and Zarr with checksums of its own. `--packed` stores the values as 16-bit integers with a scale,
+which every writer computes itself, and only `to_pytables` checks. With `--scheduler distributed` two worker processes
+of one thread each make the blocks and write them. Blosc2, which no peer writes, is compared with Zarr's Blosc of the
+same inner codec.
 """
 
 from __future__ import annotations
@@ -67,9 +68,13 @@ def writers(name: str, dataset: xr.Dataset, chunks: tuple[int, ...], packing: di
         found["netcdf4"] = lambda path: dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
         found["h5netcdf"] = lambda path: dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
     if importlib.util.find_spec("zarr"):
+        import zarr.codecs
+
         codec = zarr_codec(name, CODECS[name].get("complevel", 0))
         zarr_encoding = {"field": {**packing, "chunks": chunks, "compressors": codec}}
         found["zarr"] = lambda path: dataset.to_zarr(path, encoding=zarr_encoding, consolidated=False)
+        checked = {"field": {**zarr_encoding["field"], "compressors": [*(codec or ()), zarr.codecs.Crc32cCodec()]}}
+        found["zarr with crc32c"] = lambda path: dataset.to_zarr(path, encoding=checked, consolidated=False)
     if not packing:
         found["plain PyTables"] = lambda path: _plain(dataset.field, path, name, chunks)
     return found
@@ -110,9 +115,11 @@ def compare(
                 taken[engine].append(seconds)
     medians = {engine: statistics.median(times) for engine, times in taken.items()}
     speed = {engine: dataset.field.nbytes / seconds / 1e6 for engine, seconds in medians.items()}
-    own = ("pytables", "with fletcher32", "with fsync")
+    own = ("pytables", "with fletcher32", "with fsync", "zarr with crc32c")
     peers = "  ".join(f"{speed['pytables'] / speed[engine]:.2f}x {engine}" for engine in found if engine not in own)
     beside = ", ".join(f"{speed[engine]:.0f} {engine}" for engine in own[1:] if engine in speed)
+    if {"with fletcher32", "zarr with crc32c"} <= set(speed):
+        peers += f"  {speed['with fletcher32'] / speed['zarr with crc32c']:.2f}x zarr, both with checksums"
     print(f"{name:12} {speed['pytables']:6.0f} MB/s ({beside})   {peers}", flush=True)
     return {"title": name, "speeds": {engine: round(value) for engine, value in speed.items()}}
 
