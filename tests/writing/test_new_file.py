@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -661,3 +662,18 @@ def test_blocks_that_share_chunks_need_memory_for_some_chunks(path):
     tracemalloc.stop()
     assert peak < 6e6, f"{peak / 1e6:.1f} MB"
     assert read(path).v.sum() == 2_000_000
+
+
+def numbers_of(block_id: tuple[int, ...] = ()) -> np.ndarray:
+    return np.arange(5, dtype="f4") + 5 * block_id[0]
+
+
+@pytest.mark.parametrize("encoding", [{}, {"dtype": "i2", "scale_factor": 0.5, "_FillValue": -1}], ids=str)
+def test_a_block_is_made_checked_and_stored_in_one_task(path, encoding):
+    """Tasks of their own would each wait for a scheduler."""
+    data = dask.array.map_blocks(numbers_of, chunks=((5,) * 8,), dtype="f4", meta=np.empty(0, "f4"))
+    done = []
+    with Callback(pretask=lambda key, graph, state: done.append(key)), dask.config.set(scheduler="synchronous"):
+        to_pytables(xr.Dataset({"v": ("x", data)}), path, encoding={"v": {**encoding, "chunksizes": (5,)}})
+    assert len(done) - 8 <= 1, done  # one more ends the graph
+    assert read(path)["v"].values.tolist() == list(range(40))

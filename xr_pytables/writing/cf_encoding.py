@@ -15,6 +15,7 @@ from typing import Any, Final
 import dask.array
 import numpy as np
 import pandas as pd
+from dask.highlevelgraph import HighLevelGraph
 from xarray import Dataset, Variable, conventions
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
@@ -114,8 +115,14 @@ def before_check(data: dask.array.Array) -> dask.array.Array:
     """The blocks of a variable that only `_as_announced` looks at, for who does that himself; or `data`."""
     if not data.name.startswith(f"{_announced_block.__name__}-"):
         return data
-    (name,) = data.dask.dependencies[data.name]
-    return dask.array.Array(data.dask, name, data.chunks, meta=data._meta)
+    graph = data.dask
+    (name,) = graph.dependencies[data.name]
+    # without the look itself: Dask would not put a task into that of its block of which it believes that two need it
+    below = HighLevelGraph(
+        {each: layer for each, layer in graph.layers.items() if each != data.name},
+        {each: needed for each, needed in graph.dependencies.items() if each != data.name},
+    )
+    return dask.array.Array(below, name, data.chunks, meta=data._meta)
 
 
 def _side(sizes: tuple[int, ...]) -> range | tuple[int, ...]:
