@@ -29,11 +29,9 @@ def path(tmp_path: Path) -> Path:
 def stored_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], ...]]:
     """The blocks of the arrays that are handed to Dask for storing."""
     found: list[tuple[tuple[int, ...], ...]] = []
-    real = dask.array.store
+    real = execution.put
     monkeypatch.setattr(
-        execution.dask.array,
-        "store",
-        lambda arrays, *a, **k: found.extend(x.chunks for x in arrays) or real(arrays, *a, **k),
+        execution, "put", lambda arrays, targets: found.extend(x.chunks for x in arrays) or real(arrays, targets)
     )
     return found
 

@@ -31,6 +31,7 @@ from xr_pytables.disk.transaction import Transaction
 from xr_pytables.library.target_file import TargetArray, TargetFile
 from xr_pytables.writing import execution, new_file, plan
 from xr_pytables.writing.blocks import BlockTarget
+from xr_pytables.writing.lazy_blocks import put
 from xr_pytables.writing.request import WriteRequest
 from xr_pytables.writing.targets import USUAL, ArenaTarget, Effort, SharedNotes
 
@@ -64,7 +65,7 @@ class Job:
         self.begin = lambda: execution.begin_delayed(planned.without_lazy_data(), self.transaction, effort)
         self.begin()
         arrays = [variable.data for _, variable in new_file.streamed(planned)]
-        dask.array.store(arrays, [part.target for part in self.parts], lock=False)
+        dask.compute(put(arrays, [part.target for part in self.parts]))
 
     def commit(self) -> None:
         execution.commit_delayed(None, self.plan, self.transaction, self.parts, self.effort, False)

@@ -282,7 +282,9 @@ def test_parts_that_would_be_stored_otherwise_are_refused(tmp_path, monkeypatch,
 )
 def test_values_of_a_part_that_the_template_cannot_hold_are_named(tmp_path, monkeypatch, dtype, values, said):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=rf"c\.h5:/a: {said}.* was announced; announce one that holds all values"):
+    with pytest.raises(
+        ValueError, match=rf"c\.h5:/: variable 'a': {said}.* was announced; announce one that holds all values"
+    ):
         written(lazy("t", 2, dtype), xr.Dataset({"a": ("t", values)}))
 
 

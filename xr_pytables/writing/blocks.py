@@ -80,7 +80,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class BlockTarget:
-    """Takes blocks of an array in any process; a target for `dask.array.store`."""
+    """Takes blocks of an array in any process; a target for `lazy_blocks.put`."""
 
     folder: str
     number: int

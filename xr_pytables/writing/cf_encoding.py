@@ -22,6 +22,7 @@ from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 from ..model.specs import VariableSpec
 from ..time_units import NANOSECONDS, OF_WORD, are_whole, seconds_apart, size_of
 from .fitting import Packing, as_announced, as_read, checked, packable, packed
+from .lazy_blocks import Side, part, sides_of
 
 Stored = Callable[[str], VariableSpec | None]
 """The array in the file that takes the values of a variable; None if it is written anew."""
@@ -106,8 +107,8 @@ def _as_announced(variable: Variable, label: str) -> Variable:
     data = variable.data
     if not isinstance(data, dask.array.Array):
         return variable
-    sides = tuple(map(_side, data.chunks))
-    blocks = data.map_blocks(_announced_block, sides, data.dtype, label, dtype=data.dtype, meta=data._meta)
+    arguments = (sides_of(data.chunks), data.dtype, label)
+    blocks = data.map_blocks(_announced_block, *arguments, dtype=data.dtype, meta=data._meta)
     return variable.copy(deep=False, data=blocks)
 
 
@@ -125,26 +126,14 @@ def before_check(data: dask.array.Array) -> dask.array.Array:
     return dask.array.Array(below, name, data.chunks, meta=data._meta)
 
 
-def _side(sizes: tuple[int, ...]) -> range | tuple[int, ...]:
-    """Sizes of blocks (elements), or where they begin if they are regular: each task has them, and they may be many."""
-    if sizes and sizes[0] and all(size == sizes[0] for size in sizes[:-1]) and 0 < sizes[-1] <= sizes[0]:
-        return range(0, sum(sizes), sizes[0])
-    return sizes
-
-
-def _size(side: range | tuple[int, ...], number: int) -> int:
-    """Of one block, in elements."""
-    return min(side.step, side.stop - side[number]) if isinstance(side, range) else side[number]
-
-
 def _announced_block(
     block: Any,
-    sides: tuple[range | tuple[int, ...], ...],
+    sides: tuple[Side, ...],
     dtype: np.dtype,
     label: str,
     block_id: tuple[int, ...] = (),
 ) -> Any:
-    return as_announced(block, tuple(map(_size, sides, block_id)), dtype, label)
+    return as_announced(block, part(sides, block_id), dtype, label)
 
 
 def _checked(variable: Variable, spec: VariableSpec | None, label: str) -> Variable:

@@ -41,6 +41,7 @@ from . import chunk_writer
 from .blocks import BlockTarget, InMemory, PutAside, Values
 from .chunk_writer import ArrayChange, ReadBytes, plan_change, plan_new
 from .extents import Ranges, other_ranges, others, raw_extents, remember, together, without
+from .lazy_blocks import put
 from .longer_indexes import with_longer_indexes
 from .plans import VariablePlan, WritePlan
 from .progress import Done, nobody
@@ -61,7 +62,7 @@ def delayed_change(plan: WritePlan, transaction: Transaction, *, fsync: bool, ef
     begun = dask.delayed(_begin_delayed, pure=False)(plan.without_data(), transaction)
     ready = begun
     if lazy:
-        ready = dask.array.store(lazy, waiting(begun, transaction, targets_of(values)), lock=False, compute=False)
+        ready = put(lazy, waiting(begun, transaction, targets_of(values)))
     finish = dask.delayed(_change_delayed, pure=False)
     result: Delayed = finish(ready, _Whole(plan.without_lazy_data(), transaction, values, fsync, effort))
     return result

@@ -30,6 +30,7 @@ from ..disk.arenas import OwnRoom, Room, SharedRoom
 from ..disk.transaction import Transaction
 from .blocks import Values
 from .changes import change, commit, delayed_change, put_aside, targets_of
+from .lazy_blocks import put
 from .new_file import Part, finish, parts_of, prepare, sources_of, streamed
 from .plans import WritePlan
 from .progress import Done, bar, nobody, watched
@@ -80,7 +81,7 @@ def execute(
                 targets += [target for each in values for target in targets_of(each)]
                 with watched(lambda: stored_bytes(growing), done):
                     if lazy:
-                        dask.array.store(lazy, targets, lock=False)
+                        dask.compute(put(lazy, targets))
             for each in growing:
                 with each.transaction.naming_the_target():
                     finish(each.parts, each.transaction, each.plan.indexes, each.room, effort, done)
@@ -114,7 +115,7 @@ def _change(
             now = again.plan()
             values = put_aside(now, transaction)
             if _lazy_names(now) != _lazy_names(stored):  # what is in the file is a part of the data
-                dask.array.store([variable.data for _, variable in streamed(now)], targets_of(values), lock=False)
+                dask.compute(put([variable.data for _, variable in streamed(now)], targets_of(values)))
                 stored = now
         change(now, transaction, values, fsync=fsync, effort=effort, done=done)
 
@@ -212,7 +213,7 @@ def delayed(plan: WritePlan, transaction: Transaction, *, fsync: bool, effort: E
     if parts:
         targets = waiting(begun, transaction, [part.target for part in parts])
         # optimized on its own, with a copy of `begun`: if the last step asked for that as well, it would run twice
-        ready = dask.array.store(sources_of(plan, parts), targets, lock=False, compute=False)
+        ready = put(sources_of(plan, parts), targets)
     commit_step = dask.delayed(commit_delayed, pure=False)
     return Write(commit_step(ready, plan.without_data(), transaction, parts, effort, fsync), [transaction])
 

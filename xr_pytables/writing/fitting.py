@@ -147,8 +147,9 @@ def _range(form: Packing) -> str:
     return f"{low:.6g} to {high:.6g}"
 
 
-def as_announced(block: Any, shape: tuple[int, ...], dtype: np.dtype[Any], label: str) -> _Array:
-    """A block of Dask in the dtype that was announced. Raises ValueError for another shape, and as `cast` does."""
+def as_announced(block: Any, part: tuple[slice, ...], dtype: np.dtype[Any], label: str) -> _Array:
+    """A block of Dask in the dtype that was announced. Raises ValueError if it is no such part, and as `cast` does."""
+    shape = tuple(side.stop - side.start for side in part)
     if np.shape(block) != shape:
         raise ValueError(f"{label}: a block of shape {np.shape(block)} came where {shape} was announced")
     if np.ma.is_masked(block):

@@ -279,8 +279,7 @@ def _located(target: ArenaTarget, blocks: Blocks) -> ChunkIndex:
     if missing:
         raise OSError(
             f"{target.label}: only {count - len(missing)} of {count} blocks were stored, not the one at {missing[0]}; "
-            "the file was not replaced. Every worker must see the folder of the file, and each block must have the "
-            "shape that was announced"
+            "the file was not replaced. Every worker must see the folder of the file"
         )
     if target.effort.write_empty_chunks and not address.all():
         raise OSError(f"{target.label}: {np.count_nonzero(address == MISSING)} chunks were not stored")

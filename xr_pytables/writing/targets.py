@@ -1,6 +1,6 @@
 """Where the data of a new file go: straight into it, from whatever thread or process has computed them.
 
-`dask.array.store` puts blocks into an `ArenaTarget`, which encodes them, writes the bytes to a region of the file that
+`lazy_blocks.put` puts blocks into an `ArenaTarget`, which encodes them, writes the bytes to a region of the file that
 nobody else has, and notes where they are. Nobody has the file open with HDF5 meanwhile, so there is no lock.
 
 Tested in `tests/writing/test_new_file.py`.
@@ -205,8 +205,7 @@ class ArenaTarget:
         return len(self.storage.shape)
 
     def __setitem__(self, key: tuple[slice, ...], block: Any) -> None:
-        shape = tuple(int(part.stop - (part.start or 0)) for part in key)
-        values = as_announced(block, shape, self.dtype, self.label)
+        values = as_announced(block, key, self.dtype, self.label)
         if not values.size:
             return  # it would have the place of the block that begins where it does
         with in_folder(os.path.dirname(self.file)):
