@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import tables
 import xarray as xr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xr_pytables import to_pytables
@@ -360,8 +360,12 @@ def index_contents(path: Path) -> dict[str, Any]:
         return found | {"kind": (index.kind, index.optlevel, index.is_csi, index.nelements)}
 
 
-def check_queries(path: Path, values: np.ndarray) -> None:
-    """Plain PyTables and this package find by the index what NumPy finds without."""
+def check_queries(path: Path, values: np.ndarray, plain: Path) -> None:
+    """Plain PyTables and this package find by the index what NumPy finds without.
+
+    PyTables (3.12) fails for some ultralight indexes with an IndexError, whoever wrote them: then for that of the file
+    `plain`, too, which has the same rows.
+    """
     dtype = values.dtype
     lower, upper = (np.array(each).astype(dtype)[()] for each in ("7", "20"))
     condition = ORDERS[dtype.str[1:]]
@@ -373,7 +377,11 @@ def check_queries(path: Path, values: np.ndarray) -> None:
         assert_same(table.col("a"), values)
         assert table.will_query_use_indexing(condition, names) == {"a"}
         if not (values != values).any():  # NaN behind all others in an index: PyTables finds less then
-            assert table.get_where_list(condition, names, sort=True).tolist() == numbers
+            try:
+                assert table.get_where_list(condition, names, sort=True).tolist() == numbers
+            except IndexError:
+                with plain_file(plain) as other, pytest.raises(IndexError):
+                    other.root.events.get_where_list(condition, names)
     with read(path, where=condition, condvars={name: names[name] for name in names if name in condition}) as found:
         assert found["events_row"].values.tolist() == numbers
 
@@ -389,6 +397,7 @@ def growing_indexes(draw: st.DrawFn) -> Any:
 
 @examples(40)
 @given(case=growing_indexes())
+@example(case=("ultralight", 8, "S3", "little", 78, [0, 0, 45], False))
 def test_an_index_goes_on_as_that_of_plain_pytables(case: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In each of its arrays, for indexes of any kind; and PyTables goes on with it."""
     kind, optlevel, dtype, byteorder, first, pieces, small = case
@@ -411,7 +420,7 @@ def test_an_index_goes_on_as_that_of_plain_pytables(case: Any, tmp_path_factory:
             append_plainly(plain, more)
             anew, few = bool(sorted_anew), count <= len(values)
             values = np.concatenate([values, more])
-            check_queries(ours, values)
+            check_queries(ours, values, plain)
             assert anew == (wholly or not few)
             if anew:
                 return
@@ -419,7 +428,7 @@ def test_an_index_goes_on_as_that_of_plain_pytables(case: Any, tmp_path_factory:
     for path in (ours, plain):
         append_plainly(path, values[:70])
     assert_same_index(index_contents(ours), index_contents(plain))
-    check_queries(ours, np.concatenate([values, values[:70]]))
+    check_queries(ours, np.concatenate([values, values[:70]]), plain)
 
 
 def assert_same_index(one: dict[str, Any], other: dict[str, Any]) -> None:
