@@ -103,7 +103,8 @@ def compare(
     }
     taken: dict[str, list[float]] = {engine: [] for engine in found}
     for turn in range(rounds + 1):
-        for engine, write in found.items():
+        first = turn % len(found)  # not always the same one behind the same other
+        for engine, write in [*found.items()][first:] + [*found.items()][:first]:
             if engine in SLOW and turn > 1:
                 continue
             path = folder / f"out-{engine.replace(' ', '-')}"
