@@ -363,7 +363,7 @@ def index_contents(path: Path) -> dict[str, Any]:
 def check_queries(path: Path, values: np.ndarray, plain: Path) -> None:
     """Plain PyTables and this package find by the index what NumPy finds without.
 
-    PyTables (3.12) fails for some ultralight indexes with an IndexError, whoever wrote them: then for that of the file
+    PyTables 3.11.1 fails for some ultralight indexes with an IndexError, whoever wrote them: then for that of the file
     `plain`, too, which has the same rows.
     """
     dtype = values.dtype
