@@ -419,7 +419,7 @@ def test_a_child_gives_up_no_lock_of_its_parent(path: Path) -> None:
     code = textwrap.dedent("""
         import os, sys
         from xr_pytables.disk.folders import remove_stale
-        from xr_pytables.disk.transaction import Transaction, in_folder
+        from xr_pytables.disk.transaction import Transaction
         transaction = Transaction.beside(sys.argv[1])
         transaction.begin_shared()
         transaction.join()

@@ -116,7 +116,8 @@ def _write_memory(path: str, plan: WritePlan, effort: Effort, done: Done) -> Non
     indexes, storages = {}, {}
     for name, (storage, values) in in_memory.items():
         if storage is not None:
-            target = ArenaTarget(path, room, OwnNotes(), 0, name, storage, effort, effort.threads, budget, done)
+            label = f"{path}:{name}"
+            target = ArenaTarget(path, room, OwnNotes(), 0, label, storage, effort, effort.threads, budget, done)
             indexes[name], storages[name] = _written_at_once(target, values), storage
     _write_indexes(path, _Chunks(indexes, room.take(_size_of_trees(indexes, storages))), storages, room)
 
