@@ -18,6 +18,7 @@ from xarray.namedarray.parallelcompat import get_chunked_array_type
 
 from ..disk.transaction import Transaction
 from .blocks import BlockTarget, PutAside
+from .lazy_blocks import part, sides_of
 
 _Obj = TypeVar("_Obj", bound=Dataset | DataArray | DataTree)
 
@@ -51,11 +52,11 @@ class _Aside:
         """An array with an element for each block, whose computation stores them."""
 
         def store(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-            starts = [sum(sizes[:number]) for sizes, number in zip(chunks, block_id, strict=True)]
-            target[tuple(slice(first, first + size) for first, size in zip(starts, block.shape, strict=True))] = block
+            target[part(sides, block_id)] = block
             return np.ones((1,) * len(block_id), bool)
 
         chunks, target = self.chunks, self.target
+        sides = sides_of(chunks)
         return self.manager.map_blocks(store, self.data, dtype=bool, chunks=tuple((1,) * len(each) for each in chunks))
 
 
