@@ -110,23 +110,53 @@ def test_a_pipeline_made_from_words_encodes_as_one_read_from_a_file(tmp_path: Pa
         assert 0.5 < len(data) / len(raw) < 2
 
 
-@pytest.mark.parametrize(
-    ("chunkshape", "dtype"),
-    [
-        ((24, 181, 360), "f4"), ((512, 512), "f8"), ((24, 50, 60), "f4"), ((7, 3, 5, 9), "i2"), ((1, 1000), "f8"),
-        ((100, 1), "i1"), ((3000, 3000), "i1"), ((5, 700, 13), "c16"), ((2, 1, 1, 40000), "f8"), ((3, 100000), "u2"),
-    ],
-)  # fmt: skip
-def test_b2nd_frames_are_divided_as_pytables_divides_them(
-    tmp_path: Path, chunkshape: tuple[int, ...], dtype: str
+B2ND_CHUNKS = [
+    ((24, 181, 360), "f4"), ((512, 512), "f8"), ((24, 50, 60), "f4"), ((7, 3, 5, 9), "i2"), ((1, 1000), "f8"),
+    ((100, 1), "i1"), ((3000, 3000), "i1"), ((5, 700, 13), "c16"), ((2, 1, 1, 40000), "f8"), ((3, 100000), "u2"),
+    ((40, 50), "S5000"), ((2, 3), "S2000000"), ((400001, 2), "f4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("chunkshape", "dtype"), B2ND_CHUNKS)
+@pytest.mark.parametrize("compressor", ["lz4", "zstd"])
+def test_b2nd_chunks_are_divided_into_blocks_of_like_size(
+    chunkshape: tuple[int, ...], dtype: str, compressor: str
 ) -> None:
-    array = (np.arange(math.prod(chunkshape)) % 7).astype(dtype).reshape(chunkshape)
-    ours, raw, _ = one_chunk(tmp_path / "a.h5", array, tables.Filters(1, "blosc2:lz4"))
-    data, _ = encode_chunk(bytes_of(array), ours, ChunkType(chunkshape, array.dtype))
-    theirs, mine = libblosc2.Frame.of(raw), libblosc2.Frame.of(np.frombuffer(data, np.uint8))
-    assert mine.shape == theirs.shape == chunkshape
-    assert mine.blockshape == theirs.blockshape
-    assert mine.typesize == theirs.typesize == array.dtype.itemsize
+    size = np.dtype(dtype).itemsize
+    code, items = {"lz4": 1, "zstd": 5}[compressor], math.prod(chunkshape)
+    blocks = libblosc2.block_shape(chunkshape, libblosc2.Compression(code, 5, 1, size))
+    counts = [-(-n // b) for n, b in zip(chunkshape, blocks, strict=True)]
+    for length, block, count in zip(chunkshape, blocks, counts, strict=True):
+        assert block == -(-length // count)  # no fewer elements would do for as many blocks
+    target = min(2**16, max(1, 2**20 // size))
+    if compressor == "zstd":
+        assert math.prod(blocks) <= target
+        assert math.prod(blocks) >= min(items, target / 2 - 1)
+    else:
+        assert min(items, target) <= math.prod(blocks) <= max(2 * target + max(chunkshape), 1)
+    few = libblosc2.block_shape(chunkshape, libblosc2.Compression(code, 5, 1, size, 1000 * size))
+    assert math.prod(few) <= 1000
+
+
+@pytest.mark.parametrize(("chunkshape", "dtype"), [((24, 181, 360), "f4"), ((5, 700, 130), "c16"), ((3, 100000), "u2")])
+@pytest.mark.parametrize("complib", ["blosc2:lz4", "blosc2:zstd"])
+def test_other_readers_find_what_lies_in_such_blocks(
+    tmp_path: Path, complib: str, chunkshape: tuple[int, ...], dtype: str
+) -> None:
+    array = np.random.default_rng(1).integers(0, 1000, chunkshape).astype(dtype)
+    theirs, raw, _ = one_chunk(tmp_path / "a.h5", array, tables.Filters(5, complib))
+    data, mask = encode_chunk(bytes_of(array), theirs, ChunkType(chunkshape, array.dtype))
+    frames = [libblosc2.Frame.of(np.frombuffer(stored, np.uint8)) for stored in (raw.tobytes(), bytes(data))]
+    assert frames[0].blockshape != frames[1].blockshape
+    assert frames[0].typesize == frames[1].typesize == array.dtype.itemsize
+    with tables.open_file(tmp_path / "a.h5", "a") as file:
+        file.root.a.write_chunk((0,) * array.ndim, bytes(data), filter_mask=mask)
+    boxes = [tuple(slice(n // 3, n // 3 + 70) for n in chunkshape), (1, ..., 7), ..., np.s_[2, 100:2000:3]]
+    with tables.open_file(tmp_path / "a.h5") as file, h5py.File(tmp_path / "a.h5") as other:
+        for box in boxes:
+            np.testing.assert_array_equal(file.root.a[box], array[box])
+            np.testing.assert_array_equal(other["a"][box], array[box])
+    np.testing.assert_array_equal(decode_chunk(np.frombuffer(data, np.uint8), 0, theirs, array.nbytes), bytes_of(array))
 
 
 @pytest.mark.parametrize("complib", ["blosc:lz4", "blosc2:lz4", "zlib", "bzip2"])

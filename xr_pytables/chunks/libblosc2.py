@@ -46,8 +46,11 @@ _SHORT_ROW: Final = 1024  # bytes
 _LAYER_RANK: Final = 15  # the most that a fixarray of MessagePack holds
 _LAYER: Final = 3 + 3 + _LAYER_RANK * (9 + 5 + 5)  # bytes up to the dtype
 _FEW_BLOCKS: Final = 1024
-DEFAULT_BLOCK_ITEMS: Final = 1 << 16
-"""Elements of a b2nd block where PyTables recorded no block size: as PyTables has it for the middle levels."""
+_BLOCK_ITEMS: Final = 1 << 16
+"""Elements of a b2nd block where no block size is recorded: PyTables has as many, at most, for the middle levels."""
+_BLOCK_BYTES: Final = 1 << 20
+"""The most bytes of such a block, of elements of any size."""
+_LZ4: Final = 1
 
 _log = logging.getLogger(__name__)
 
@@ -551,7 +554,7 @@ def _compress_plain(data: Bytes, storage: _Storage) -> Bytes:
 def _compress_b2nd(data: Bytes, storage: _Storage, compression: Compression, chunkshape: tuple[int, ...]) -> Bytes:
     loaded, rank, typesize = _required(), len(chunkshape), compression.typesize
     shape, chunks = (c_int64 * rank)(*chunkshape), (c_int32 * rank)(*chunkshape)
-    blocks = (c_int32 * rank)(*block_shape(chunkshape, compression.blocksize // typesize or DEFAULT_BLOCK_ITEMS))
+    blocks = (c_int32 * rank)(*block_shape(chunkshape, compression))
     opaque = f"|V{typesize}".encode()  # what the filter writes: it does not know the dtype
     context = loaded.b2nd_create_ctx(ctypes.byref(storage), rank, shape, chunks, blocks, opaque, 0, None, 0)
     if not context:
@@ -577,19 +580,25 @@ def _copied(frame: c_void_p, size: int) -> Bytes:
     return np.ctypeslib.as_array(owned).copy()
 
 
-def block_shape(chunkshape: tuple[int, ...], items: int) -> list[int]:
-    """Shape of the blocks of a b2nd chunk, of at most `items` elements, as PyTables' filter chooses it.
+@functools.lru_cache(maxsize=64)  # mostly the same for each chunk of an array
+def block_shape(chunkshape: tuple[int, ...], compression: Compression) -> tuple[int, ...]:
+    """Shape of the blocks that a b2nd chunk is divided into, alike in size, so that few hold padding.
 
-    From one or two elements a side, sides are doubled from the last dimension on while the block stays within the
-    target; a side that cannot be doubled any more is raised to the chunk's, if that fits.
+    The longest side is divided, again and again, until a block has no more elements than it should. For lz4 it stops
+    one step before: of a block, the first bytes of all elements are compressed together, then the second ones ..., and
+    what is longer than 64 KiB lz4 decodes 1.4 times as fast (and mostly stores smaller): it has another table for that.
     """
-    blocks = [min(length, 2) for length in chunkshape]
-    grows = True
-    while grows:
-        grows = False
-        for axis in reversed(range(len(blocks))):
-            side = min(blocks[axis] * 2, chunkshape[axis])
-            if side > blocks[axis] and math.prod(blocks) // blocks[axis] * side <= items:
+    typesize = compression.typesize
+    items = compression.blocksize // typesize or min(_BLOCK_ITEMS, _BLOCK_BYTES // typesize)
+    least = items if compression.compressor == _LZ4 and not compression.blocksize else 0
+    blocks = list(chunkshape)
+    while math.prod(blocks) > items:
+        for axis in sorted(range(len(blocks)), key=blocks.__getitem__, reverse=True):
+            count = -(-chunkshape[axis] // max(1, blocks[axis] - 1))  # the fewest blocks that are smaller than now
+            side = -(-chunkshape[axis] // count)
+            if side < blocks[axis] and math.prod(blocks) // blocks[axis] * side > least:
                 blocks[axis] = side
-                grows = True
-    return blocks
+                break
+        else:
+            break
+    return tuple(blocks)
