@@ -58,12 +58,23 @@ def test_memory_comes_back_with_the_last_view():
     assert address(memory.empty((1000, 500), FLOAT)) != where
 
 
-def test_small_and_large_arrays_and_objects_are_left_to_numpy():
-    for shape, dtype in (((10,), "f4"), ((memory.LARGEST + 1,), "u1"), ((100_000,), "O")):
+def test_small_arrays_and_objects_are_left_to_numpy():
+    for shape, dtype in (((10,), "f4"), ((100_000,), "O"), ((memory.SMALLEST - 1,), "u1")):
         array = memory.empty(shape, np.dtype(dtype))
         assert array.flags.owndata
         del array
     assert not memory._kept.blocks
+
+
+@pytest.mark.parametrize("size", [memory.SMALLEST, 5_000_000, memory.LARGEST, memory.LARGEST + 1])
+def test_large_arrays_begin_with_a_page(size: int) -> None:
+    for _ in range(2):  # fresh memory, and (up to the largest that is kept) used memory
+        array = memory.empty((size,), np.dtype("u1"))
+        assert address(array) % 4096 == 0
+        assert array.shape == (size,)
+        array[-1] = 1
+        del array
+    assert bool(memory._kept.blocks) == (size <= memory.LARGEST)
 
 
 def test_no_more_than_the_limit_is_kept(monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +151,7 @@ def test_what_is_kept_goes_when_memory_is_short(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(memory.np, "empty", short)
     assert memory.empty((1 << 21,), np.dtype("u1")).size == 1 << 21
-    assert failed == [(1 << 21,)]
+    assert failed == [((1 << 21) + 4096,)]  # room to begin with a page
 
 
 @pytest.mark.parametrize("filters", [{}, {"complib": "blosc:lz4"}, {"complib": "blosc2:lz4"}, {"contiguous": True}])

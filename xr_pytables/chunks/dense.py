@@ -71,10 +71,15 @@ class Dense(NamedTuple):
         if isinstance(self.source, Remote):
             self._read_remote(self.source, inside, outer, first, run, target)
             return
+        swapped = is_swapped(self.dtype, target.dtype)
+        if run == target.nbytes <= _PIECE and target.flags.c_contiguous and swapped is not None:
+            self._fill(self._begin(inside[:outer]) + first, target.reshape(-1).view(np.uint8))
+            if swapped:
+                target.byteswap(inplace=True)
+            return
         gap = self._gap(inside, outer, run)
         far = gap is None or gap > _SKIP
         near = gap is not None and gap <= _NEAR
-        swapped = is_swapped(self.dtype, target.dtype)
         straight = target.flags.c_contiguous and (run >= _SLAB or far)
         if straight and swapped is not None:
             self._read_runs(inside[:outer], first, run, target.reshape(-1).view(np.uint8), workspace, threads)
@@ -137,6 +142,11 @@ class Dense(NamedTuple):
         for length in reversed(self.shape[1:]):
             strides.append(strides[-1] * length)
         return strides[::-1]
+
+    def _begin(self, inside: Sequence[Piece]) -> int:
+        """Where the first of these elements is in the file; of dimensions that are left out, that is element 0."""
+        starts = [extent(piece)[0] * stride for piece, stride in zip(inside, self._strides(), strict=False)]
+        return self.offset + sum(starts)
 
     def _runs(self, inside: Sequence[Piece]) -> tuple[int, int, int]:
         """The longest runs of wanted bytes: (number of outer dimensions, first byte within an outer step, bytes)."""
@@ -215,7 +225,7 @@ class Dense(NamedTuple):
         if row < _ROW or not is_box(inside) or not isinstance(source, LocalFile) or not scatter.available():
             return False
         strides = self._strides()
-        begin = self.offset + sum(extent(piece)[0] * stride for piece, stride in zip(inside, strides, strict=True))
+        begin = self._begin(inside)
         memory, count = pointer(target), math.prod(shape)
         step = max(_PIECE // row, 1)
 

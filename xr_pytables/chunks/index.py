@@ -191,22 +191,29 @@ class AxisPlan:
         return self._sorted[begin:end] - first, places
 
 
+def chosen_elements(selection: AxisSelection, length: int) -> range | NDArray[np.integer[Any]]:
+    """What a slice or an integer selects of `length` elements; of an array, the array. Errors as of `plan_axis`."""
+    if isinstance(selection, slice):
+        chosen = range(length)[selection]
+        if chosen.step < 1:
+            raise ValueError(f"a slice needs a positive step here: {selection}")
+        return chosen
+    if isinstance(selection, np.ndarray) and selection.ndim:
+        return selection
+    position = int(selection) + (length if selection < 0 else 0)
+    if not 0 <= position < length:
+        raise IndexError(f"index {selection} is out of bounds for {length} elements")
+    return range(position, position + 1)
+
+
 def plan_axis(selection: AxisSelection, length: int, chunk: int) -> AxisPlan:
     """Meet one dimension's selection with chunks of `chunk` elements; `length` elements in all.
 
     Raises IndexError for an element outside, ValueError for a step that is not positive or an array that is not 1-D.
     """
-    if isinstance(selection, slice):
-        chosen = range(length)[selection]
-        if chosen.step < 1:
-            raise ValueError(f"a slice needs a positive step here: {selection}")
-    elif isinstance(selection, np.ndarray) and selection.ndim:
-        return _plan_array(selection, length, chunk)
-    else:
-        position = int(selection) + (length if selection < 0 else 0)
-        if not 0 <= position < length:
-            raise IndexError(f"index {selection} is out of bounds for {length} elements")
-        chosen = range(position, position + 1)
+    chosen = chosen_elements(selection, length)
+    if isinstance(chosen, np.ndarray):
+        return _plan_array(chosen, length, chunk)
     if not chosen:
         return AxisPlan(0, np.empty(0, np.int64), chunk)
     if chosen.step <= chunk:
@@ -253,11 +260,16 @@ def cut(places: NDArray[np.int64], begins: NDArray[np.intp], limit: int) -> list
 
 def plan_selection(storage: ChunkStorage, selection: Selection) -> list[AxisPlan]:
     """One AxisPlan per dimension of `storage.shape`; contiguous data count as one chunk."""
+    chunks = storage.chunkshape or storage.shape
+    full = full_selection(storage, selection)
+    return [plan_axis(one, n, max(c, 1)) for one, n, c in zip(full, storage.shape, chunks, strict=True)]
+
+
+def full_selection(storage: ChunkStorage, selection: Selection) -> Selection:
+    """`selection` with an entry for each dimension. Raises IndexError if it has more."""
     if len(selection) > len(storage.shape):
         raise IndexError(f"{len(selection)} indices for {len(storage.shape)} dimensions")
-    full = (*selection, *(slice(None),) * (len(storage.shape) - len(selection)))
-    chunks = storage.chunkshape or storage.shape
-    return [plan_axis(one, n, max(c, 1)) for one, n, c in zip(full, storage.shape, chunks, strict=True)]
+    return (*selection, *(slice(None),) * (len(storage.shape) - len(selection)))
 
 
 def bounding_region(storage: ChunkStorage, plans: Sequence[AxisPlan]) -> Region:

@@ -40,6 +40,11 @@ LIMIT: Final = kept_bytes(min(LARGEST * usable_cpus(), 1 << 29))
 """Bytes that are kept for later at most, in the whole process."""
 
 
+_PAGE: Final = 4096  # bytes
+_MOST: Final = np.iinfo(np.intp).max
+_BYTE: Final = np.dtype(np.uint8)
+
+
 class _Kept:
     """Blocks that nobody uses, by size.
 
@@ -99,15 +104,31 @@ class _Lease:
 def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`np.empty(shape, dtype)`, in memory that was used before where there is some.
 
-    The array does not own its memory (`array.base` does); in everything else it is like any other.
+    From SMALLEST bytes on, the array does not own its memory (`array.base` does); in everything else it is like others.
     """
     size = int(math.prod(shape)) * dtype.itemsize
-    if dtype.hasobject or not SMALLEST <= size <= LARGEST:
+    if dtype.hasobject or size < SMALLEST:
         return _new(shape, dtype)
+    if size > LARGEST:
+        return _on_pages(size, shape, dtype).view(dtype).reshape(shape)
     rounded = _rounded(size)
     block = _kept.take(rounded)
-    lease = _Lease(_new((rounded,), np.dtype(np.uint8)) if block is None else block)
+    lease = _Lease(_on_pages(rounded, (rounded,), _BYTE) if block is None else block)
     return np.asarray(lease)[:size].view(dtype).reshape(shape)
+
+
+def _on_pages(size: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
+    """`size` bytes, for an array of that shape, that begin with a page of memory.
+
+    Large memory from the allocator begins 16 bytes behind one. To copy what begins with a page of a file there, as much
+    of what is large does, takes some processors several times as long (those of AMD, for destinations a few bytes
+    further than the source, modulo pages: `rep movsb`).
+    """
+    if size + _PAGE > _MOST:
+        return _new(shape, dtype).reshape(-1).view(np.uint8)  # says what is wrong with it
+    block = _new((size + _PAGE,), _BYTE)
+    start = -block.ctypes.data % _PAGE
+    return block[start : start + size]
 
 
 def _new(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:

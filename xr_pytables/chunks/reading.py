@@ -28,7 +28,9 @@ from .index import (
     ChunkIndex,
     ChunkStorage,
     Selection,
+    chosen_elements,
     cut,
+    full_selection,
     plan_selection,
     prefix,
     run_starts,
@@ -71,7 +73,7 @@ def read_into(
     filled.
     """
     plans = plan_selection(storage, selection) if plans is None else plans
-    full = _all_dimensions(out, selection, plans)
+    full = _all_dimensions(out, selection, tuple([plan.length for plan in plans]))
     if not out.size:
         return
     along = [plan.chunks for plan in plans[: storage.rank]]
@@ -211,23 +213,28 @@ def read_contiguous(
     Arguments as for `read_into`. A dataset without allocated bytes gives the fill value. Raises ChunkError if the file
     is too short for the dataset.
     """
-    plans = plan_selection(storage, selection)
-    full = _all_dimensions(out, selection, plans)
+    selection = full_selection(storage, selection)
+    chosen = [chosen_elements(one, length) for one, length in zip(selection, storage.shape, strict=True)]
+    full = _all_dimensions(out, selection, tuple(map(len, chosen)))
     if not out.size:
         return
     if storage.offset is None:
-        full[...] = _fill_of(storage, plans)
+        full[...] = _fill_of(storage, plan_selection(storage, selection))
         return
     nbytes, size = storage.dtype.itemsize * math.prod(storage.shape), source.size
     if storage.offset + nbytes > size:
         raise ChunkError(
             f"{prefix(label)}{nbytes} bytes of data at {storage.offset} lie beyond the end of the file ({size} bytes)"
         )
-    pieces = [plan.piece(0) for plan in plans]
-    inside, outside = [piece for piece, _ in pieces], [piece for _, piece in pieces]
-    target = full if all_slices(outside) else np.empty(full.shape, full.dtype)
     dense = Dense(source, storage.offset, storage.dtype, storage.shape, label)
-    dense.read(inside, target, threads=threads)
+    inside = [slice(one[0], one[-1] + 1, one.step) for one in chosen if isinstance(one, range)]
+    if len(inside) == len(chosen):
+        dense.read(inside, full, threads=threads)
+        return
+    pieces = [plan.piece(0) for plan in plan_selection(storage, selection)]
+    outside = [piece for _, piece in pieces]
+    target = full if all_slices(outside) else np.empty(full.shape, full.dtype)
+    dense.read([piece for piece, _ in pieces], target, threads=threads)
     if target is not full:
         full[np.ix_(*(positions(piece) for piece in outside))] = target
 
@@ -245,11 +252,10 @@ def _unravel(number: int, grid: tuple[int, ...]) -> list[int]:
     return where[::-1]
 
 
-def _all_dimensions(out: NDArray[Any], selection: Selection, plans: list[AxisPlan]) -> NDArray[Any]:
-    """`out` with a dimension of length 1 for each that an integer of the selection dropped (a view)."""
+def _all_dimensions(out: NDArray[Any], selection: Selection, expected: tuple[int, ...]) -> NDArray[Any]:
+    """`out` with a dimension of length 1 for each that an integer of the selection dropped (a view of that shape)."""
     kept: list[Any] = [slice(None) if isinstance(one, slice) or np.ndim(one) else None for one in selection]
     full = out[(*kept, ...)] if None in kept else out
-    expected = tuple(plan.length for plan in plans)
     if full.shape != expected:
         raise ValueError(f"the output has shape {out.shape}; the selection (integers count 1) has {expected}")
     return full

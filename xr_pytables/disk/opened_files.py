@@ -14,8 +14,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -142,14 +141,13 @@ class OpenedFile:
         """The version that was opened."""
         return self._pin.versions[0]
 
-    @contextmanager
-    def descriptor(self) -> Iterator[Opened]:
+    def descriptor(self) -> AbstractContextManager[Opened]:
         """The very file that was opened, not closed while the block runs.
 
         Raises FileChangedError if another file has the path and this process has no descriptor of the old one.
         """
-        with self._manager.acquire_context() as opened:
-            yield opened
+        opened: AbstractContextManager[Opened] = self._manager.acquire_context()
+        return opened
 
     def close(self) -> None:
         """Give the descriptor back. A later read opens it again."""
