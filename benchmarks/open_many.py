@@ -6,7 +6,8 @@
   opens each file once with every engine, so that all see the same machine. Dense attributes, of which a variable has so
   many that they lie outside of its header, are a row of their own, with a ratio to netcdf4 on the same file.
 - `many`: arrays, links, groups and data columns: a quarter, half and all, as time should grow with their number.
-- `threads`: eight files, one after the other and in eight threads.
+- `threads`: eight files, one after the other and in eight threads. Decoding of headers is Python: with the GIL, threads
+  cannot be faster.
 - `first`: the first opening in a new process, all that is imported for it included; xarray itself is not, nor engines
   of others that are installed, all of which xarray imports to find one that is not its own.
 """
@@ -144,7 +145,8 @@ def threads(folder: Path, count: int, rounds: int) -> None:
         alone = seconds(lambda: [opened("pytables", path) for path in paths])
         with ThreadPoolExecutor(8) as pool:
             ratios.append(seconds(lambda pool=pool: list(pool.map(partial(opened, "pytables"), paths))) / alone)
-    print(f"8 files in 8 threads: {statistics.median(ratios):.2f} of the time of one after the other")
+    gil = "with the GIL" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without the GIL"
+    print(f"8 files in 8 threads, {gil}: {statistics.median(ratios):.2f} of the time of one after the other")
 
 
 _FIRST = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+import sys
 import threading
 import zlib
 from importlib.metadata import EntryPoint
@@ -418,6 +419,7 @@ def test_other_python_threads_run_meanwhile(complib: str, direction: str) -> Non
     assert gives_way_in(CALLERS[direction][complib], works[direction])
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to hold")
 def test_a_call_that_holds_the_gil_is_found() -> None:
     def hold() -> None:
         ctypes.PyDLL(None).usleep(100)
