@@ -202,3 +202,8 @@ with xr.open_dataset(sys.argv[2], engine="pytables", group="/t") as ds:
 
 def test_the_limit_is_what_the_guide_says():
     assert min(team.usable_cpus() << 26, 1 << 29) == memory.LIMIT
+
+
+def test_what_does_not_fit_is_named_as_it_was_asked_for() -> None:
+    with pytest.raises(MemoryError, match=r"shape \(2147483648, 268435456\) and data type float64"):
+        memory.empty((2**31, 2**28), np.dtype("f8"))

@@ -605,6 +605,23 @@ def test_variables_keep_their_order(path):
     assert list(open_ours(path)) == names
 
 
+@pytest.mark.parametrize("dtype", ["f4", "u1", "bool", "S4", "c8", "c16"])
+def test_pytables_appends_along_an_unlimited_dimension(path, dtype):
+    values = np.ones((3, 2), dtype)
+    dataset = xr.Dataset({"v": (("t", "x"), values), "w": ("t", values[:, 0])})
+    to_pytables(dataset, path, unlimited_dims=["t"])
+    with open_tables(path, "a") as file:
+        for leaf, row in ((file.root.v, values[:1]), (file.root.w, values[:1, 0])):
+            assert isinstance(leaf, tables.EArray)
+            leaf.append(row)
+    with xr.open_dataset(path, engine="pytables") as again:
+        assert again["v"].attrs == again["w"].attrs == {}
+        np.testing.assert_array_equal(again["v"].values, np.ones((4, 2), dtype))
+    to_pytables(dataset, path, append_dim="t")
+    with open_tables(path) as file:
+        assert file.root.v.shape == (7, 2)
+
+
 def test_plain_pytables_appends_to_what_we_wrote(path):
     dataset = field().drop_vars("time")
     to_pytables(dataset, path, unlimited_dims=["time"], encoding={"t2m": {"complib": "blosc2:zstd", "complevel": 3}})

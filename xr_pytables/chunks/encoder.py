@@ -79,9 +79,10 @@ def encode_block(
 
     `put` gets some chunks at a time, from several threads at once, and is done with their bytes when it returns. The
     calling thread works itself, with up to `threads` - 1 helpers where CPUs are idle; whoever encodes holds `budget`
-    meanwhile. With `leave_out`, chunks of nothing but the fill value are not handed on. Needs memory for one batch
-    (a chunk, or up to 1 MiB of smaller ones) decoded and encoded in each thread. Raises ChunkError, and ValueError for
-    a block that does not consist of whole chunks.
+    meanwhile. With `leave_out`, chunks of nothing but the fill value are not handed on, unless PyTables wants all that
+    the array has (`ChunkStorage.holds_frames`). Needs memory for one batch (a chunk, or up to 1 MiB of smaller ones)
+    decoded and encoded in each thread. Raises ChunkError, and ValueError for a block that does not consist of whole
+    chunks.
     """
     corners = whole_chunks(start, block.shape, storage)
     count = math.prod(map(len, corners))
@@ -115,7 +116,7 @@ class _Encoder:
         self.chunkshape = storage.chunkshape or ()
         self.type = ChunkType(self.chunkshape, storage.dtype)
         self.fill = storage.fill_values()
-        self.leave_out = leave_out
+        self.leave_out = leave_out and not storage.holds_frames
 
     def encode(self, corners: list[tuple[int, ...]], workspace: Workspace) -> list[EncodedChunk]:
         """The chunks at these corners, less those that are left out."""

@@ -44,6 +44,15 @@ class FilterPipeline:
 
     filters: tuple[Filter, ...] = ()
 
+    def makes_frames(self, rank: int) -> bool:
+        """Whether each chunk of an array of `rank` dimensions has to be there, and to be a b2nd frame.
+
+        Of arrays of two dimensions and more with no filter but Blosc2, PyTables (3.8 to 3.11) reads slices past HDF5.
+        It looks neither at whether a chunk is stored nor at its filter mask: for one that is missing it gives the
+        values of another, and one that is not encoded can end its process.
+        """
+        return rank > 1 and len(self.filters) == 1 and self.filters[0].id == BLOSC2
+
     def to_encoding(self) -> dict[str, bool | int | str]:
         """The pipeline in xarray's words: `complib`, `complevel`, `shuffle`, `bitshuffle`, `fletcher32` (and `zlib`).
 

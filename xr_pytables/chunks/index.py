@@ -84,6 +84,11 @@ class ChunkStorage:
         return self.dtype.itemsize * math.prod(self.chunkshape or ())
 
     @property
+    def holds_frames(self) -> bool:
+        """Whether each chunk has to be there, and to be a b2nd frame: see `FilterPipeline.makes_frames`."""
+        return self.chunkshape is not None and self.pipeline.makes_frames(self.rank)
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Number of chunks along each dimension of the leaf."""
         lengths = self.chunkshape or self.shape

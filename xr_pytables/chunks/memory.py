@@ -124,9 +124,10 @@ def _on_pages(size: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[
     of what is large does, takes some processors several times as long (those of AMD, for destinations a few bytes
     further than the source, modulo pages: `rep movsb`).
     """
-    if size + _PAGE > _MOST:
-        return _new(shape, dtype).reshape(-1).view(np.uint8)  # says what is wrong with it
-    block = _new((size + _PAGE,), _BYTE)
+    try:
+        block = _new((min(size, _MOST - _PAGE) + _PAGE,), _BYTE)
+    except MemoryError:
+        return _new(shape, dtype).reshape(-1).view(np.uint8)  # says of which array there is too much
     start = -block.ctypes.data % _PAGE
     return block[start : start + size]
 

@@ -13,6 +13,7 @@ Tested in `tests/writing/test_appending.py` and `tests/disk/test_journal.py`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ ReadBytes = Callable[[int, int], bytes]
 """(offset, count) to the bytes that the file had there before the change."""
 Lock = Callable[[], AbstractContextManager[None]]
 _BATCH_BYTES: Final = 64 * 2**20
+_LEVEL: Final = 4  # where the client data of Blosc2's filter have the level of compression
 _Coordinates = tuple[int, ...]
 
 
@@ -227,7 +229,31 @@ def _plain_mask(pipeline: FilterPipeline) -> int:
 def _is_plain(before: Before, at: _Coordinates) -> bool:
     """Whether a chunk is stored without compression, though the array has one."""
     stored, mask = before.chunk(at), _plain_mask(before.storage.pipeline)
-    return stored is not None and mask != 0 and stored[2] == mask
+    if stored is None:
+        return False
+    if before.storage.holds_frames and stored[1] == _size_of_plain_frame(before.storage):
+        return True
+    return mask != 0 and stored[2] == mask
+
+
+def _plain_filters(storage: ChunkStorage) -> tuple[FilterPipeline, int]:
+    """The filters that make a chunk of constant size, and the mask that goes with it; frames are made with level 0."""
+    pipeline = storage.pipeline
+    if not storage.holds_frames:
+        kept = tuple(step for step in pipeline.filters if step.id in OF_CONSTANT_SIZE)
+        return FilterPipeline(kept), _plain_mask(pipeline)
+    (step,) = pipeline.filters
+    values = [*step.values, *(0,) * (_LEVEL + 1 - len(step.values))]
+    values[_LEVEL] = 0
+    return FilterPipeline((replace(step, values=tuple(values)),)), 0
+
+
+@functools.lru_cache(maxsize=16)
+def _size_of_plain_frame(storage: ChunkStorage) -> int:
+    """Bytes of a frame of Blosc2 that is not compressed: its header and the values."""
+    kind = codecs.ChunkType(storage.chunkshape or (), storage.dtype)
+    frame, _ = codecs.encode_chunk(np.zeros(storage.chunk_nbytes, np.uint8), _plain_filters(storage)[0], kind)
+    return frame.size
 
 
 def _is_cut_off(storage: ChunkStorage, at: _Coordinates) -> bool:
@@ -284,12 +310,11 @@ class _ChunkEncoder:
         self.change = change
         self.values = values
         self.before = before
-        self.leave_out = leave_out
         storage = change.storage
+        self.leave_out = leave_out and not storage.holds_frames
         self.chunks = storage.chunkshape or ()
         self.type = codecs.ChunkType(self.chunks, storage.dtype)
-        pipeline = storage.pipeline
-        self.plain = FilterPipeline(tuple(step for step in pipeline.filters if step.id in OF_CONSTANT_SIZE))
+        self.plain, self.plain_mask = _plain_filters(storage)
 
     def corner(self, at: _Coordinates) -> _Coordinates:
         """The first element of a chunk."""
@@ -314,13 +339,12 @@ class _ChunkEncoder:
     def encoded(self, task: ChunkTask) -> tuple[Any, int]:
         """The bytes to store, None for a chunk that is left out, and their filter mask."""
         data = np.ascontiguousarray(self._content(task.at)).reshape(-1).view(np.uint8)
-        pipeline = self.change.storage.pipeline
         if self.leave_out and is_fill(data, self.change.storage.fill_values()):
             return None, 0
         if task.plain:
             stored, _ = codecs.encode_chunk(data, self.plain, self.type)
-            return stored, _plain_mask(pipeline)
-        return codecs.encode_chunk(data, pipeline, self.type)
+            return stored, self.plain_mask
+        return codecs.encode_chunk(data, self.change.storage.pipeline, self.type)
 
     def _content(self, at: _Coordinates) -> np.ndarray:
         """The elements of a chunk after the change; fill values beyond the end of the array."""

@@ -52,6 +52,14 @@ class VariablePlan:
     """The array that is replaced leaves its attributes to the new one."""
 
     @property
+    def leaves_chunks_out(self) -> bool:
+        """Whether the array in the file grows by more than it gets values for."""
+        old, new = self.stored.shape if self.stored is not None else (), self.layout.shape
+        there = [before if now > before else 0 for before, now in zip(old, new, strict=False)]
+        given = [before + size for before, size in zip(there, self.data.shape, strict=False)]
+        return any(there) and any(size < now for size, now in zip(given, new, strict=False))
+
+    @property
     def is_table(self) -> bool:
         """Whether its elements are records."""
         return self.layout.dtype is not None and self.layout.dtype.names is not None

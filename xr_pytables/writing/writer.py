@@ -29,7 +29,7 @@ from .existing import check_frame_alone, look, look_at_frame, look_at_table
 from .frame_plan import is_object, plan_frame, plan_longer_frame
 from .other_chunks import check_dask, in_dask
 from .placement import Mode, checked_append_dim, chosen_mode
-from .plan import filled_with_nan_by_default, plan_write
+from .plan import filled_with_nan_by_default, plan_write, warn_of_missing_chunks
 from .plans import WritePlan
 from .progress import check_available
 from .request import MODES, Layout, WriteRequest
@@ -255,7 +255,9 @@ def to_pytables(
     request = replace(request, obj=obj)
     if structure_first:
         _check_is_new(request)
-        put_structure(*planned(request), fsync=fsync, effort=effort)
+        structure, transaction = planned(request)
+        warn_of_missing_chunks(request.target, [variable for _, variable in structure])
+        put_structure(structure, transaction, fsync=fsync, effort=effort)
         request = request.for_its_values()
     plan, transaction = patience.go_through(lambda: planned(request))
     if not compute:
