@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import dask.array
@@ -82,6 +83,9 @@ def test_last_chunks_that_are_not_full_are_frames_of_constant_size(
     assert [mask for _, mask in stored(path)] == [0] * 4
     expected = np.concatenate([np.ones(shape, dtype), np.full((9, columns), value, dtype)])
     np.testing.assert_array_equal(rows_of_pytables(path), expected)
+    repack(path)
+    assert path.stat().st_size < sizes[8] - columns * np.dtype(dtype).itemsize  # the last ones are compressed as well
+    np.testing.assert_array_equal(rows_of_pytables(path), expected)
     with tables.open_file(path, "a") as file:
         file.root.v.append(np.full((1, columns), 5, dtype))
     np.testing.assert_array_equal(rows_of_pytables(path)[13], np.full(columns, 5))
@@ -94,6 +98,10 @@ def test_who_leaves_chunks_for_later_is_warned(tmp_path: Path) -> None:
         later = to_pytables(whole, tmp_path / "a.h5", encoding=encoding, compute=False, structure_first=True)
     later.compute()
     np.testing.assert_array_equal(rows_of_pytables(tmp_path / "a.h5"), HALF)
+    here = xr.Dataset(
+        {"v": (("y", "x"), HALF), "w": (("y", "x"), whole["w"].data)}
+    )  # those in memory are written at once
+    to_pytables(here, tmp_path / "c.h5", encoding=encoding, compute=False, structure_first=True).compute()
     part = xr.Dataset({"v": (("y", "x"), np.ones((2, 3)))})
     path = tmp_path / "b.h5"
     to_pytables(whole[["v"]].compute(), path, encoding={"v": encoding["v"]}, unlimited_dims=["y"])
@@ -110,3 +118,36 @@ def test_who_leaves_chunks_for_later_is_warned(tmp_path: Path) -> None:
 )
 def test_which_arrays_have_nothing_but_frames(steps: tuple[int, ...], rank: int, expected: bool) -> None:
     assert FilterPipeline(tuple(map(Filter, steps))).makes_frames(rank) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "chunks", "warned"),
+    [(0, 4, (1, 3), True), (2, 2, (2, 3), True), (2, 2, (2, 6), False), (2, 2, (4, 3), False), (2, 3, (4, 3), True)],
+)
+def test_part_of_an_append_leaves_chunks_out_or_not(
+    tmp_path: Path, rows: int, more: int, chunks: tuple[int, int], warned: bool
+) -> None:
+    path, whole = tmp_path / "a.h5", xr.Dataset({"v": (("y", "x"), np.zeros((rows, 6)))})
+    to_pytables(whole, path, encoding={"v": {"chunksizes": chunks, **BLOSC2_ALONE}}, unlimited_dims=["y"])
+    part = xr.Dataset({"v": (("y", "x"), np.ones((more, 3)))})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        to_pytables(part, path, append_dim="y", region={"x": slice(3, 6)})
+    assert [str(one.message) for one in seen if "until all chunks" in str(one.message)] == [
+        str(one.message) for one in seen
+    ]
+    assert bool(seen) == warned
+    grid = -(-(rows + more) // chunks[0]) * (6 // chunks[1])
+    assert (len(stored(path)) < grid) == warned
+
+
+def test_full_chunks_that_do_not_compress_are_no_unfinished_ones(tmp_path: Path) -> None:
+    """They have the size of a frame of level 0."""
+    noise, path = np.random.default_rng(0).random((8, 101)), tmp_path / "a.h5"
+    encoding = {"v": {"chunksizes": (8, 51), "shuffle": False, **BLOSC2_ALONE}}
+    to_pytables(xr.Dataset({"v": (("y", "x"), noise)}), path, encoding=encoding)
+    large = path.stat().st_size
+    to_pytables(xr.Dataset({"v": (("y", "x"), noise * 0)}), path, mode="r+")
+    repack(path)
+    assert path.stat().st_size < large - noise.nbytes / 2
+    np.testing.assert_array_equal(rows_of_pytables(path), noise * 0)

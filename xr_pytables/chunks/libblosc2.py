@@ -40,6 +40,7 @@ MAX_RANK: Final = 8
 MAX_TYPESIZE: Final = 255
 HEADER: Final = 16
 _EXTENDED_HEADER: Final = 32
+_MAGIC: Final = b"\x9e\xa8b2frame\x00"
 _MEMCPYED: Final = 2  # in the flags of a buffer
 _LAST_FILTER: Final = 5
 _SHORT_ROW: Final = 1024  # bytes
@@ -292,7 +293,7 @@ class Frame(NamedTuple):
     @classmethod
     def of(cls, data: Bytes) -> Frame:
         """Raises ValueError for bytes that are not such a frame."""
-        if data.size < 96 or data[:10].tobytes() != b"\x9e\xa8b2frame\x00":
+        if data.size < 96 or data[:10].tobytes() != _MAGIC:
             raise ValueError("this is not a Blosc2 frame")
         header_size, frame_size, nbytes = (
             struct.unpack_from(form, data.data, place)[0] for form, place in ((">i", 11), (">Q", 16), (">q", 30))
@@ -302,6 +303,15 @@ class Frame(NamedTuple):
             raise ValueError("the header of the Blosc2 frame contradicts itself")
         shape, blockshape = _b2nd_shapes(data[:header_size].tobytes())
         return cls(nbytes, typesize, blockshape, shape, _stored_chunk(data[header_size:], nbytes))
+
+
+UP_TO_LEVEL: Final = 28
+"""Bytes of a frame that `is_plain` looks at."""
+
+
+def is_plain(frame: bytes) -> bool:
+    """Whether a frame was made with level 0, and so without compression (its header, `codec_flags`)."""
+    return frame.startswith(_MAGIC) and len(frame) >= UP_TO_LEVEL and frame[UP_TO_LEVEL - 1] < 16
 
 
 def _stored_chunk(data: Bytes, nbytes: int) -> Bytes | None:

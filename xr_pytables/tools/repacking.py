@@ -24,7 +24,7 @@ import numpy as np
 import tables
 from numpy.typing import NDArray
 
-from ..chunks import codecs, team
+from ..chunks import codecs, libblosc2, team
 from ..chunks.codecs import ChunkType, Workspace
 from ..chunks.encoder import EncodedChunk, encode_block
 from ..chunks.filters import FLETCHER32, Filter, FilterPipeline, pipeline
@@ -461,7 +461,7 @@ def _copy_chunks(file: File, new: TargetFile, plan: ArrayPlan, threads: int | No
             chunks = []
             for i, raw in zip(part.tolist(), raws, strict=True):
                 data, left_out = raw, int(mask[i])
-                if finish and left_out:
+                if finish and (left_out or (storage.holds_frames and libblosc2.is_plain(raw))):
                     data, left_out = _finished(raw, left_out, info.filters, kind, workspace)
                 chunks.append(EncodedChunk(tuple(corners[i].tolist()), (np.frombuffer(data, np.uint8),), left_out))
             put(chunks)

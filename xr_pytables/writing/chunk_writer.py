@@ -13,7 +13,6 @@ Tested in `tests/writing/test_appending.py` and `tests/disk/test_journal.py`.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import codecs, team
+from ..chunks import codecs, libblosc2, team
 from ..chunks.encoder import is_fill
 from ..chunks.filters import OF_CONSTANT_SIZE, FilterPipeline
 from ..chunks.index import DAMAGED, MISSING, ChunkIndex, ChunkStorage
@@ -154,12 +153,12 @@ def plan_change(
         return ArrayChange(after, start, count, before, ())
     if not grown:
         places = itertools.product(*touched)
-        tasks = tuple(ChunkTask(at, _is_cut_off(storage, at) and _is_plain(before, at)) for at in places)
+        tasks = tuple(ChunkTask(at, _is_cut_off(storage, at) and _is_plain(source, before, at)) for at in places)
         span = Span(tasks[0].at, tasks[-1].at)
         return ArrayChange(
             after, start, count, before, tasks, span=span, nodes=index_nodes(source, storage.base, info, span)
         )
-    change = _growth(after, start, count, before, touched, axis, is_filled=not info.fill_off)
+    change = _growth(source, after, start, count, before, touched, axis, is_filled=not info.fill_off)
     # all that are new along the axis: HDF5 may store fill values in those that get no others (H5D_ALLOC_TIME_EARLY)
     first = tuple(max(old[axis] - 1, 0) // chunks[axis] if other == axis else 0 for other in range(len(old)))
     span = Span(first, tuple(number - 1 for number in after.grid))
@@ -171,6 +170,7 @@ def _pairs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _growth(
+    source: Source,
     after: ChunkStorage,
     start: tuple[int, ...],
     count: tuple[int, ...],
@@ -189,7 +189,7 @@ def _growth(
     row = [range(n) for n in before.storage.grid]
     row[axis] = range(first, first + 1)
     stored = [at for at in itertools.product(*row) if before.chunk(at) is not None] if first >= 0 else []
-    closes = last > first and chunk > 1 and any(not is_filled or _is_plain(before, at) for at in stored)
+    closes = last > first and chunk > 1 and any(not is_filled or _is_plain(source, before, at) for at in stored)
     places = [at for at in itertools.product(*touched) if not (closes and at[axis] == first)]
     if closes:
         inside = (
@@ -197,7 +197,8 @@ def _growth(
         )
         places += sorted({*stored, *inside})
     tasks = [
-        ChunkTask(at, at[axis] == last and (unfinished or (last == first and _is_plain(before, at)))) for at in places
+        ChunkTask(at, at[axis] == last and (unfinished or (last == first and _is_plain(source, before, at))))
+        for at in places
     ]
     tasks.sort(key=lambda task: not task.plain)  # those of constant size first: they take the room of those before
     cut = (*old[:axis], first * chunk, *old[axis + 1 :]) if closes else None
@@ -226,13 +227,13 @@ def _plain_mask(pipeline: FilterPipeline) -> int:
     return sum(1 << number for number, step in enumerate(pipeline.filters) if step.id not in OF_CONSTANT_SIZE)
 
 
-def _is_plain(before: Before, at: _Coordinates) -> bool:
+def _is_plain(source: Source, before: Before, at: _Coordinates) -> bool:
     """Whether a chunk is stored without compression, though the array has one."""
     stored, mask = before.chunk(at), _plain_mask(before.storage.pipeline)
     if stored is None:
         return False
-    if before.storage.holds_frames and stored[1] == _size_of_plain_frame(before.storage):
-        return True
+    if before.storage.holds_frames and stored[1] >= libblosc2.UP_TO_LEVEL:
+        return stored[2] == mask or libblosc2.is_plain(source.read(stored[0], libblosc2.UP_TO_LEVEL))
     return mask != 0 and stored[2] == mask
 
 
@@ -246,14 +247,6 @@ def _plain_filters(storage: ChunkStorage) -> tuple[FilterPipeline, int]:
     values = [*step.values, *(0,) * (_LEVEL + 1 - len(step.values))]
     values[_LEVEL] = 0
     return FilterPipeline((replace(step, values=tuple(values)),)), 0
-
-
-@functools.lru_cache(maxsize=16)
-def _size_of_plain_frame(storage: ChunkStorage) -> int:
-    """Bytes of a frame of Blosc2 that is not compressed: its header and the values."""
-    kind = codecs.ChunkType(storage.chunkshape or (), storage.dtype)
-    frame, _ = codecs.encode_chunk(np.zeros(storage.chunk_nbytes, np.uint8), _plain_filters(storage)[0], kind)
-    return frame.size
 
 
 def _is_cut_off(storage: ChunkStorage, at: _Coordinates) -> bool:

@@ -55,9 +55,20 @@ class VariablePlan:
     def leaves_chunks_out(self) -> bool:
         """Whether the array in the file grows by more than it gets values for."""
         old, new = self.stored.shape if self.stored is not None else (), self.layout.shape
-        there = [before if now > before else 0 for before, now in zip(old, new, strict=False)]
-        given = [before + size for before, size in zip(there, self.data.shape, strict=False)]
-        return any(there) and any(size < now for size, now in zip(given, new, strict=False))
+        chunks = self.layout.chunkshape or new
+        grown = [
+            axis
+            for axis, (before, now) in enumerate(zip(old, new, strict=False))
+            if -(-now // chunks[axis]) > -(-before // chunks[axis])
+        ]
+        beside = [
+            (first // chunk, -(-(first + size) // chunk)) != (0, -(-now // chunk))
+            for axis, (first, size, now, chunk) in enumerate(
+                zip(self.start, self.data.shape, new, chunks, strict=False)
+            )
+            if axis not in grown
+        ]
+        return bool(grown) and any(beside)
 
     @property
     def is_table(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
@@ -79,9 +79,6 @@ def _write_group(file: TargetFile, group: GroupPlan, indexed: Collection[str]) -
             if variable.action == "replace":
                 file.remove(path)
             file.create_array(path, variable.layout, large_attributes=are_large(variable.attributes))
-            dtype, axis = variable.layout.dtype, _growing_axis(variable)
-            if dtype is not None and dtype.kind == "c" and axis is not None:  # else PyTables takes it for a CArray
-                file.write_attributes(path, _encoded(_earray(axis)))
         file.write_attributes(path, variable.attributes)
         if variable.is_coordinate and variable.action != "set values":
             number = variable.numbers[0] if variable.numbers else None
@@ -105,34 +102,22 @@ def _make_anew(file: TargetFile, path: str, variable: VariablePlan) -> None:
     stored, layout = file.stored_attributes(path), variable.layout
     large = any(getattr(attribute.value, "nbytes", 0) > COMPACT_BYTES for attribute in stored.values())
     kind, title = text(stored.get("CLASS")), text(stored.get("TITLE"))
-    axis = _growing_axis(variable) if kind in _ARRAYS else None
+    growing = [axis for axis, size in enumerate(layout.maxshape or ()) if size == UNLIMITED]
+    is_earray = kind in _ARRAYS and len(growing) == 1 and not variable.is_coordinate  # which is a scale for HDF5
     with file.open(path) as old:
         file.remove(path)
         file.create_array(path, layout, large_attributes=large)
         with file.open(path) as new:
             kept = () if variable.is_coordinate else ("DIMENSION_LIST",)
             copy_attributes(old, new, but=lambda name: is_reserved(name) and name not in kept)
-    found = {} if axis is None else _earray(axis)
-    if title and (axis is not None or kind == "VLARRAY"):
+    found: dict[str, object] = {}
+    if is_earray:
+        found = {"CLASS": b"EARRAY", "VERSION": b"1.1", "EXTDIM": np.int32(growing[0])}
+    if title and (is_earray or kind == "VLARRAY"):
         found["TITLE"] = title.encode()
     elif title and "title" not in stored:  # where it is none of PyTables' any more, as users see it
         found["title"] = title.encode()
-    file.write_attributes(path, _encoded(found))
-
-
-def _growing_axis(variable: VariablePlan) -> int | None:
-    """Along which dimension PyTables can append to an array; None if along none, or if it is a scale, for HDF5."""
-    growing = [axis for axis, size in enumerate(variable.layout.maxshape or ()) if size == UNLIMITED]
-    return growing[0] if len(growing) == 1 and not variable.is_coordinate else None
-
-
-def _earray(axis: int) -> dict[str, object]:
-    """What PyTables knows an EArray by."""
-    return {"CLASS": b"EARRAY", "VERSION": b"1.1", "EXTDIM": np.int32(axis)}
-
-
-def _encoded(found: Mapping[str, object]) -> list[EncodedAttribute]:
-    return [EncodedAttribute(name, np.array(value), utf8=True) for name, value in found.items()]
+    file.write_attributes(path, [EncodedAttribute(name, np.array(value), utf8=True) for name, value in found.items()])
 
 
 _ARRAYS: Final = ("ARRAY", "CARRAY", "EARRAY")

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+import numpy as np
 import pandas as pd
 import tables
 from dask.delayed import Delayed
@@ -256,7 +257,8 @@ def to_pytables(
     if structure_first:
         _check_is_new(request)
         structure, transaction = planned(request)
-        warn_of_missing_chunks(request.target, [variable for _, variable in structure])
+        later = [variable for _, variable in structure if not isinstance(variable.data, np.ndarray)]
+        warn_of_missing_chunks(request.target, later)
         put_structure(structure, transaction, fsync=fsync, effort=effort)
         request = request.for_its_values()
     plan, transaction = patience.go_through(lambda: planned(request))
