@@ -1074,3 +1074,25 @@ def test_short_rows_of_blocks_are_copied_as_single_items(
     libblosc2._assign_rows(target, source)
     np.testing.assert_array_equal(target, source)
     assert sizes == ([4 * length] if as_items else [])
+
+
+def test_one_run_is_read_at_once_and_asks_nobody_for_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other parts, of several runs or larger than a piece, are planned and shared."""
+    values = np.arange(4 * 50 * 200, dtype="i4").reshape(4, 50, 200)
+    values.tofile(tmp_path / "raw")
+    asked, run = [], team.run
+    monkeypatch.setattr(team, "run", lambda *parts, **options: (asked.append(options["count"]), run(*parts, **options)))
+    storage = ChunkStorage(values.shape, None, values.dtype, offset=0)
+
+    def read(*selection: int | slice) -> int:
+        asked.clear()
+        out = np.empty(values[selection].shape, values.dtype)
+        with open(tmp_path / "raw", "rb") as file:
+            read_contiguous(LocalFile(file.fileno(), "raw"), storage, selection, out)
+        np.testing.assert_array_equal(out, values[selection])
+        return len(asked)
+
+    assert [read(2), read(), read(1, slice(3, 9)), read(3, 7, slice(20, 90)), read(0, 0, 5)] == [0] * 5
+    assert read(slice(None), slice(0, 30)) == 1  # four runs
+    monkeypatch.setattr(dense, "_PIECE", values[0].nbytes // 2)
+    assert read(2) == 1

@@ -94,7 +94,7 @@ def test_last_chunks_that_are_not_full_are_frames_of_constant_size(
 def test_who_leaves_chunks_for_later_is_warned(tmp_path: Path) -> None:
     encoding = {"v": {"chunksizes": (1, 3), **BLOSC2_ALONE}, "w": {"complib": "blosc2:lz4"}}
     whole = xr.Dataset({"v": (("y", "x"), HALF), "w": (("y", "x"), HALF)}).chunk(y=4)
-    with pytest.warns(UserWarning, match=r"a\.h5: until all chunks of 'v' are written, PyTables shows"):
+    with pytest.warns(UserWarning, match=r"a\.h5: until all chunks of '/v' are written, PyTables shows"):
         later = to_pytables(whole, tmp_path / "a.h5", encoding=encoding, compute=False, structure_first=True)
     later.compute()
     np.testing.assert_array_equal(rows_of_pytables(tmp_path / "a.h5"), HALF)
@@ -106,7 +106,7 @@ def test_who_leaves_chunks_for_later_is_warned(tmp_path: Path) -> None:
     path = tmp_path / "b.h5"
     to_pytables(whole[["v"]].compute(), path, encoding={"v": encoding["v"]}, unlimited_dims=["y"])
     to_pytables(whole[["v"]].compute(), path, append_dim="y")  # all of it: nobody needs to be warned
-    with pytest.warns(UserWarning, match=r"b\.h5: until all chunks of 'v' are written"):
+    with pytest.warns(UserWarning, match=r"b\.h5: until all chunks of '/v' are written"):
         to_pytables(part, path, append_dim="y", region={"x": slice(3, 6)})
     to_pytables(part, path, region={"y": slice(16, 18), "x": slice(0, 3)})
     np.testing.assert_array_equal(rows_of_pytables(path), np.concatenate([HALF, HALF, np.ones((2, 6))]))

@@ -71,15 +71,10 @@ class Dense(NamedTuple):
         if isinstance(self.source, Remote):
             self._read_remote(self.source, inside, outer, first, run, target)
             return
-        swapped = is_swapped(self.dtype, target.dtype)
-        if run == target.nbytes <= _PIECE and target.flags.c_contiguous and swapped is not None:
-            self._fill(self._begin(inside[:outer]) + first, target.reshape(-1).view(np.uint8))
-            if swapped:
-                target.byteswap(inplace=True)
-            return
         gap = self._gap(inside, outer, run)
         far = gap is None or gap > _SKIP
         near = gap is not None and gap <= _NEAR
+        swapped = is_swapped(self.dtype, target.dtype)
         straight = target.flags.c_contiguous and (run >= _SLAB or far)
         if straight and swapped is not None:
             self._read_runs(inside[:outer], first, run, target.reshape(-1).view(np.uint8), workspace, threads)
@@ -177,6 +172,9 @@ class Dense(NamedTuple):
         workspace: Workspace | None,
         threads: int | None,
     ) -> None:
+        if run == target.size <= _PIECE:  # one map, or one series: nothing to plan, nobody to ask
+            self._fill(self._begin(outer) + first, target)
+            return
         if run <= _SHORT:
             self._read_short(outer, first, run, target)
             return

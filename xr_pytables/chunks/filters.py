@@ -8,7 +8,7 @@ Tested in `tests/chunks/test_codecs.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 DEFLATE = 1
@@ -81,6 +81,12 @@ _WORDS_OF_NETCDF: Final = {SZIP: "szip", LZF: "lzf", ZSTD: "zstd"}
 _PLAIN_NAMES: Final = {DEFLATE: "zlib", BZIP2: "bzip2", LZO: "lzo"}
 BLOSC_CODES: Final = {"blosclz": 0, "lz4": 1, "lz4hc": 2, "zlib": 4, "zstd": 5}
 """Compressor codes of Blosc 1 and 2, the seventh client value of their filters."""
+
+
+def of_level_0(step: Filter) -> Filter:
+    """A filter of Blosc or Blosc2 that does not compress."""
+    before = (*step.values[:4], *(0,) * (4 - len(step.values)))
+    return replace(step, values=(*before, 0, *step.values[5:]))
 
 
 OF_CONSTANT_SIZE: Final = (SHUFFLE, FLETCHER32)

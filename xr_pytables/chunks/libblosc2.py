@@ -50,7 +50,7 @@ _FEW_BLOCKS: Final = 1024
 _BLOCK_ITEMS: Final = 1 << 16
 """Elements of a b2nd block where no block size is recorded: PyTables has as many, at most, for the middle levels."""
 _BLOCK_BYTES: Final = 1 << 20
-"""The most bytes of such a block, of elements of any size."""
+"""About the most bytes of such a block, of elements of any size."""
 _LZ4: Final = 1
 
 _log = logging.getLogger(__name__)

@@ -215,11 +215,13 @@ def read_contiguous(
     """
     selection = full_selection(storage, selection)
     chosen = [chosen_elements(one, length) for one, length in zip(selection, storage.shape, strict=True)]
+    inside: list[Piece] = [slice(one[0], one[-1] + 1, one.step) for one in chosen if isinstance(one, range) and one]
+    plans = plan_selection(storage, selection) if len(inside) < len(chosen) else []  # of arrays, which it checks
     full = _all_dimensions(out, selection, tuple(map(len, chosen)))
     if not out.size:
         return
     if storage.offset is None:
-        full[...] = _fill_of(storage, plan_selection(storage, selection))
+        full[...] = _fill_of(storage, plans or plan_selection(storage, selection))
         return
     nbytes, size = storage.dtype.itemsize * math.prod(storage.shape), source.size
     if storage.offset + nbytes > size:
@@ -227,14 +229,10 @@ def read_contiguous(
             f"{prefix(label)}{nbytes} bytes of data at {storage.offset} lie beyond the end of the file ({size} bytes)"
         )
     dense = Dense(source, storage.offset, storage.dtype, storage.shape, label)
-    inside = [slice(one[0], one[-1] + 1, one.step) for one in chosen if isinstance(one, range)]
-    if len(inside) == len(chosen):
-        dense.read(inside, full, threads=threads)
-        return
-    pieces = [plan.piece(0) for plan in plan_selection(storage, selection)]
+    pieces = [plan.piece(0) for plan in plans]
     outside = [piece for _, piece in pieces]
     target = full if all_slices(outside) else np.empty(full.shape, full.dtype)
-    dense.read([piece for piece, _ in pieces], target, threads=threads)
+    dense.read([piece for piece, _ in pieces] or inside, target, threads=threads)
     if target is not full:
         full[np.ix_(*(positions(piece) for piece in outside))] = target
 

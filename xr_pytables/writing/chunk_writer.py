@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..chunks import codecs, libblosc2, team
 from ..chunks.encoder import is_fill
-from ..chunks.filters import OF_CONSTANT_SIZE, FilterPipeline
+from ..chunks.filters import OF_CONSTANT_SIZE, FilterPipeline, of_level_0
 from ..chunks.index import DAMAGED, MISSING, ChunkIndex, ChunkStorage
 from ..errors import ChunkError
 from ..hdf5.chunk_entries import Span
@@ -41,7 +41,6 @@ ReadBytes = Callable[[int, int], bytes]
 """(offset, count) to the bytes that the file had there before the change."""
 Lock = Callable[[], AbstractContextManager[None]]
 _BATCH_BYTES: Final = 64 * 2**20
-_LEVEL: Final = 4  # where the client data of Blosc2's filter have the level of compression
 _Coordinates = tuple[int, ...]
 
 
@@ -230,23 +229,21 @@ def _plain_mask(pipeline: FilterPipeline) -> int:
 def _is_plain(source: Source, before: Before, at: _Coordinates) -> bool:
     """Whether a chunk is stored without compression, though the array has one."""
     stored, mask = before.chunk(at), _plain_mask(before.storage.pipeline)
-    if stored is None:
+    if stored is None or not mask:
         return False
-    if before.storage.holds_frames and stored[1] >= libblosc2.UP_TO_LEVEL:
-        return stored[2] == mask or libblosc2.is_plain(source.read(stored[0], libblosc2.UP_TO_LEVEL))
-    return mask != 0 and stored[2] == mask
+    address, size, left_out = stored
+    if left_out == mask:
+        return True
+    return before.storage.holds_frames and libblosc2.is_plain(source.read(address, min(size, libblosc2.UP_TO_LEVEL)))
 
 
 def _plain_filters(storage: ChunkStorage) -> tuple[FilterPipeline, int]:
     """The filters that make a chunk of constant size, and the mask that goes with it; frames are made with level 0."""
     pipeline = storage.pipeline
-    if not storage.holds_frames:
-        kept = tuple(step for step in pipeline.filters if step.id in OF_CONSTANT_SIZE)
-        return FilterPipeline(kept), _plain_mask(pipeline)
-    (step,) = pipeline.filters
-    values = [*step.values, *(0,) * (_LEVEL + 1 - len(step.values))]
-    values[_LEVEL] = 0
-    return FilterPipeline((replace(step, values=tuple(values)),)), 0
+    if storage.holds_frames:
+        return FilterPipeline(tuple(map(of_level_0, pipeline.filters))), 0
+    kept = tuple(step for step in pipeline.filters if step.id in OF_CONSTANT_SIZE)
+    return FilterPipeline(kept), _plain_mask(pipeline)
 
 
 def _is_cut_off(storage: ChunkStorage, at: _Coordinates) -> bool:

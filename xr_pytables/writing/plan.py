@@ -9,7 +9,7 @@ Tested in `tests/writing/test_writing.py`.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -90,19 +90,27 @@ def plan_write(request: WriteRequest, existing: Existing, version: FileIdentity 
         _check_against_file(path, planned, existing)
     for dataset, here in placed if append_dim is not None else ():
         warn_if_not_continued(dataset, str(append_dim), str(here), here.stored)
-    for group in planned if append_dim is not None else ():
-        warn_of_missing_chunks(path, [one for one in group.variables if one.leaves_chunks_out])
     attachments = attachments_of(planned, existing, dimensions)
-    return WritePlan(path, mode, tuple(planned), attachments, version, in_parts=bool(placed))
+    plan = WritePlan(path, mode, tuple(planned), attachments, version, in_parts=bool(placed))
+    if append_dim is not None:
+        warn_of_missing_chunks(plan, lambda variable: variable.leaves_chunks_out)
+    return plan
 
 
-def warn_of_missing_chunks(path: str, variables: Iterable[VariablePlan]) -> None:
-    """Warn of arrays of which PyTables, but nobody else, reads wrong values until all of their chunks are written."""
-    names = [repr(one.name) for one in variables if one.layout.filters.makes_frames(len(one.layout.shape))]
+def warn_of_missing_chunks(plan: WritePlan, lacks: Callable[[VariablePlan], bool]) -> None:
+    """Warn of arrays of which PyTables, but nobody else, reads wrong values until all of their chunks are written.
+
+    `lacks` says of a variable that frames are made for whether some are missing when the write is done.
+    """
+    names = [
+        repr(posixpath.join(group.path, one.name))
+        for group, one in plan
+        if one.layout.filters.makes_frames(len(one.layout.shape)) and lacks(one)
+    ]
     if names:
         warn(
-            f"{path}: until all chunks of {', '.join(names)} are written, PyTables shows values of others where one is "
-            "missing: it reads arrays with Blosc2 and no checksum past HDF5. Without fletcher32=False (or "
+            f"{plan.path}: until all chunks of {', '.join(names)} are written, PyTables shows values of others where "
+            "one is missing: it reads arrays with Blosc2 and no checksum past HDF5. Without fletcher32=False (or "
             "checksums=False) it does not"
         )
 

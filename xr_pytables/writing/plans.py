@@ -53,7 +53,7 @@ class VariablePlan:
 
     @property
     def leaves_chunks_out(self) -> bool:
-        """Whether the array in the file grows by more than it gets values for."""
+        """Whether the array in the file grows by chunks of which some get no values."""
         old, new = self.stored.shape if self.stored is not None else (), self.layout.shape
         chunks = self.layout.chunkshape or new
         grown = [

@@ -257,8 +257,7 @@ def to_pytables(
     if structure_first:
         _check_is_new(request)
         structure, transaction = planned(request)
-        later = [variable for _, variable in structure if not isinstance(variable.data, np.ndarray)]
-        warn_of_missing_chunks(request.target, later)
+        warn_of_missing_chunks(structure, lambda variable: not isinstance(variable.data, np.ndarray))
         put_structure(structure, transaction, fsync=fsync, effort=effort)
         request = request.for_its_values()
     plan, transaction = patience.go_through(lambda: planned(request))
